@@ -34,6 +34,9 @@ ProxyError                            base class
 ├─ ConfigurationError                the user of the proxy must correct a setting, option, file or database
 └─ InternalError                     500 api_error; usually a bug of the proxy
 
+Status and type of an error are those at the hop where it arose: of a provider, the proxy or the client. What the client
+is told about one behind the proxy is a table (`engine/exchange/client_errors.py`).
+
 The `code` of an error is the slug of its entry in `docs/fix/errors.toml`, with cause and remedy. It is given where the
 error is raised, unless the class has one code for all its errors.
 What is stored of an error (log, ledger, metrics, traces, pages) is its `stored_message`: only the client may read the
@@ -468,8 +471,13 @@ _CODES_OF_STATUSES = {
     402: "no-credit",
     403: "no-access",
     404: "model-not-found",
+    407: "refused-on-the-way",
     413: "body-too-large",
+    421: "refused-on-the-way",
+    425: "refused-on-the-way",
     429: "rate-limit",
+    451: "no-access",
+    511: "refused-on-the-way",
 }
 """Status → code of an error with which a provider responded: its text is the provider's own, so the status decides."""
 
@@ -518,6 +526,8 @@ class UpstreamError(ProxyError):
         outlasts the request, such as the cooldown of a key, depends on this status. Without a response: `status`."""
         self.stated_retry_after = retry_after
         """`retry_after` without what only a text says."""
+        self.has_client_key = False
+        """True if the call had the client's own key, or the client could have sent one: the error is about that key."""
         self.is_repairable = True
         """False if a code says that the content, key or account is refused: no change of the request is tried then."""
         self.states_account = False

@@ -198,7 +198,7 @@ def _list_results(row: StoredRequest, settings: Settings) -> Iterator[tuple[str,
         status = f"status {sent}" if sent else "no response" if row.error_type else "no status, the client disconnected"
         yield f"attempt {len(failed) + 1}", f"{_name_model(row)}: {status}, {row.outcome}"
     if row.error_type:
-        yield "error", f"{row.status} {row.error_type} for the client: {find_cause(row.error, row.remedy)}"
+        yield "error", f"{row.error_type}, {row.status} for the client: {find_cause(row.error, row.remedy)}"
         key = ModelCosts(settings).find_key_setting(row.provider)
         remedy = find_remedy(
             row.error_code, key, row.requested_model, row.prefix, row.remedy, fallbacks=settings.fallbacks

@@ -569,12 +569,14 @@ class Receipt(BilledUsage, kw_only=True):
     duration_seconds: float = 0.0
     """Seconds from the start of the request to the last byte of the response."""
     status: int = 0
-    """HTTP status of the response, or of the error that ended a stream. 0: the client disconnected before the response.
+    """HTTP status of the response, or of the error that ended a stream, as the client is told about it. 0: the client
+    disconnected before the response.
     """
     outcome: str = ""
     """Stop reason of the reply, `error`, `cancelled` (the client disconnected), or `negotiated`."""
     error_type: str = ""
-    """Type of the error in Anthropic's format: `rate_limit_error`. "": no error."""
+    """Type of the error in Anthropic's format: `rate_limit_error`. "": no error. The client is told of another one if
+    the error is about a hop behind the proxy."""
     error_code: str = ""
     """Entry of the error catalog at `/help/errors` with cause and remedy: `rate-limit`. "": no entry."""
     error: str = ""

@@ -15,9 +15,9 @@ CLIENT_KEY = "sk-the-clients-own"
 NOTES = "rye bread\nsalted butter\n"
 
 
-def find_claude() -> Path:
+def find_claude(version: str = VERSION) -> Path:
     """Return the native program, which the package for this platform brings; it needs no node."""
-    found = sorted((install("@anthropic-ai/claude-code", VERSION) / "@anthropic-ai").glob("claude-code-*/claude"))
+    found = sorted((install("@anthropic-ai/claude-code", version) / "@anthropic-ai").glob("claude-code-*/claude"))
     assert found, "no package of Claude Code for this platform"
     return found[0]
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.claude import run_claude
-from tests.e2e.npm import install
+from tests.e2e.claude import find_claude, run_claude
 from tests.e2e.terminal import terminal
 from tests.support.fakes.server import RequestLog, serving
 from tests.support.scripted_answers import new_scripted_server
@@ -38,9 +37,7 @@ WIRES: dict[str, dict[str, str]] = {
 
 @pytest.fixture(scope="module")
 def claude() -> Path:
-    found = sorted((install("@anthropic-ai/claude-code", VERSION) / "@anthropic-ai").glob("claude-code-*/claude"))
-    assert found, "no package of Claude Code for this platform"
-    return found[0]
+    return find_claude(VERSION)
 
 
 def answer(**content: Any) -> str:

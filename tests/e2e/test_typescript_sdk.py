@@ -15,6 +15,7 @@ from tests.support.fakes.openai_chat import new_openai
 from tests.support.fakes.server import Exchange, Running, serving
 from tests.support.pdf import write_pdf
 from tests.support.pictures import paint
+from tests.support.refused_proxies import REFUSALS, refusing
 from tests.support.server_process import Proxy
 from tests.support.shared_servers import every_kind
 from tests.support.waiting import wait_for
@@ -107,9 +108,9 @@ def test_raw_responses_time_limits_and_retries(sdk: Path, wire: Upstream) -> Non
 
 def test_errors_become_their_classes(sdk: Path, proxy: Proxy) -> None:
     expected = {
-        "unauthorized": ("AuthenticationError", 401, "authentication_error"),
-        "forbidden": ("PermissionDeniedError", 403, "permission_error"),
-        "missing": ("BadRequestError", 400, "invalid_request_error"),  # the model is a setting's, not the client's
+        "unauthorized": ("APIError", 424, "api_error"),
+        "forbidden": ("APIError", 424, "api_error"),
+        "missing": ("BadRequestError", 400, "policy_blocked"),  # the model is a setting's, not the client's
         "rate after=30": ("RateLimitError", 429, "rate_limit_error"),
         "server": ("InternalServerError", 500, "api_error"),
         "overloaded": ("OverloadedError", 529, "overloaded_error"),
@@ -125,6 +126,16 @@ def test_errors_become_their_classes(sdk: Path, proxy: Proxy) -> None:
     assert seen["no max_tokens"]["kind"] == "BadRequestError"
     assert seen["cut"]["type"] == "api_error"
     assert answer["came"] == "1 2 3 4"
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_what_refuses_the_proxy_is_called_once(sdk: Path, server: Path, name: str) -> None:
+    refusal = REFUSALS[name]
+    kind = {400: "BadRequestError", 402: "PaymentRequiredError", 424: "APIError"}[refusal.status]
+    with refusing(name, server) as provider:
+        seen = run_case("statuses", sdk, provider.proxy)["seen"]
+        assert seen == [[kind, refusal.status, refusal.error_type]] * 2
+        assert provider.count_calls() == 2
 
 
 def test_counting_and_listing(sdk: Path, wire: Upstream) -> None:

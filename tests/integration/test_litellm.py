@@ -158,7 +158,7 @@ def test_a_parameter_that_a_provider_rejects_is_left_out_and_noted(client: anthr
 
 
 def test_what_a_provider_needs_and_has_not_is_named(client: anthropic.Anthropic) -> None:
-    with pytest.raises(anthropic.AuthenticationError, match="WX_PROJECT_ID"):
+    with pytest.raises(anthropic.APIStatusError, match="WX_PROJECT_ID"):
         ask(client, False, model="watsonx/granite", messages=[{"role": "user", "content": "hi"}])
 
 

@@ -435,9 +435,10 @@ def test_the_error_for_a_rejected_key_names_its_setting(settings: dict[str, str]
     with (
         running_proxy(tmp_path, {**settings, "ANTHROPIC_API_KEY": key}) as proxy,
         open_sdk(base_url=proxy.url, api_key="any") as client,
-        pytest.raises(anthropic.AuthenticationError) as caught,
+        pytest.raises(anthropic.APIStatusError) as caught,
     ):
         client.messages.batches.list()
+    assert caught.value.status_code == 424
     assert message_of(caught) == (
         "anthropic: the key is not accepted. The key comes from ANTHROPIC_API_KEY in the environment."
     )

@@ -191,7 +191,7 @@ def test_a_command_that_prints_another_rejected_key_each_time_is_asked_once_more
         )
         with running_proxy(tmp_path, {}) as proxy:
             replied = proxy.client().post(MESSAGES, json=ask("Hello", model="gateway/m"))
-    assert replied.status_code == 401
+    assert replied.status_code == 424
     assert len(sent) == len(set(sent)) == 2
 
 

@@ -319,7 +319,7 @@ def test_texts_and_addresses_are_reported_by_choice(folder: Path, proxy: Proxy, 
         assert ended.returncode == 0, ended.stderr
         files = read_files(folder / name)
         assert "word of Ann" in files["request.json"]
-        assert json.loads(files["expected_error.json"])["status"] == 403
+        assert json.loads(files["expected_error.json"])["status"] == 424
         assert find_leaks("".join(files.values()), secrets_in(stored)) == []
         assert ("127.0.0.1" in files["expected_upstream_request.json"]) is shown
         ended = run_command("replay", "--check", name, directory=folder, settings=settings)

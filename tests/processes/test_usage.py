@@ -212,8 +212,10 @@ def test_the_last_request_is_explained(stored: Stored) -> None:
     assert re.fullmatch(r"    request    req_\w+, \d+ \w+ \d{4}, \d\d:\d\d:\d\d \S+", lines[1])
     assert lines[2].startswith("    rule       haiku is SMALL_MODEL (default of openai)")
     assert lines[3] == "    attempt 1  openai/gpt-4.1-mini: status 403, error"
-    assert lines[4].startswith("    error      403 permission_error for the client: openai: Country")
-    assert lines[5] == "    remedy     Enable the model in the provider's console, or choose another one."
+    assert lines[4].startswith("    error      permission_error, 424 for the client: openai: Country")
+    assert lines[5] == (
+        "    remedy     Run the proxy in a country that the provider serves, or choose another provider."
+    )
 
 
 def test_a_request_is_explained_by_its_id(stored: Stored) -> None:
@@ -270,7 +272,7 @@ def test_logs_come_from_the_ledger_if_no_proxy_runs_or_has_too_few(stored: Store
     port = stored.settings["PORT"]
     assert ended.stderr == f"  From saved records: no `serve` is running on port {port}.\n"
     (failed,) = map(json.loads, stored.run("logs", "--errors", "--json").stdout.splitlines())
-    assert (failed["status"], failed["requested_model"]) == (403, "claude-haiku-4-5")
+    assert (failed["status"], failed["requested_model"]) == (424, "claude-haiku-4-5")
     with running_proxy(stored.folder, stored.settings) as proxy:
         ask(proxy, "demo/demo")
         settings = {**stored.settings, "PORT": proxy.url.rpartition(":")[2]}
@@ -315,7 +317,7 @@ def test_programs_read_the_ledger_from_the_running_proxy(stored: Stored) -> None
         assert older["before"] is None
         assert client.get(f"/api/requests/{row['id']}").json() == row
         failed = client.get("/api/requests", params={"outcome": "error"}).json()["requests"]
-        assert [each["status"] for each in failed] == [403]
+        assert [each["status"] for each in failed] == [424]
         assert f"'{FORMULA}" in client.get("/api/requests", params={"format": "csv"}).text
         unknown = client.get("/api/requests/req_none")
         assert (unknown.status_code, unknown.json()["error"]["message"]) == (

@@ -95,7 +95,7 @@ lines into the file `.env` in this folder:
 A variable of the environment takes precedence over a line of `.env`. If keys of several providers are set,
 `PREFERRED_PROVIDER` selects one of them."""
 _PROBLEMS = {
-    "rejected-key": "`401` and the name of a setting",
+    "rejected-key": "`424` and the name of a setting",
     "provider-key-missing": "`… has no key`",
     "configured-model-not-found": "`… is set by BIG_MODEL`",
     "rate-limit": "`429`",

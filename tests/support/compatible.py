@@ -136,7 +136,7 @@ def assert_refused(talk: Session, fault: str, status: int, kind: str, *, stream:
     assert (got, got_kind) == (status, kind)
     if "after" in fault:
         assert headers["retry-after"] == "20"
-    if status in (401, 402):
+    if status in (402, 424):
         assert headers["x-should-retry"] == "false"
 
 

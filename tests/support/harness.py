@@ -79,8 +79,8 @@ def new_client_request(
 class RecordingSink(ResponseSink):
     """A client that keeps everything it is sent, before it becomes bytes."""
 
-    def __init__(self) -> None:
-        super().__init__(Receipt(request_id="req_test", client=Client(), started_at=0.0))
+    def __init__(self, client: Client = Client()) -> None:  # noqa: B008  # frozen
+        super().__init__(Receipt(request_id="req_test", client=client, started_at=0.0))
         self.stream = b""
         self.status = 0
         """Status of relayed bytes."""
@@ -95,7 +95,7 @@ class RecordingSink(ResponseSink):
         self.is_ended = is_last
 
     async def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> None:
-        self._add(encode_events(events, "req_test"), is_last=is_last)
+        self._add(encode_events(events, "req_test", self.receipt.client), is_last=is_last)
 
     async def send_relayed_bytes(
         self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool, status: int = 200
@@ -106,7 +106,7 @@ class RecordingSink(ResponseSink):
     async def send_message(self, response: MessagesResponse) -> None:
         self.body = json.loads(encode_message(response))
 
-    async def send_error_response(self, error: ProxyError) -> None:
+    async def send_told_error(self, error: ProxyError) -> None:
         self.error = error
 
     def start(self, status: int, headers: Iterable[tuple[str, str]]) -> None: ...

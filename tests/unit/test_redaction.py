@@ -135,7 +135,7 @@ async def test_nor_where_bytes_pass_as_they_come(key: str, streams: str) -> None
     start = {"type": "message_start", "message": {"id": "m", "type": "message", "role": "assistant", "content": []}}
     begun = b"event: message_start\ndata: " + json.dumps(start).encode() + b"\n\n"
     failed = b"event: error\ndata: " + body + b"\n\n"
-    answers = {"not": (401, body), "first": (200, failed), "later": (200, begun, failed)}
+    answers = {"not": (400, body), "first": (200, failed), "later": (200, begun, failed)}
 
     def upstream(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         return FakeResponse(*answers[streams])

@@ -16,6 +16,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP, PayerWork
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.attempt import Attempt
+from anthropic_proxy.engine.exchange.client_errors import find_told_error
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, record_bytes
 from anthropic_proxy.engine.exchange.plain_form import PlainForms
 from anthropic_proxy.engine.exchange.provider_errors import (
@@ -25,12 +26,13 @@ from anthropic_proxy.engine.exchange.provider_errors import (
     idle_timeout_error,
     read_error_body,
     require_api_response,
+    require_no_page,
 )
 from anthropic_proxy.engine.exchange.relay import RelayStream, expect_inner_calls
 from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream
 from anthropic_proxy.engine.exchange.usage_bounds import UsageBounds, build_usage_bounds
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
-from anthropic_proxy.engine.hooks import Receipt, UpstreamAttempt
+from anthropic_proxy.engine.hooks import Client, Receipt, UpstreamAttempt
 from anthropic_proxy.engine.messages.deltas import Delta, Usage, sum_usages
 from anthropic_proxy.engine.messages.fidelity import FidelityReport
 from anthropic_proxy.engine.messages.models import MessagesRequest
@@ -43,7 +45,7 @@ from anthropic_proxy.engine.trace_context import new_span_id
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest
 from anthropic_proxy.engine.wires.calls import Call, RelayCall, TranslatedCall
 from anthropic_proxy.engine.wires.dialect import TEMPLATE_SWITCH, BaseDialect
-from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest, UpstreamResponse
+from anthropic_proxy.engine.wires.upstream_http import CLIENT_CREDENTIAL_ORIGIN, UpstreamRequest, UpstreamResponse
 from anthropic_proxy.errors import CircuitOpen, ProxyError, UnsupportedFeature, UpstreamError
 
 MAX_TOKEN_SECONDS = 15.0
@@ -380,6 +382,9 @@ class AttemptSender(Struct, eq=False):
                     bounds=bounds,
                     secrets=list_call_secrets(self.engine, self.incoming, attempt),
                     inner_calls=expect_inner_calls(self.incoming, attempt.run.request, call.model),
+                    is_forwarded=partial(
+                        _is_forwarded, self.incoming.receipt.client, has_client_key(attempt, self.incoming)
+                    ),
                 )
             else:
                 stream = UpstreamStream(
@@ -438,6 +443,7 @@ async def examine_response(
         return None
     body = await read_error_body(response, watchdog)
     headers = add_missing_date(response.headers, engine.clock)
+    require_no_page(response.status, headers, body, target, engine.settings)
     return await background.run_in_thread_if_large(
         len(body) > MAX_REPLY_BYTES_ON_LOOP, decode_error_response, target, call, response.status, headers, body
     )
@@ -458,6 +464,19 @@ def require_lossless(report: FidelityReport, target: Target) -> None:
         code="fidelity-strict",
         should_retry=False,
     )
+
+
+def has_client_key(attempt: Attempt, incoming: ClientRequest) -> bool:
+    """Return True if a call has the client's own key, or would have it if the client sent one."""
+    credential = attempt.credential
+    if credential is not None:
+        return credential.origin == CLIENT_CREDENTIAL_ORIGIN
+    return attempt.target.provider.accepts_client_credential and incoming.receipt.client.credential_forwardable
+
+
+def _is_forwarded(client: Client, has_client_key: bool, error: UpstreamError) -> bool:
+    error.has_client_key = has_client_key
+    return find_told_error(error, client) is error
 
 
 def list_call_secrets(engine: Engine, incoming: ClientRequest, attempt: Attempt) -> list[str]:

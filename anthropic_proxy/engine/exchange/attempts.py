@@ -35,7 +35,12 @@ from anthropic_proxy.engine.exchange.adaptation import (
 )
 from anthropic_proxy.engine.exchange.admission import Admission
 from anthropic_proxy.engine.exchange.attempt import Attempt, AttemptPreparer, Repair, TargetRun
-from anthropic_proxy.engine.exchange.attempt_sender import AttemptRecords, AttemptSender, list_call_secrets
+from anthropic_proxy.engine.exchange.attempt_sender import (
+    AttemptRecords,
+    AttemptSender,
+    has_client_key,
+    list_call_secrets,
+)
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.exchange.inspection import InspectAdded
 from anthropic_proxy.engine.exchange.media_inlining import SOURCE_OF_LINK, MediaInliner
@@ -337,6 +342,7 @@ class Attempts:
             self._retries.redact_keys(error, attempt)
             if not error.quotes:  # it ended no attempt before the reply
                 self._retries.find_quotes(error)
+            error.has_client_key = has_client_key(attempt, self._incoming)
             prefix_provider(error, self.receipt.prefix)
             add_not_found_cause(
                 error, attempt.target, attempt.upstream_path, self._engine.settings, self._engine.catalog
@@ -419,6 +425,7 @@ class Retries(Struct, eq=False):
         self.watchdog.end_upstream_call()
         self.redact_keys(error, attempt)
         await self.incoming.background.run_in_thread_if_large(attempt.is_large, self.find_quotes, error)
+        error.has_client_key = has_client_key(attempt, self.incoming)
         add_key_setting(error, target, attempt.credential)
         self.records.fail_attempt(error, usage)
         if (changed := await self._change_request(attempt, error)) is not None:

@@ -20,7 +20,8 @@ from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.background import PayerWork
 from anthropic_proxy.engine.engine import Engine
-from anthropic_proxy.engine.hooks import NEGOTIATED, EngineLog, Receipt, Recorder, RecordPoint
+from anthropic_proxy.engine.exchange.client_errors import find_told_error
+from anthropic_proxy.engine.hooks import NEGOTIATED, Client, EngineLog, Receipt, Recorder, RecordPoint
 from anthropic_proxy.engine.messages.events import (
     BlockStart,
     BlockStop,
@@ -128,7 +129,7 @@ class ResponseSink(ABC):
         `is_last`: True if the response is complete after these events.
         """
         request_id = self.receipt.request_id
-        data = encode_events(events, request_id)
+        data = encode_events(events, request_id, self.receipt.client)
         if not self.started:
             return self._begin(200, {**STREAM_HEADERS, "request-id": request_id}, data, is_last=is_last)
         if self.record is not None:
@@ -152,7 +153,10 @@ class ResponseSink(ABC):
         return self.send_response(200, encode_message(response))
 
     def send_error_response(self, error: ProxyError) -> Awaitable[None]:
-        """Send an error with its HTTP status. Call this only before anything else was sent."""
+        """Send an error as the client is told about it. Call this only before anything else was sent."""
+        return self.send_told_error(find_told_error(error, self.receipt.client))
+
+    def send_told_error(self, error: ProxyError) -> Awaitable[None]:
         headers, body = encode_error_response(error, self.receipt.request_id)
         return self.send_response(error.status, body, headers)
 
@@ -262,6 +266,7 @@ STREAM_HEADERS: Mapping[str, str] = {
 
 
 _encode = msgspec.json.Encoder().encode
+_NO_CLIENT = Client()
 
 _START = b'event: content_block_start\ndata: {"type":"content_block_start","index":%d,"content_block":'
 _DELTA = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":'
@@ -314,8 +319,11 @@ _ENCODERS: Mapping[type[Event], Callable[[Any], bytes]] = {
 """Of the events that a reply has few of. `encode_events` encodes the others."""
 
 
-def encode_events(events: Sequence[Event], request_id: str = "") -> bytes:
-    """Return the SSE frames of events. `request_id` is added to the data of `error` events; "": no id."""
+def encode_events(events: Sequence[Event], request_id: str = "", client: Client = _NO_CLIENT) -> bytes:
+    """Return the SSE frames of events.
+
+    `request_id` is added to the data of `error` events; "": no id. They have what `client` is told about the error.
+    """
     frames = []
     try:
         for event in events:
@@ -324,11 +332,11 @@ def encode_events(events: Sequence[Event], request_id: str = "") -> bytes:
             elif type(event) is InputDelta:
                 frames.append(_INPUT_DELTA % (event.index, _encode(event.json)))
             elif type(event) is ErrorEvent:
-                frames.append(_ERROR % encode_error(event.error, request_id))
+                frames.append(_ERROR % encode_error(find_told_error(event.error, client), request_id))
             else:
                 frames.append(_ENCODERS[type(event)](event))
     except UnicodeEncodeError:  # a surrogate pair is divided between two fragments
-        return encode_events([_replace_surrogates(event) for event in events], request_id)
+        return encode_events([_replace_surrogates(event) for event in events], request_id, client)
     return b"".join(frames)
 
 
@@ -441,13 +449,17 @@ def record_client(receipt: Receipt, headers: Mapping[str, str]) -> None:
 
 
 def record_failure(receipt: Receipt, error: ProxyError, proxy_keys: Iterable[str]) -> None:
-    """Store an error in the receipt. `proxy_keys`, with which clients authenticate, are masked in its message."""
+    """Store an error in the receipt, with the status that the client gets, and the type and code of the error itself.
+
+    `proxy_keys`, with which clients authenticate, are masked in its message.
+    """
     redact_error(error, proxy_keys)
+    told = find_told_error(error, receipt.client)
     receipt.outcome = NEGOTIATED if error.is_negotiated else "error"
-    receipt.status = error.status
+    receipt.status = told.status
     receipt.error_type = error.error_type
     receipt.error_code = error.code
     receipt.error = error.stored_message
     receipt.remedy = error.end_for_administrators.removeprefix(REMEDY_LEAD)
-    receipt.retry_after_seconds = None if error.should_retry is False else find_retry_after(error)
+    receipt.retry_after_seconds = None if told.should_retry is False else find_retry_after(told)
     receipt.upstream_excerpt = error.without_quotes(" ".join(getattr(error, "__notes__", ())))

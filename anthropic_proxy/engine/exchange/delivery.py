@@ -22,7 +22,6 @@ from anthropic_proxy.engine.exchange.attempts import Attempts
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink, record_failure
 from anthropic_proxy.engine.exchange.estimates import estimate_client_request_tokens
 from anthropic_proxy.engine.exchange.final_calls import FinalCalls
-from anthropic_proxy.engine.exchange.provider_errors import hide_key_error
 from anthropic_proxy.engine.exchange.relay import RelayStream
 from anthropic_proxy.engine.exchange.tool_loop.loop import RepeatableStream, ToolLoop, run_pending_calls
 from anthropic_proxy.engine.exchange.tool_loop.schema_retry import SchemaCheckedStream
@@ -191,7 +190,6 @@ class Delivery:
         if isinstance(error, UpstreamError):
             await self._attempts.read_list_for_remedy(error)
             self._attempts.annotate_error(error)
-        hide_key_error(error, self._receipt.client)
 
     async def send_error(self, error: ProxyError) -> None:
         """Send an error: as an event if the stream has begun, otherwise with its HTTP status."""

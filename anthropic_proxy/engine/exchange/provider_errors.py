@@ -1,8 +1,7 @@
 """Errors of providers: their decoding, and the cause and remedy in their messages.
 
-A message names the provider, and the setting that the user must change: the key, the base URL or the model. Claude Code
-replaces the text of every 404 by a text about the requested model (version 2.1.328, observed 2026-11). Therefore a 404
-that a setting of the proxy has caused becomes a 400.
+A message names the provider, and the setting that the user must change: the key, the base URL or the model. The status
+stays that of the provider: `client_errors.py` says which one the client gets.
 """
 
 import asyncio
@@ -15,10 +14,9 @@ from anthropic_proxy.engine.exchange.client_side import format_http_date
 from anthropic_proxy.engine.exchange.relay import forwarded_headers
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
-from anthropic_proxy.engine.hooks import Client
 from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.options import EngineOptions
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.hosts import find_called_url
@@ -32,7 +30,8 @@ from anthropic_proxy.engine.routing.replacements import (
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.wires.calls import Call
 from anthropic_proxy.engine.wires.dialect import BaseDialect
-from anthropic_proxy.engine.wires.upstream_http import CLIENT_CREDENTIAL_ORIGIN, Credential, UpstreamResponse, read_body
+from anthropic_proxy.engine.wires.failures import decode_error_body
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamResponse, read_body
 from anthropic_proxy.errors import (
     REMEDY_LEAD,
     InternalError,
@@ -86,7 +85,17 @@ def next_target_may_help(error: ProxyError) -> bool:
     is_named = error.error_type in ("billing_error", "not_found_error")
     if isinstance(error, UpstreamError) and (is_named or error.lacks_feature):
         return True
-    return error.status in (401, 402, 403, 404, 408, 429) or error.status >= 500
+    return error.status in _STATUSES_OF_THE_PLACE or error.status >= 500
+
+
+_STATUSES_OF_THE_PLACE = (401, 402, 403, 404, 407, 408, 421, 425, 429, 451)
+"""HTTP statuses below 500 that another provider may not have, because they are not about the content of the request."""
+_PAGE_TYPES = ("text/html", "application/xhtml+xml")
+_PAGE = compile_anchored(rb"\s*<(?:!doctype html|html)\b", re.IGNORECASE)
+_MAX_BEGINNING_BYTES = 2_000
+_STATUSES_OF_PAGES = (401, 403, 407, 511)
+"""HTTP statuses after which a web page shows that something else than the API has answered. After others above 400, it
+means the same as a JSON error."""
 
 
 def require_api_response(response: UpstreamResponse, target: Target, settings: EngineOptions) -> None:
@@ -108,10 +117,32 @@ def require_api_response(response: UpstreamResponse, target: Target, settings: E
         problem = f"HTTP {status} is not a valid status for a reply"
     else:
         return
-    error = UpstreamProtocolError(f"{problem}.", code=code, should_retry=False)
-    error.add_advice(describe_base_url_setting(target.provider, settings))
-    error.retryable = False
+    raise _build_address_error(f"{problem}.", code, target, settings)
+
+
+def require_no_page(
+    status: int, headers: Mapping[str, str], body: bytes, target: Target, settings: EngineOptions
+) -> None:
+    """Raise `UpstreamProtocolError` for the web page with which a gateway, or the log-in of a network, refuses a call.
+
+    No key of the provider was rejected then.
+    """
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    beginning = body[:_MAX_BEGINNING_BYTES]
+    if status not in _STATUSES_OF_PAGES or not (kind in _PAGE_TYPES or _PAGE.match(beginning)):
+        return
+    problem = f"the response is a web page (HTTP {status}, text/html) instead of an API response"
+    problem += ", as gateways, firewalls and networks with a log-in send it."
+    error = _build_address_error(problem, "not-an-api", target, settings)
+    error.provider_status = status
+    error.add_note(decode_error_body(status, headers, beginning).excerpt)
     raise error
+
+
+def _build_address_error(problem: str, code: str, target: Target, settings: EngineOptions) -> UpstreamProtocolError:
+    error = UpstreamProtocolError(problem, code=code, should_retry=False, retryable=False)
+    error.add_advice(describe_base_url_setting(target.provider, settings))
+    return error
 
 
 def decode_error_response(
@@ -154,35 +185,20 @@ def prefix_provider(error: UpstreamError, name: str) -> None:
 
 
 def add_key_setting(error: UpstreamError, target: Target, credential: Credential | None) -> None:
-    """Name the provider, and the source of a key that it rejected.
+    """Name the provider, and the source of a key that it, or a gateway before it, rejected.
 
     Texts such as `invalid x-api-key` are replaced, because Claude Code would ask its user to log in.
     """
     prefix_provider(error, target.provider.prefix)
-    ours = credential is not None and credential.origin != CLIENT_CREDENTIAL_ORIGIN
-    if error.status == 401 and ours and _CLIENT_LOGIN.search(error.message):
-        error.message = _CLIENT_LOGIN.sub("the key is not accepted", error.message)
-        error.body = None  # it repeats the text
-    end = "" if error.message.endswith((".", "!", "?")) else "."
-    if error.status == 401 and credential is None and (variable := target.provider.key_variable):
-        error.message += f"{end} No key was sent: {variable} is not set."
-    elif error.status == 401 and credential is not None and credential.origin not in error.message:
-        error.message += f"{end} The key comes from {credential.origin}."
-
-
-def hide_key_error(error: ProxyError, client: Client) -> None:
-    """Keep a signed-in person from signing in again because of a key of the company, which only its administrators can
-    repair.
-
-    After 401, Claude Code 2.1.332 asks for `/login`. After 403, it shows the message once and names the administrator.
-    """
-    if error.status != 401 or not client.sign_in:
+    if not (error.status == 401 or error.provider_status == 401):
         return
-    error.status, error.error_type, error.should_retry = 403, "permission_error", False
+    if not error.has_client_key and _CLIENT_LOGIN.search(error.message):
+        error.message = _CLIENT_LOGIN.sub("the key is not accepted", error.message)
     end = "" if error.message.endswith((".", "!", "?")) else "."
-    error.message += f"{end} It is a key of the proxy: tell its administrator."
-    if isinstance(error, UpstreamError):
-        error.body, error.headers = None, {}
+    if credential is None and (variable := target.provider.key_variable):
+        error.message += f"{end} No key was sent: {variable} is not set."
+    elif credential is not None and credential.origin not in error.message:
+        error.message += f"{end} The key comes from {credential.origin}."
 
 
 def add_address_advice(error: UpstreamError, target: Target, settings: EngineOptions) -> None:
@@ -197,7 +213,7 @@ def describe_connection_advice(error: ProxyError, provider: Provider, settings: 
     if not isinstance(error, UpstreamUnreachable):
         return ""
     start = ""
-    if error.should_retry is False:  # a server of this machine or network refuses connections
+    if error.should_retry is False and error.concerned_field != "proxy":  # a local server refuses connections
         start = " Start it: ollama serve" if provider.uses_installed_models else " Start this server."
     return f"{describe_base_url_setting(provider, settings)}{start}"
 
@@ -252,11 +268,7 @@ def add_not_found_cause(
     elif rejects_configured_model(error, target, settings):
         origin, remedy = _describe_setting(target, settings, catalog)
         message = f"{_without_end(error.message)}. {origin}"
-        if error.status == 404:
-            _become(error, message, "configured-model-not-found")
-        else:
-            error.message = message
-            error.code, error.body = "configured-model-not-found", None
+        _become(error, message, "configured-model-not-found")
         error.add_advice(REMEDY_LEAD, remedy)
     elif target.is_guess and _rejects_model(error, target, settings):
         error.message, error.body = f"{_without_end(error.message)}. {describe_guess(target, settings)}", None
@@ -280,8 +292,7 @@ def _rejects_model(error: UpstreamError, target: Target, settings: EngineOptions
 
 
 def _become(error: UpstreamError, message: str, code: str) -> None:
-    error.status, error.error_type, error.code = 400, "invalid_request_error", code
-    error.message, error.body, error.should_retry = message, None, False
+    error.code, error.message, error.body = code, message, None
 
 
 def _is_about_address(error: UpstreamError, target: Target, settings: EngineOptions) -> bool:

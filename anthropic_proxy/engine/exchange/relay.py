@@ -99,7 +99,8 @@ class RelayStream(Reply):
     """The bytes of one reply.
 
     `secrets`: the keys of the call, which are masked in an error that quotes them. `inner_calls`: None if the request
-    permits no calls of further models.
+    permits no calls of further models. `is_forwarded`: returns False for an error event of which the client is told in
+    another way (`client_errors.py`).
     """
 
     has_one_call = True
@@ -134,6 +135,7 @@ class RelayStream(Reply):
         bounds: UsageBounds,
         secrets: Sequence[str] = (),
         inner_calls: InnerCalls | None = None,
+        is_forwarded: Callable[[UpstreamError], bool] = lambda error: True,
         new_id: Callable[[str], str] = new_id,
     ) -> None:
         self.headers = forwarded_headers(response.headers)
@@ -149,6 +151,7 @@ class RelayStream(Reply):
         self._bounds = bounds
         self._secrets = secrets
         self._inner_calls = inner_calls
+        self._is_forwarded = is_forwarded
         self._decoder = RelayInspector(call)
         self._streams = call.streams_upstream
         self._events = EventSplitter()
@@ -398,9 +401,9 @@ class RelayStream(Reply):
     def _inspect(self, relevant: bytes) -> tuple[bytes, UpstreamError] | None:
         """Decode `relevant`, the frames that may contain token usage, a stop reason or an error.
 
-        Return the first frame that is not forwarded, with its error: clients cannot decode it, or they would ignore it,
-        because its event is not named `error`, or it ends a message without a stop reason, or it follows the stop
-        reason, so that they would drop the complete message.
+        Return the first frame that is not forwarded, with its error: the client is told about it in another way, cannot
+        decode it, or would ignore it, because its event is not named `error`, or it ends a message without a stop
+        reason, or it follows the stop reason, so that the client would drop the complete message.
         """
         if not self._begun:
             self._begun = True
@@ -414,7 +417,7 @@ class RelayStream(Reply):
                     if self._repair.error is not None:
                         return frame, self._repair.error
                     error, is_readable = self._decoder.decode_error_event(frame)
-                    if self.stop_reason is not None or not is_readable:
+                    if self.stop_reason is not None or not is_readable or not self._is_forwarded(error):
                         return frame, error
                     self.failure = self.failure or error
                     continue

@@ -150,8 +150,10 @@ class AsgiSink(ResponseSink):
 
     async def send_error_response(self, error: ProxyError) -> None:
         """Does nothing if the response has started."""
-        if self.started:
-            return
+        if not self.started:
+            await super().send_error_response(error)
+
+    async def send_told_error(self, error: ProxyError) -> None:
         further = error_help_headers(error)
         if isinstance(error, MethodNotAllowed):
             further["allow"] = ", ".join(error.allowed)

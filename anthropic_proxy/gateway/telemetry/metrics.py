@@ -90,6 +90,12 @@ FAILED_ATTEMPTS = MetricFamily(
     "Failed calls that another provider followed. Status circuit_open: the provider was not called.",
     max_labels=MAX_FAILED_ATTEMPT_LABELS,
 )
+ERRORS = MetricFamily(
+    "anthropic_proxy_errors_total",
+    ("provider", "code", "status"),
+    "Failed requests by the entry of the error catalog, and the status that the client got.",
+    max_labels=MAX_LABEL_SETS,
+)
 FIDELITY_NOTES = MetricFamily(
     "anthropic_proxy_fidelity_notes_total",
     ("provider", "model", "handling"),
@@ -370,6 +376,9 @@ class MetricsTotals:
             row.approximated_fields += report.approximated
             row.emulated_fields += report.emulated
             row.dropped_fields += report.dropped
+        if receipt.error_code:
+            labels = receipt.provider or NONE_LABEL, self._name(receipt.error_code), str(receipt.status)
+            self.snapshot.add(ERRORS, labels=labels)
         for attempt in receipt.failed_attempts:
             provider, _, status = attempt.partition(" ")
             self.snapshot.add(FAILED_ATTEMPTS, labels=(provider, status))

@@ -53,7 +53,11 @@ CASES = (
         FINAL,
         raw(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n"),
     ),
-    case("a redirect", FINAL, head(302, "location: http://127.0.0.1:1/elsewhere", framing="length", length=0)),
+    case(
+        "a redirect",
+        both(Refused(424, "api_error", final=True)),
+        head(302, "location: http://127.0.0.1:1/elsewhere", framing="length", length=0),
+    ),
     case("two different `content-length` headers", BROKEN, head(200, "content-length: 3", framing="length"), *ENDED),
     case(
         "both `content-length` and `transfer-encoding: chunked`", BROKEN, head(200, "content-length: 3"), *HEALTHY[2:]

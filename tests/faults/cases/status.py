@@ -61,18 +61,19 @@ _REPEATED = {
 }
 _PLAINER = "once more without the parts that a request can do without, if it has any"
 _OVERLOAD = both(Refused(529, "overloaded_error"), 2)
-_NO_KEY = Refused(401, "authentication_error", final=True)
+_TOLD = Refused(424, "api_error", final=True)
 _PLAIN: tuple[tuple[int, Cases, Mapping[str, Cases], str], ...] = (
     (400, both(_INVALID), _REPEATED, _PLAINER),
     (
         401,
-        both(_NO_KEY),
-        {"vertex": Cases(Case(_NO_KEY, 2), Case(_NO_KEY))},
+        both(_TOLD),
+        {"vertex": Cases(Case(_TOLD, 2), Case(_TOLD))},
         "once more with another token, not again within a minute",
     ),
     (402, both(Refused(402, "billing_error", final=True)), {}, ""),
-    (403, both(Refused(403, "permission_error")), {}, ""),
+    (403, both(_TOLD), {}, ""),
     (404, both(Refused(404, "not_found_error")), {}, ""),
+    (407, both(_TOLD), {}, ""),
     (408, both(Refused(504, "timeout_error")), {"relay": both(Refused(408, _INVALID.kind))}, "its own status"),
     (409, both(Refused(409, "conflict_error")), {"relay": both(Refused(409, _INVALID.kind))}, "its own status"),
     (413, both(Refused(413, "request_too_large")), {}, ""),
@@ -82,7 +83,9 @@ _PLAIN: tuple[tuple[int, Cases, Mapping[str, Cases], str], ...] = (
         {**_REPEATED, "relay": both(Refused(422, _INVALID.kind))},
         f"{_PLAINER}; the relay's own status",
     ),
+    (425, both(_TOLD), {}, ""),
     (429, both(Refused(429, "rate_limit_error")), {}, ""),
+    (451, both(_TOLD), {}, ""),
     (500, both(_API), {}, ""),
     (502, both(_API, 2), {"relay": both(Refused(502, _API.kind), 2)}, "its own status"),
     (
@@ -92,6 +95,7 @@ _PLAIN: tuple[tuple[int, Cases, Mapping[str, Cases], str], ...] = (
         "Google calls every 503 UNAVAILABLE",
     ),
     (504, both(Refused(504, "timeout_error")), {}, ""),
+    (511, both(_TOLD), {}, ""),
     (529, _OVERLOAD, {}, ""),
     (799, both(Refused(502, "api_error", final=True)), {}, ""),
 )
@@ -201,6 +205,7 @@ CASES = (
         for words, of_400, of_500, options in _BODIES
         for expected, body in ((_INVALID, of_400), (_API, of_500))
     ),
+    *(case(f"{status} with an HTML page", both(_TOLD), answer(status, _HTML, "text/html")) for status in (401, 403)),
     *(
         case(
             f"{expected.status} with 65 MiB {'announced' if announced else 'in chunks'}",
@@ -226,7 +231,7 @@ CASES = (
             f"{status}, {words}",
             both(expected),
             refuse(status, message=message),
-            differ={"relay": both(Refused(status, kind))},
+            differ={"relay": both(_TOLD if status == 403 else Refused(status, kind))},
             because="its own error",
         )
         for status, words, message, expected, kind in _KINDS

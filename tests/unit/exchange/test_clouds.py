@@ -1671,7 +1671,7 @@ async def test_a_stream_of_bedrock_that_fails_ends_with_the_error(monkeypatch: p
         ("ModelTimeoutException", 408, 504, "timeout_error"),
         ("ServiceUnavailableException", 503, 529, "overloaded_error"),
         ("InternalServerException", 500, 500, "api_error"),
-        ("AccessDeniedException", 403, 403, "permission_error"),
+        ("AccessDeniedException", 403, 424, "api_error"),
         ("ResourceNotFoundException", 404, 404, "not_found_error"),
         ("ValidationException", 400, 400, "invalid_request_error"),
     ],
@@ -1718,11 +1718,11 @@ async def test_an_error_of_bedrock_is_the_same_as_status_and_as_first_event(
         ),
         ("The provided model doesn't support on-demand throughput.", 404),
         ("Publisher Model `claude-opus-5-5` is not servable in region us-central1.", 404),
-        ("Operation not allowed", 403),
+        ("Operation not allowed", 424),
         (
             "Project `p` is not allowed to use Publisher Model `projects/p/locations/global/publishers/anthropic/"
             "models/claude-opus-5-5`",
-            403,
+            424,
         ),
     ],
 )
@@ -1748,10 +1748,10 @@ async def test_a_rejected_key_is_an_error_without_the_key(kind: Kind) -> None:
         engine = engine_of(settings_of(kind, running.url))
         reply, message = await ask(engine, MODELS[kind])
         await engine.close()
-    status = 403 if kind in ("bedrock", "mantle") else 401
-    assert reply.status == status
+    assert reply.status == 424
     assert KEY not in json.dumps(message)
-    assert message["error"]["type"] == ("permission_error" if status == 403 else "authentication_error")
+    code = "no_access" if kind in ("bedrock", "mantle") else "rejected_key"
+    assert (message["error"]["type"], message["error"]["details"]) == ("api_error", {"error_code": code})
 
 
 @pytest.mark.parametrize(
@@ -1764,7 +1764,7 @@ async def test_a_cloud_that_is_not_set_up_names_the_variable(model: str, variabl
     await engine.close()
     prefix = model.partition("/")[0]
     assert (reply.status, message["error"]["message"]) == (
-        401,
+        424,
         f"{prefix} is not set up: {variable} is not set. Set it in .env and reload the proxy, or in the "
         "environment and start it again.",
     )

@@ -92,7 +92,7 @@ class Case(Struct, frozen=True):
 
 OVERLOAD = (529, "overloaded_error", 2, True)
 RATE = (429, "rate_limit_error", 1, True)
-UNKNOWN = (400, "invalid_request_error", 1, True)
+UNKNOWN = (400, "policy_blocked", 1, True)
 CASES = {
     "overload OpenAI": Case("Our servers are currently overloaded. Please try again later.", 503, *OVERLOAD),
     "overload Gemini": Case("The model is overloaded. Please try again later.", 500, *OVERLOAD),
@@ -129,9 +129,9 @@ CASES = {
     "billing Anthropic": Case(
         "Your credit balance is too low to access the API.", 400, 402, "billing_error", next_model=True
     ),
-    "authentication": Case("Incorrect API key provided.", 401, 401, "authentication_error", next_model=True),
-    "authentication xAI": Case("Invalid API key.", 401, 401, "authentication_error", next_model=True),
-    "permission": Case("You do not have permission to use this model.", 403, 403, "permission_error", next_model=True),
+    "authentication": Case("Incorrect API key provided.", 401, 424, "api_error", next_model=True),
+    "authentication xAI": Case("Invalid API key.", 401, 424, "api_error", next_model=True),
+    "permission": Case("You do not have permission to use this model.", 403, 424, "api_error", next_model=True),
     "unreadable Ollama": Case(
         "XML syntax error on line 8: element <function> closed by </parameter>",
         500,
@@ -360,7 +360,7 @@ def build_message_pattern(case: Case, form: str, wire: str, *, is_kept: bool = F
     if not case.message:
         provider += "Provider returned error: " * form.startswith("raw") + "invalid input error: " * (form == "details")
     added = r"\.?"
-    if case.status == 401:
+    if case.sent == 401:
         added = r"\.?( The key comes from \w+ in the environment\.| No key was sent: \w+ is not set\.)?"
     elif case.next_model and case.status in (400, 404):
         added = r"\.?( The model \S+ is set by (MODEL|FALLBACK)_SONNET, environment\. Remedy: set .+)?"

@@ -390,17 +390,22 @@ async def test_a_rejected_key_of_the_company_is_no_401_for_a_person(provider: st
     found = f"{provider}: the key is not accepted. The key comes from {provider.upper()}_API_KEY in the environment."
     body = {**HELLO, "model": ASKED, "stream": stream}
     for client, status, kind, message in (
-        (Client(key_id="key_1", sign_in="sign_1"), 403, "permission_error", f"{found} {OF_THE_PROXY}"),
-        (Client(key_id="key_1"), 401, "authentication_error", found),
+        (Client(key_id="key_1", sign_in="sign_1", role="member"), 403, "permission_error", f"{found} {OF_THE_PROXY}"),
+        (Client(key_id="key_1", role="member"), 424, "api_error", f"{found} {OF_THE_PROXY}"),
+        (Client(), 424, "api_error", found),
     ):
         built = ProxyHarness(upstream, **keys)
-        incoming, sink = new_client_request(json.dumps(body).encode(), client=client), RecordingSink()
+        incoming, sink = new_client_request(json.dumps(body).encode(), client=client), RecordingSink(client)
         await Exchange(built.services, incoming, sink).run()
         assert sink.error is not None
         headers, sent = encode_error_response(sink.error, "req_1")
-        assert json.loads(sent)["error"] == {"type": kind, "message": message}
+        assert json.loads(sent)["error"] == {
+            "type": kind,
+            "message": message,
+            "details": {"error_code": "rejected_key"},
+        }
         assert (sink.error.status, sink.error.code) == (status, "rejected-key")
-        assert status == 401 or headers["x-should-retry"] == "false"
+        assert headers["x-should-retry"] == "false"
         receipt = built.receipts[0]
         assert (receipt.status, receipt.error_code, receipt.attempts[0].status) == (status, "rejected-key", 401)
 
@@ -411,11 +416,14 @@ OF_THE_PROXY = "It is a key of the proxy: tell its administrator."
 async def test_a_missing_key_of_the_company_is_no_401_for_a_person() -> None:
     built = ProxyHarness(lambda *_: FakeResponse(200), PREFERRED_PROVIDER="groq")
     body = json.dumps({**HELLO, "model": "groq/llama-3.3-70b-versatile"}).encode()
-    sink = RecordingSink()
-    await Exchange(built.services, new_client_request(body, client=Client(sign_in="sign_1")), sink).run()
+    person = Client(sign_in="sign_1", role="member")
+    sink = RecordingSink(person)
+    await Exchange(built.services, new_client_request(body, client=person), sink).run()
     assert sink.error is not None
     assert (sink.error.status, sink.error.error_type, sink.error.should_retry) == (403, "permission_error", False)
-    assert sink.error.message.endswith(OF_THE_PROXY)
+    assert sink.error.message == (
+        "groq has no key: GROQ_API_KEY is not set. Ask an administrator of the proxy for help."
+    )
 
 
 def test_headers_pass_but_for_those_of_this_hop() -> None:
@@ -1187,26 +1195,26 @@ def test_an_error_in_the_first_read_is_a_real_status(beginning: bytes, refusal: 
 
 
 @pytest.mark.parametrize(
-    ("error_type", "status"),
+    ("error_type", "status", "told"),
     [
-        ("invalid_request_error", 400),
-        ("authentication_error", 401),
-        ("billing_error", 402),
-        ("permission_error", 403),
-        ("not_found_error", 404),
-        ("request_too_large", 413),
-        ("rate_limit_error", 429),
-        ("api_error", 500),
-        ("timeout_error", 504),
-        ("overloaded_error", 529),
+        ("invalid_request_error", 400, "invalid_request_error"),
+        ("authentication_error", 424, "api_error"),
+        ("billing_error", 402, "billing_error"),
+        ("permission_error", 424, "api_error"),
+        ("not_found_error", 404, "not_found_error"),
+        ("request_too_large", 413, "request_too_large"),
+        ("rate_limit_error", 429, "rate_limit_error"),
+        ("api_error", 500, "api_error"),
+        ("timeout_error", 504, "timeout_error"),
+        ("overloaded_error", 529, "overloaded_error"),
     ],
 )
-def test_an_error_in_the_first_read_has_the_status_of_its_type(error_type: str, status: int) -> None:
+def test_an_error_in_the_first_read_has_the_status_of_its_type(error_type: str, status: int, told: str) -> None:
     error = {"type": "error", "error": {"type": error_type, "message": "Too bad."}}
     frame = b"event: error\ndata: " + json.dumps(error).encode() + b"\n\n"
     proxy = ProxyHarness(Streets(*(FakeResponse(200, STREAM[0] + frame) for _ in range(2))), **KEY)
     sink = ask(proxy, stream=True)
-    assert (sink.error.status, sink.error.error_type) == (status, error_type)
+    assert (sink.error.status, sink.error.error_type) == (status, told)
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,7 @@ async def test_an_error_that_quotes_the_signed_request_has_no_secret(tmp_path: P
         engine = build_engine(load_settings(given, PROVIDERS, env_file=None))
         status, text = await ask(engine, stream=stream)
         await engine.close()
-    assert status == 403
+    assert status == 424
     assert "The Canonical String should have been" in text
     pieces = [secret[at : at + 12] for secret in (TOKEN, SECOND[1]) for at in range(len(secret) - 11)]
     assert [piece for piece in pieces if piece in text] == []
@@ -453,7 +453,7 @@ async def test_without_credentials_the_error_names_the_variables(bedrock: Runnin
     engine = engine_of(bedrock)
     status, text = await ask(engine)
     await engine.close()
-    assert status == 401
+    assert status == 424
     assert json.loads(text)["error"]["message"] == (
         "bedrock has no credentials of AWS: none were found. "
         "Set AWS_PROFILE, or log in with: aws sso login, or set AWS_BEARER_TOKEN_BEDROCK"
@@ -778,7 +778,7 @@ async def test_a_failed_log_in_answers_all_requests_of_the_next_seconds(
     await engine.close()
     remedy = "Log in with: az login, or set ANTHROPIC_FOUNDRY_API_KEY"
     first, second = (f"foundry has no access token: attempt {number}. {remedy}" for number in (1, 2))
-    assert found == [(401, first)] * 3 + [(401, second)]
+    assert found == [(424, first)] * 3 + [(424, second)]
     assert calls == [0.0, FAILURE_SECONDS]
 
 
@@ -839,7 +839,7 @@ async def test_without_a_log_in_the_error_names_the_key_of_the_provider(
         await engine.close()
     message = json.loads(text)["error"]["message"]
     key = setting.format(api_key="api_key of [providers.mine]")
-    assert (status, message.partition(":")[0]) == (401, f"{model} has no access token")
+    assert (status, message.partition(":")[0]) == (424, f"{model} has no access token")
     assert message.endswith(f"Log in with: az login, or set {key}")
 
 

@@ -203,3 +203,18 @@ def test_the_stated_status_and_delay_of_an_error_do_not_depend_on_its_texts(
 def test_codes_and_complete_messages_state_what_is_wrong(status: int | None, error: Any, stated: int) -> None:
     found = build_upstream_error(decode_error_body(status, {}, msgspec.json.encode({"error": error})), "p")
     assert found.stated_status == stated
+
+
+@pytest.mark.parametrize(
+    ("kind", "encoding", "text"),
+    [
+        ("application/json; charset=GBK", "gbk", "余额不足"),
+        ('text/plain;charset="iso-8859-1"', "latin-1", "Clé refusée"),
+        ("application/json", "latin-1", "Cl\ufffd refus\ufffde"),
+    ],
+)
+def test_an_error_in_another_encoding_keeps_its_text_and_code(kind: str, encoding: str, text: str) -> None:
+    sent = text.replace("\ufffd", "é")
+    body = f'{{"error": {{"message": "{sent}", "code": "invalid_api_key"}}}}'.encode(encoding)
+    fault = decode_error_body(400, {"content-type": kind}, body)
+    assert (fault.message, fault.codes) == (text, {"invalid_api_key"})

@@ -256,8 +256,9 @@ def _failure(origin: Origin, error: Exception, proxy: str | None, advice: str = 
     if isinstance(error, ConnectionLost) and error.cause is None and not advice:
         return UpstreamUnreachable(f"{origin} closed the connection without an answer")
     location = str(origin) if proxy is None else f"{origin} through the proxy {_redacted(proxy)}"
-    # Claude Code retries a 502 for three minutes without a message. A stopped local server stays down.
-    should_retry = False if isinstance(error, LocalConnectionRefused) else None
+    # Claude Code retries a 502 for three minutes without a message. A stopped local server stays down, and a proxy that
+    # asks for a password refuses again.
+    should_retry = False if isinstance(error, LocalConnectionRefused | _RefusedByProxy) else None
     cause = getattr(error, "cause", error)
     reason, field = advice or describe_os_error(cause), "client_certificate" if advice else ""
     if isinstance(error, TimeoutError):
@@ -400,12 +401,17 @@ class Connector:
         return self._tls
 
 
+class _RefusedByProxy(ConnectionRefusedError):
+    """The HTTP proxy asks for a password, or does not allow the server."""
+
+
 def proxy_status_error(status: int, setting: str = PROXY_VARIABLES) -> ConnectionRefusedError:
     """Return the error for a status that the HTTP proxy itself has sent, for example because it needs a password."""
     advice = ""
     if status in (401, PROXY_AUTHENTICATION_REQUIRED):  # tinyproxy answers 401 to a wrong password
         advice = f"; set user and password in {setting}: http://user:password@host:port"
-    return ConnectionRefusedError(f"the proxy answers with HTTP {status}{advice}")
+    kind = _RefusedByProxy if status in (401, 403, PROXY_AUTHENTICATION_REQUIRED) else ConnectionRefusedError
+    return kind(f"the proxy answers with HTTP {status}{advice}")
 
 
 class _Tunnel(asyncio.Protocol):

@@ -597,6 +597,8 @@ class _Row(Struct, frozen=True):
     """HTTP statuses of the provider with which `text` is searched. Empty: any status. None: an error in a stream."""
     should_retry: bool | None = None
     """Value of the header `x-should-retry` for the client. None: the header is not sent."""
+    code: str = ""
+    """Code of the error. "": that of the status."""
     parameters: tuple[str, ...] = ()
     """Rejected parameters with one of the statuses `only`."""
 
@@ -622,6 +624,7 @@ _NO_PLACE = "".join(f"(?<!{place} )" for place in _PLACES) + r"(?<!\w\.)(?!(?<=[
 """Before the word `model`: it is not the name of a place in the request (`property 'model'`, `properties.model`)."""
 _IN_A_SCHEMA = r" in [^.\n]{0,40}\b(?:enum|schema|tools?|propert(?:y|ies)|parameters?|arguments?|definitions?)\b"
 _NAMED_MODEL = rf"{_NO_PLACE}\bmodel\b(?!['’]s)(?:[: ] ?[`'\"]?[^\s`'\"]{{1,200}}[`'\"]?)?"
+_REGION = "unsupported_country_region_territory"
 _BILLING, _ALLOWANCE = _Row(402, "billing_error", should_retry=False), _Row(429, "rate_limit_error", should_retry=False)
 _ROWS = (
     # The codes include the error types of the Messages API, which an error in a stream has instead of a status, and
@@ -640,6 +643,14 @@ _ROWS = (
         text=regex(r"^(?:invalid )?authentication (?:failed|token|parameter not received)\b"),
         only=(None, 400, 500),
         should_retry=False,
+    ),
+    # OpenAI, 403 (songquanpeng/one-api issue 1692, continuedev/continue issue 11449; 2026-11)
+    _Row(
+        *(403, "permission_error"),
+        codes=(_REGION,),
+        text=regex(r"^user location is not supported for the api use\b|^country, region, or territory not supported\b"),
+        only=(None, 400, 403),
+        code="region",
     ),
     _Row(403, "permission_error", (403,), ("PERMISSION_DENIED", "permission_error", "AccessDeniedException")),
     _Row(
@@ -732,6 +743,9 @@ _ROWS = (
     # 499: Google has cancelled the request.
     _Row(500, "api_error", (424, 499), ("ModelErrorException", "ModelStreamErrorException", "CANCELLED")),
     _Row(409, "conflict_error", (409,)),
+    # RFC 9110 (407, 421), RFC 8470 (425), RFC 6585 (511), RFC 7725 (451)
+    *(_Row(status, "api_error", (status,), should_retry=False) for status in (407, 421, 425, 511)),
+    _Row(451, "permission_error", (451,), should_retry=False),
     _Row(400, "invalid_request_error", tuple(range(400, 500)), ("ValidationException",)),
 )
 _WHOLE_TEXTS = tuple(
@@ -750,6 +764,8 @@ _WHOLE_TEXTS = tuple(
             r"(?: please go to plans & billing to upgrade or purchase credits\.)?",
             "billing_error",
         ),
+        # Gemini, 400 FAILED_PRECONDITION (google-gemini/gemini-cli issue 24641, langgenius/dify issue 25946; 2026-11)
+        (r"user location is not supported for the api use\.?", _REGION),
     )
 )
 """Complete error messages without a code of their own, and the code that has their meaning. The client cannot cause
@@ -845,6 +861,7 @@ def _build_error_of_row(row: _Row, fault: UpstreamFault, provider: str) -> Upstr
     kinds = {529: UpstreamOverloaded, 504: UpstreamTimeout}
     error = kinds.get(row.status, UpstreamRefused)(
         text[:MAX_MESSAGE_CHARACTERS],
+        code=row.code,
         provider=provider,
         status=row.status,
         kind=row.kind,

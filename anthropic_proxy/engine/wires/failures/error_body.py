@@ -70,6 +70,11 @@ _MAX_DEPTH = 3
 """Maximum number of gateways whose errors are inside each other."""
 
 
+_CHARSET = compile_later(
+    r"charset=[\"']?(gb18030|gbk|gb2312|big5|shift_jis|euc-jp|euc-kr|iso-8859-1|windows-125\d)\b", re.IGNORECASE
+)
+
+
 class UpstreamFault(Struct, frozen=True, kw_only=True):
     """Content of an error response of a provider, before classification. API keys in texts are redacted."""
 
@@ -107,6 +112,7 @@ def decode_error_body(status: int | None, headers: Mapping[str, str], body: byte
     """Return the content of an error response of a provider. Never raises. If the body is not a JSON error, the field
     `excerpt` of the result has the beginning of the body.
     """
+    body = _convert_to_utf8(headers, body)
     try:
         content = msgspec.json.decode(body.removeprefix(b"data:"))  # Xiaomi sends an event of a stream (2026-05)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -134,6 +140,19 @@ def decode_error_body(status: int | None, headers: Mapping[str, str], body: byte
             status=status, codes=codes, retry_after=delay, has_used_up_limit=has_used_up_limit(headers)
         ),
     )
+
+
+def _convert_to_utf8(headers: Mapping[str, str], body: bytes) -> bytes:
+    """Return a body in UTF-8, converted from the encoding in its `content-type`. Without one, "�" replaces the bytes of
+    a JSON text that are not UTF-8, so that its codes stay readable.
+    """
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        named = _CHARSET.search(headers.get("content-type", ""))
+        if named is not None or body.lstrip()[:1] in (b"{", b"["):
+            return body.decode(named[1] if named is not None else "utf-8", "replace").encode()
+    return body
 
 
 def _stays(headers: Mapping[str, str]) -> bool:

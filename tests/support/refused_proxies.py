@@ -1,0 +1,85 @@
+"""Errors with which a provider, or something before it, refuses the proxy, and what a client is told that did not
+sign in: the rows of the table in `engine/exchange/client_errors.py`.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from msgspec import Struct
+
+from tests.support.fakes.server import Exchange, serving
+from tests.support.scripted_answers import new_scripted_server
+from tests.support.server_process import Proxy, running_proxy
+
+ON_THE_WAY = "A proxy or gateway before the provider refuses the request, or the network asks for a log-in."
+_PAGE = "content-type=text/html <html><body>Log in to this network</body></html>"
+
+
+class Refusal(Struct, frozen=True):
+    """`answer`: of the provider, for a scripted server. `text`: beginning of the message for the client."""
+
+    answer: str
+    status: int
+    error_type: str
+    text: str
+
+
+def _refuse(status: int, text: str, code: str = "") -> str:
+    return f"{status} {json.dumps({'error': {'message': text, 'code': code}})}"
+
+
+REFUSALS = {
+    "key": Refusal(
+        _refuse(401, "Incorrect API key provided.", "invalid_api_key"),
+        *(424, "api_error", "openai: Incorrect API key provided. The key comes from OPENAI_API_KEY"),
+    ),
+    "access": Refusal(_refuse(403, "Not in your plan."), 424, "api_error", "openai: Not in your plan."),
+    "region": Refusal(
+        _refuse(403, "Country, region, or territory not supported", "unsupported_country_region_territory"),
+        *(424, "api_error", "openai: Country, region, or territory not supported"),
+    ),
+    "credit": Refusal(_refuse(402, "Pay the bill."), 402, "billing_error", "openai: Pay the bill."),
+    "model": Refusal(
+        _refuse(404, "The model `gpt-9` does not exist", "model_not_found"),
+        *(
+            400,
+            "policy_blocked",
+            "openai: The model `gpt-9` does not exist. The model openai/gpt-9 is set by BIG_MODEL",
+        ),
+    ),
+    "address": Refusal(_refuse(404, "Not Found"), 424, "api_error", "openai: nothing is served at http://127.0.0.1"),
+    "proxy key": Refusal(_refuse(407, "Who are you?"), 424, "api_error", f"openai: Who are you? {ON_THE_WAY}"),
+    "too early": Refusal(_refuse(425, "Too early."), 424, "api_error", f"openai: Too early. {ON_THE_WAY}"),
+    "legal": Refusal(_refuse(451, "Not for you."), 424, "api_error", "openai: Not for you."),
+    "network": Refusal(_refuse(511, "Log in."), 424, "api_error", f"openai: Log in. {ON_THE_WAY}"),
+    "page 401": Refusal(f"401 {_PAGE}", 424, "api_error", "openai: the response is a web page (HTTP 401, text/html)"),
+    "page 403": Refusal(f"403 {_PAGE}", 424, "api_error", "openai: the response is a web page (HTTP 403, text/html)"),
+    "page 200": Refusal(f"200 {_PAGE}", 424, "api_error", "openai: the response is a web page (HTTP 200, text/html)"),
+}
+
+
+class RefusingProvider(Struct):
+    proxy: Proxy
+    exchanges: list[Exchange]
+    """Calls that the provider has got, also those for lists of models."""
+
+    def count_calls(self) -> int:
+        return sum(exchange.path.endswith("/responses") for exchange in self.exchanges)
+
+
+@contextmanager
+def refusing(name: str, folder: Path) -> Iterator[RefusingProvider]:
+    """Run a proxy in front of a provider that refuses each request of `REFUSALS[name]`."""
+    answer = REFUSALS[name].answer
+    script = [{"if": "@/models", "then": '200 {"object": "list", "data": []}'}, {"if": "always", "then": answer}]
+    with serving(new_scripted_server(script)) as provider:
+        settings = {
+            "PREFERRED_PROVIDER": "openai",
+            "OPENAI_API_KEY": "sk-good",
+            "OPENAI_BASE_URL": f"{provider.url}/v1",
+        }
+        settings |= {"BIG_MODEL": "openai/gpt-9", "SMALL_MODEL": "openai/gpt-9", "OPENAI_WIRE": "responses"}
+        with running_proxy(folder, settings) as proxy:
+            yield RefusingProvider(proxy, provider.journal.exchanges)
