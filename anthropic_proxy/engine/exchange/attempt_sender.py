@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 from operator import attrgetter
 from urllib.parse import urlsplit
 
-from msgspec import Struct, structs
+from msgspec import Struct, field, structs
 
 from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP, PayerWork
 from anthropic_proxy.engine.engine import Engine
@@ -42,7 +42,7 @@ from anthropic_proxy.engine.providers.call_options import extend_request
 from anthropic_proxy.engine.providers.prefix_guard import MAX_PROMPT_BYTES, Prompt
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.trace_context import new_span_id
-from anthropic_proxy.engine.wires.bound_requests import BoundRequest
+from anthropic_proxy.engine.wires.bound_requests import BoundRequest, CallProgress
 from anthropic_proxy.engine.wires.calls import Call, RelayCall, TranslatedCall
 from anthropic_proxy.engine.wires.dialect import TEMPLATE_SWITCH, BaseDialect
 from anthropic_proxy.engine.wires.upstream_http import CLIENT_CREDENTIAL_ORIGIN, UpstreamRequest, UpstreamResponse
@@ -81,6 +81,8 @@ class AttemptRecords(Struct, eq=False):
     unread_usage: Usage | None = None
     """Token usage of attempts that failed before their first content, which the client's reply does not count. None: no
     such attempt."""
+    progress: CallProgress = field(default_factory=CallProgress)
+    """That of the latest attempt."""
     _open: UpstreamAttempt | None = None
     _uncounted: UpstreamAttempt | None = None
     """Last attempt without a failure, until its token usage is recorded. None: no such attempt."""
@@ -100,6 +102,7 @@ class AttemptRecords(Struct, eq=False):
             max_tokens=max_tokens,
         )
         receipt.attempts.append(attempt)
+        self.progress = CallProgress()
         self._open = attempt
         self._uncounted = attempt
         if recorders := [*self.engine.recorders]:
@@ -164,7 +167,7 @@ class AttemptRecords(Struct, eq=False):
         """
         receipt = self.receipt
         last = receipt.attempts[-1] if receipt.attempts else None
-        if last is None or last.all_input_tokens:
+        if last is None or last.all_input_tokens or self.progress.is_connecting:
             return False
         if receipt.outcome == "cancelled":
             return not last.error_type
@@ -279,6 +282,7 @@ class AttemptSender(Struct, eq=False):
                 attempt.credential,
                 server=receipt.provider,
                 model=target.model,
+                progress=self.records.progress,
             )
             response = await engine.transports[receipt.provider](bound)
             del request, bound  # frees the body: the wait for content can take minutes

@@ -59,6 +59,13 @@ class ClientOrigin(Struct, frozen=True):
 Origin = ClientOrigin | OperatorOrigin
 
 
+class CallProgress(Struct):
+    """How far a call has come. A transport without connections of its own changes nothing."""
+
+    is_connecting: bool = False
+    """True while there is no connection: the server has not got the request, and bills nothing."""
+
+
 class BoundRequest(Struct, frozen=True):
     """A request to the server at a base URL. Raises `InternalError` if its origin does not allow the place."""
 
@@ -70,6 +77,8 @@ class BoundRequest(Struct, frozen=True):
     """Name of the provider, or of another server: a search service, or `web`. "": the origin is the operator."""
     model: str = ""
     """Model id at the provider. "": no model is called."""
+    progress: CallProgress | None = None
+    """None: nobody asks."""
 
     def __post_init__(self) -> None:
         self.origin.require_allowed(self.server, self.model)

@@ -178,6 +178,39 @@ class SilentServer:
         writer.close()
 
 
+class UnfinishedServer(SilentServer):
+    """A provider whose connections are never complete: it reads the beginning of TLS, and does not answer."""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.calls += 1
+        await reader.read()
+        writer.close()
+
+
+async def test_a_request_that_never_reached_a_server_costs_nothing(tmp_path: Path) -> None:
+    admin = {"x_api_key": OTHERS["ADMIN_API_KEY"]}
+    (tmp_path / "anthropic-proxy.toml").write_text('[prices."openai/own"]\ninput = 1000\noutput = 4000\n', "utf-8")
+    key = store_key(tmp_path, Rules(budgets=(Budget(50, "usd", "total"), Budget(10**6, "tokens", "day"))))
+    provider = UnfinishedServer()
+    server = await asyncio.start_server(provider.serve, "127.0.0.1", 0)
+    address = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+
+    async def read_usage() -> Any:
+        return (await send(app, "GET", "/api/usage?by=key", **admin)).json["total"]
+
+    async with running_app(tmp_path, **{**OTHERS, "OPENAI_API_KEY": "k", "OPENAI_BASE_URL": address}) as app:
+        for stream in (True, False):
+            await leave_before_the_first_byte(
+                app, provider, key, stream=stream, messages=[{"role": "user", "content": "word " * 1_000}]
+            )
+        total = await wait_for_async(read_usage, lambda found: found["requests"] == 2)
+        assert (total["cancelled"], total["input_tokens"], total["cost"]) == (2, 0, 0)
+        listed = (await send(app, "GET", "/admin/keys", **admin)).json["data"]
+        spending = (await send(app, "GET", f"/admin/keys/{listed[0]['id']}", **admin)).json["spending"]
+        assert [each["used"] for each in spending] == [0, 0]
+    server.close()
+
+
 async def test_a_request_cancelled_before_its_first_byte_costs_its_estimated_input_everywhere(tmp_path: Path) -> None:
     admin, words = {"x_api_key": OTHERS["ADMIN_API_KEY"]}, "word " * 1_000
     (tmp_path / "anthropic-proxy.toml").write_text('[prices."openai/own"]\ninput = 1000\noutput = 4000\n', "utf-8")

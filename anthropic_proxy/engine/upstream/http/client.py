@@ -42,7 +42,7 @@ from anthropic_proxy.engine.upstream.http.url import (
     parse_proxy_url,
     parse_url,
 )
-from anthropic_proxy.engine.wires.bound_requests import BoundRequest
+from anthropic_proxy.engine.wires.bound_requests import BoundRequest, CallProgress
 from anthropic_proxy.engine.wires.upstream_http import CLIENT_CREDENTIAL_ORIGIN, Credential, UpstreamRequest
 from anthropic_proxy.errors import ShuttingDown, UpstreamError, UpstreamProtocolError, UpstreamUnreachable
 
@@ -154,7 +154,10 @@ class HttpTransport:
                     if error.begun:  # otherwise the server closed the idle connection before it got the request
                         raise
             if response is None:
+                progress = bound.progress or CallProgress()
+                progress.is_connecting = True
                 connection = await self._connector.connect(origin, cached.proxy)
+                progress.is_connecting = False
                 self._pool.add_open(connection)
                 if self._closed:
                     connection.abort()
