@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, closing, nullcontext
@@ -13,9 +14,12 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.console.ledger.database import open_for_writing
+from anthropic_proxy.console.ledger.database import find_spool_file, open_for_writing
 from anthropic_proxy.console.ledger.database_store import DatabaseStore, open_database_store
 from anthropic_proxy.console.ledger.instances import Instance, store_instance
+from anthropic_proxy.console.ledger.records import StoredRequest
+from anthropic_proxy.console.ledger.spool import Spool, SpooledBlock
+from anthropic_proxy.console.units import to_microseconds
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import Limit, Store, StoreUnavailable
@@ -234,6 +238,33 @@ def test_a_wrong_clock_gives_no_budget_again(database: Settings, tmp_path: Path)
             reply = wait_for(lambda proxy=proxy: proxy.client().get("/readyz"), lambda reply: state in reply.text)
             assert reply.status_code == 200
             wait_for(lambda proxy=proxy: "is 25.0 h ahead of that of the database. Correct it" in proxy.log)
+
+
+def test_requests_of_earlier_servers_count_as_soon_as_they_are_stored(database: Settings, tmp_path: Path) -> None:
+    """They wait in files of servers that were killed, or could not write the tables. No request follows."""
+    shared = list_server_settings(database)
+    key = ("keys", "create", "ci", "--budget", "1000tokens/day")
+    run_command(*key, directory=tmp_path, settings=shared)
+
+    def read_used(proxy: Proxy) -> list[float]:
+        with proxy.client(headers={"x-api-key": ADMIN}) as client:
+            (listed,) = client.get("/admin/keys").json()["data"]
+            return [each["used"] for each in client.get(f"/admin/keys/{listed['id']}").json()["spending"]]
+
+    with ExitStack() as stack:
+        (running,) = open_servers(stack, tmp_path, shared)
+        for number in range(1, 4):
+            (place := tmp_path / f"earlier {number}").mkdir()
+            data = place / "data"
+            file = find_spool_file(structs.replace(database, data_directory=data / "anthropic-proxy"))
+            assert file is not None
+            row = StoredRequest(
+                id=f"req_{number}", started_at=to_microseconds(time.time()), key_label="ci", input_tokens=100
+            )
+            assert Spool(file).append(SpooledBlock([row], {}))
+            with running_proxy(place, shared | {"XDG_DATA_HOME": str(data)}) as later:
+                for proxy in (later, running):
+                    wait_for(lambda proxy=proxy: read_used(proxy), lambda used, number=number: used == [100 * number])
 
 
 PRICE = Decimal("0.001")

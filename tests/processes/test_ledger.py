@@ -12,7 +12,9 @@ import pytest
 
 from anthropic_proxy.console.keys.administration import open_administration
 from anthropic_proxy.console.keys.virtual_keys import VirtualKey
+from anthropic_proxy.console.ledger.database import find_spool_file
 from anthropic_proxy.console.ledger.migrations import NEWEST_VERSION
+from anthropic_proxy.console.ledger.spool import Spool
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
 from anthropic_proxy.secrets import Secret
@@ -258,6 +260,49 @@ def test_a_stop_while_the_database_is_held_keeps_the_rows_in_a_file_or_reports_t
         with running_proxy(tmp_path, environment, command):
             wait_for(lambda: count_requests(file), lambda count: count == 2)
     assert count_requests(file) == (2 if has_folder else 1)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_budget_counts_the_requests_of_a_killed_server_whose_rows_are_stored_later(
+    openai: Running, settings: dict[str, str], tmp_path: Path, workers: int
+) -> None:
+    file = tmp_path / "ledger.sqlite3"
+    database = Settings(database_url=Secret(f"sqlite:///{file}"))
+    with open_administration(database, "test") as administration:
+        rules = Rules(budgets=(Budget(1_000_000, "tokens", "month"),))
+        _, key = create_key(administration, VirtualKey(id="", label="ci", rules=rules))
+    admin = {"x-api-key": "administrator-0123456789"}
+    own = {"VIRTUAL_KEYS": "true", "ADMIN_API_KEY": admin["x-api-key"], "XDG_DATA_HOME": str(tmp_path / "xdg")}
+    environment = {**settings, **own, "DATABASE_URL": f"sqlite:///{file}"}
+    command = [*SERVE, "--workers", str(workers)]
+
+    def read_used(proxy: Proxy) -> int:
+        with proxy.client(headers=admin) as client:
+            (listed,) = client.get("/admin/keys").json()["data"]
+            (spending,) = client.get(f"/admin/keys/{listed['id']}").json()["spending"]
+        return int(spending["used"])
+
+    tokens = 0
+    with running_proxy(tmp_path, environment, command) as proxy, closing(sqlite3.connect(file)) as other:
+        client = proxy.client(headers={"x-api-key": key})
+        for number in range(4):
+            if number == 1:
+                wait_for(lambda: count_requests(file), lambda count: count == 1)
+                other.execute("BEGIN EXCLUSIVE")
+            usage = client.post(MESSAGES, json=ask(f"Say exactly: {number}")).json()["usage"]
+            tokens += usage["input_tokens"] + usage["output_tokens"]
+        spool = find_spool_file(
+            Settings(database_url=database.database_url, data_directory=tmp_path / "xdg/anthropic-proxy")
+        )
+        assert spool is not None
+        wait_for(lambda: Spool(spool).count_rows(), lambda count: count == 3)
+        proxy.process.kill()
+        proxy.process.wait(WAIT_SECONDS)
+        other.rollback()
+    assert count_requests(file) == 1
+    with running_proxy(tmp_path, environment, command) as proxy:
+        wait_for(lambda: count_requests(file), lambda count: count == 4)
+        wait_for(lambda: read_used(proxy), lambda used: used == tokens)
 
 
 def count_requests(file: Path) -> int:

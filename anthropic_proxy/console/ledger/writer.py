@@ -96,6 +96,8 @@ class LedgerWriter:
         self._built: SpooledBlock | None = None
         """The next batch. None: it is not built yet."""
         self._failed_attempts = 0
+        self._has_named_spool = False
+        """True if the log has the file in which requests wait."""
         self._address = find_database(settings)
         spool_file = find_spool_file(settings)
         self._spool = None if spool_file is None else Spool(spool_file)
@@ -299,7 +301,6 @@ class LedgerWriter:
         spool = self._spool
         if spool is None:
             return
-        had_none = not self._queue.spooled_rows
         block = self._block
         if block is not None and block.id:
             spool.release(block)
@@ -309,7 +310,8 @@ class LedgerWriter:
         if self._block is None:
             self._spool_arrivals()
         self._count_spooled()
-        if had_none and self._queue.spooled_rows:
+        if self._queue.spooled_rows and not self._has_named_spool:
+            self._has_named_spool = True
             self._warn(f"Requests wait in {spool.file} until the ledger can store them.")
 
     def _spool_arrivals(self) -> None:
@@ -347,6 +349,7 @@ class LedgerWriter:
         if state.condition != "ok":
             state.condition = "ok"
             state.problem = ""
+            self._has_named_spool = False
             self._warn(f"The ledger stores requests again. {state.dropped_rows} were dropped since the start.")
 
     def _fail(self, error: BaseException) -> None:
