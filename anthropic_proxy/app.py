@@ -21,6 +21,7 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.errors import ConfigurationError, ProxyError, join_with_and
 from anthropic_proxy.gateway.conditions import ConditionLog
+from anthropic_proxy.gateway.memory import plan_memory
 from anthropic_proxy.gateway.platforms.heap import HeapTrimmer, tune_gc
 from anthropic_proxy.gateway.plugin_answers import ask_plugin, name_function, read_budget_uses, read_counts
 from anthropic_proxy.gateway.plugin_gateway import ExchangeGateway
@@ -107,7 +108,8 @@ class App:
             calculate_cost=self._calculate_cost,
         )
         """Statistics and observations that the workers of a server share."""
-        self._transports = Transports(settings)
+        plan = plan_memory(settings, self.peer.worker_index_and_count[1])
+        self._transports = Transports(settings, page_processes=plan.processes)
         self.heap_trimmer = HeapTrimmer()
         self._log = new_log(settings)
         page = Route(path="/metrics", respond=partial(metrics.serve_metrics, self.peer.query_totals))

@@ -11,7 +11,8 @@ from typing import Any
 
 from msgspec import Struct, field, structs
 
-from anthropic_proxy.engine.engine import Engine, build_engine_fields
+from anthropic_proxy.engine.documents.reader import PROCESSES, DocumentReader
+from anthropic_proxy.engine.engine import PATTERN_SEARCHES, Engine, build_engine_fields
 from anthropic_proxy.engine.hooks import Receipt
 from anthropic_proxy.engine.ids import new_id
 from anthropic_proxy.engine.memory_plan import MIB
@@ -378,6 +379,7 @@ def build_services(
     route_prices: Mapping[str, float] = {}
     if any(route.balance == "cost" for route in settings.routes):
         route_prices = _prices().find_typical_request_prices(settings)
+    plan = plan_memory(settings, worker_index_and_count[1])
     return Services(
         settings=settings,
         **build_engine_fields(
@@ -388,7 +390,9 @@ def build_services(
         new_id=new_id,
         clock=time.time,
         receipts=receipts or Receipts(log),
-        body_memory=_build_body_memory(plan_memory(settings, worker_index_and_count[1]).body_bytes),
+        documents=DocumentReader(worker=structs.replace(PROCESSES, places=plan.processes)),
+        pattern_searches=Turns(structs.replace(PATTERN_SEARCHES, places=plan.processes)),
+        body_memory=_build_body_memory(plan.body_bytes),
     )
 
 

@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anthropic_proxy.engine.documents.reader import PDF_PROGRAM
+from anthropic_proxy.engine.documents.reader import PDF_PROGRAM, PROCESSES
+from anthropic_proxy.engine.engine import PATTERN_SEARCHES
 from anthropic_proxy.engine.exchange.tool_loop.tool_search import REGEX_PROGRAM
 from anthropic_proxy.engine.memory_plan import (
     DEFAULT_BYTES,
     MAX_BODY_BYTES,
+    MAX_PROCESSES,
     MIB,
     MIN_BODY_BYTES,
     MIN_BYTES,
@@ -22,7 +24,7 @@ from anthropic_proxy.engine.memory_plan import (
     divide_memory,
 )
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.upstream.web_fetch import HTML_CONVERTER
+from anthropic_proxy.engine.upstream.web_fetch import CONVERSIONS, HTML_CONVERTER
 from anthropic_proxy.gateway.memory import describe_small_memory
 from anthropic_proxy.gateway.platforms.memory import find_memory_limit
 from anthropic_proxy.gateway.server.auth import MAX_REQUEST_BYTES
@@ -54,6 +56,10 @@ def test_the_bounds_of_the_plan_are_those_of_the_programs() -> None:
     bounds = (PATTERN_BYTES, PAGE_BYTES, PDF_BYTES, MIN_BODY_BYTES)
     programs = (REGEX_PROGRAM, HTML_CONVERTER, PDF_PROGRAM)
     assert bounds == (*(program.memory_bytes for program in programs), MAX_REQUEST_BYTES)
+
+
+def test_the_numbers_of_processes_are_those_of_the_shared_workers() -> None:
+    assert {worker.places for worker in (PROCESSES, CONVERSIONS, PATTERN_SEARCHES)} == {MAX_PROCESSES}
 
 
 @pytest.mark.parametrize(

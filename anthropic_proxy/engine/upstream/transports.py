@@ -7,6 +7,7 @@ running still use the old one. The caller closes it after the last of them.
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from anthropic_proxy.engine.memory_plan import MAX_PROCESSES
 from anthropic_proxy.engine.options import CallOptions, EngineOptions
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.upstream.cloud_credentials import (
@@ -31,8 +32,15 @@ if TYPE_CHECKING:
 
 
 class Transports:
-    def __init__(self, settings: EngineOptions, *, litellm_variables: dict[str, Secret] | None = None) -> None:
+    def __init__(
+        self,
+        settings: EngineOptions,
+        *,
+        page_processes: int = MAX_PROCESSES,
+        litellm_variables: dict[str, Secret] | None = None,
+    ) -> None:
         self._settings = settings
+        self._page_processes = page_processes
         self._demo: Transport | None = None
         self._proxies = {scheme: proxy.reveal() for scheme, proxy in settings.http_proxies.items()}
         self._http = HttpTransport(
@@ -105,7 +113,7 @@ class Transports:
         """Return this object if its connections can be kept with the new settings, or else a new one."""
         previous = self._settings
         if _connection_settings(settings) != _connection_settings(previous):
-            return Transports(settings, litellm_variables=self._litellm_variables)
+            return Transports(settings, page_processes=self._page_processes, litellm_variables=self._litellm_variables)
         self._settings = settings
         self._litellm = None
         if _token_settings(settings) != _token_settings(previous):
@@ -127,7 +135,11 @@ class Transports:
         if self._fetcher is None:
             from anthropic_proxy.engine.upstream.web_fetch import PageFetcher  # noqa: PLC0415
 
-            self._fetcher = PageFetcher(proxies=self._proxies, no_proxy_hosts=self._settings.no_proxy_hosts)
+            self._fetcher = PageFetcher(
+                proxies=self._proxies,
+                no_proxy_hosts=self._settings.no_proxy_hosts,
+                processes=self._page_processes,
+            )
         return await self._fetcher.fetch(origin, url, **options)
 
     async def _send_to_demo(self, bound: BoundRequest) -> UpstreamResponse:

@@ -13,8 +13,9 @@ from typing import NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
 
 import msgspec
+from msgspec import structs
 
-from anthropic_proxy.engine.memory_plan import PAGE_BYTES
+from anthropic_proxy.engine.memory_plan import MAX_PROCESSES, PAGE_BYTES
 from anthropic_proxy.engine.messages.server_blocks import ascii_host, is_url_allowed
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.platforms import sandbox
@@ -138,6 +139,7 @@ class PageFetcher:
         lookup: NameLookup | None = None,
         timeout_seconds: float = FETCH_TIMEOUT_SECONDS,
         html_converter: SandboxedProgram = HTML_CONVERTER,
+        processes: int = MAX_PROCESSES,
     ) -> None:
         self._dialer = GuardedDialer(allowed_networks, lookup)
         self._http = HttpTransport(
@@ -154,7 +156,7 @@ class PageFetcher:
         self._text_threads = ThreadPoolExecutor(CONVERSIONS.places, thread_name_prefix="pages")
         self._fetches = Turns(FETCHES)
         self._reader = html_converter
-        self._conversions = Turns(CONVERSIONS)
+        self._conversions = Turns(structs.replace(CONVERSIONS, places=processes))
 
     async def fetch(
         self,

@@ -1,6 +1,7 @@
 """`find_memory_limit`: the memory that the system gives to this process and its children."""
 
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,9 +30,11 @@ def find_memory_limit(process: Path = Path("/proc/self/cgroup"), groups: Path = 
 
 def find_machine_memory() -> int | None:
     """Return the bytes of memory of the machine. None: the system does not tell."""
+    if sys.platform == "win32":
+        return None
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # Windows has no `sysconf`
+    except (OSError, ValueError):
         return None
 
 
