@@ -540,6 +540,8 @@ class UpstreamError(ProxyError):
         unknown."""
         self.cause: UpstreamErrorCause | None = None
         """Cause that a changed request may remove. None: another or unknown cause."""
+        self.is_compared = False
+        """True if `quotes` has the words of the request that the text of the provider quotes."""
         self.lacks_feature = False
         """True if the server lacks a field or a kind of content of the request, which another server may have."""
 

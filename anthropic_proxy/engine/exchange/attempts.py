@@ -53,7 +53,7 @@ from anthropic_proxy.engine.exchange.provider_errors import (
     prefix_provider,
     read_list_for_remedy,
 )
-from anthropic_proxy.engine.exchange.quoted_prompts import find_quotes
+from anthropic_proxy.engine.exchange.quoted_prompts import MAX_COMPARISONS_ON_LOOP, note_quotes
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.messages.deltas import Usage
 from anthropic_proxy.engine.messages.models import MessagesRequest
@@ -340,8 +340,8 @@ class Attempts:
         """Remove keys from the message of an error, and add the provider's name and a probable cause to it."""
         if (attempt := self.sender.latest) is not None:
             self._retries.redact_keys(error, attempt)
-            if not error.quotes:  # it ended no attempt before the reply
-                self._retries.find_quotes(error)
+            if not error.is_compared:  # it came within the reply
+                note_quotes(error, self._incoming.body)
             error.has_client_key = has_client_key(attempt, self._incoming)
             prefix_provider(error, self.receipt.prefix)
             add_not_found_cause(
@@ -424,7 +424,7 @@ class Retries(Struct, eq=False):
         failed_attempts = self.incoming.receipt.failed_attempts
         self.watchdog.end_upstream_call()
         self.redact_keys(error, attempt)
-        await self.incoming.background.run_in_thread_if_large(attempt.is_large, self.find_quotes, error)
+        await self._find_quotes(error, is_large=attempt.is_large)
         error.has_client_key = has_client_key(attempt, self.incoming)
         add_key_setting(error, target, attempt.credential)
         self.records.fail_attempt(error, usage)
@@ -536,10 +536,10 @@ class Retries(Struct, eq=False):
             secrets += [key.reveal() for key in self.engine.settings.other_secrets]
         redact_error(error, secrets)
 
-    def find_quotes(self, error: UpstreamError) -> None:
-        """Note which words of an error are those of the request, so that nobody stores them."""
-        told = "\n".join((error.message, *getattr(error, "__notes__", ())))
-        error.quotes = {**error.quotes, **find_quotes(told, self.incoming.body)}
+    async def _find_quotes(self, error: UpstreamError, *, is_large: bool) -> None:
+        body = self.incoming.body
+        is_large |= len(error.message) * len(body) > MAX_COMPARISONS_ON_LOOP
+        await self.incoming.background.run_in_thread_if_large(is_large, note_quotes, error, body)
 
 
 def _loses_summary(edits: Sequence["ContextEdit"], target: Target) -> bool:

@@ -1,4 +1,4 @@
-"""`find_quotes`: the words of a request in the text of a provider's error.
+"""`note_quotes`: the words of a request in the text of a provider's error.
 
 Validators print the value that they refuse, and filters the sentence that they have found. The client gets these words
 back, and nobody else may store them. A text of a provider has no mark for them, so it is compared with the request:
@@ -10,6 +10,7 @@ import re
 import msgspec
 
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
+from anthropic_proxy.errors import UpstreamError
 
 _WINDOW, _STEP = 24, 12
 """Characters that are compared at a time, and the distance of their beginnings. A shorter quote is found between marks
@@ -18,6 +19,17 @@ _COMPARED_BYTES = 1 << 20
 """Number of bytes at each end of a request in which its words are searched."""
 _LITERAL = compile_later(r"\"[^\"\n]{8,}+\"|'[^'\n]{8,}+'|`[^`\n]{8,}+`")
 _NAME = compile_anchored(r"[\w.:/@\[\]-]+", re.ASCII)
+
+
+MAX_COMPARISONS_ON_LOOP = 200_000_000
+"""Maximum product of the lengths of a text and a request that are compared on the event loop: at most 25 ms."""
+
+
+def note_quotes(error: UpstreamError, body: bytes) -> None:
+    """Note which words of an error are those of the request, so that nobody stores them. `body`: see `find_quotes`."""
+    told = "\n".join((error.message, *getattr(error, "__notes__", ())))
+    error.quotes = {**error.quotes, **find_quotes(told, body)}
+    error.is_compared = True
 
 
 def find_quotes(text: str, body: bytes) -> dict[str, str]:
