@@ -19,9 +19,11 @@ from msgspec import Raw, structs
 from anthropic_proxy.console.dashboard.web import accepts_gzip
 from anthropic_proxy.console.identity.cookies import find_cookie
 from anthropic_proxy.engine.exchange.inner_calls import InnerCalls
+from anthropic_proxy.engine.exchange.quoted_prompts import find_quotes
 from anthropic_proxy.engine.exchange.tool_loop.known_urls import KnownUrls
 from anthropic_proxy.engine.messages.deltas import NO_USAGE, BilledUsage, Text
 from anthropic_proxy.engine.messages.models import Message, decode_request
+from anthropic_proxy.engine.messages.models.client_json import decode_values, read_json
 from anthropic_proxy.engine.messages.models.raw_json import MAX_JSON_DEPTH, is_json_text_too_deep
 from anthropic_proxy.engine.messages.models.tool_arguments import repeats_arguments
 from anthropic_proxy.engine.messages.reply_schema import ReplySchema
@@ -34,6 +36,7 @@ from anthropic_proxy.engine.upstream.web_search import BraveClient
 from anthropic_proxy.engine.wires import anthropic, ollama, openai_responses
 from anthropic_proxy.engine.wires.anthropic.api_fields import keep_api_fields
 from anthropic_proxy.engine.wires.anthropic.batch_results import BatchResults
+from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, edit, find_members
 from anthropic_proxy.engine.wires.anthropic.stream import read_usage
 from anthropic_proxy.engine.wires.calls import RelayCall
 from anthropic_proxy.engine.wires.delivered_text import DeliveredText
@@ -220,6 +223,13 @@ def read_restricted(body: str) -> None:
         keep_api_fields(body.encode())
 
 
+def read_odd_body(body: str) -> None:
+    """Read the body of a client whole, and by its positions."""
+    with contextlib.suppress(InvalidRequest):
+        read_json(body.encode(), decode_values)
+        edit(body.encode(), lambda text: [Edit(member.start, member.end) for member in find_members(text)])
+
+
 def read_results(text: str, size: int = 1_000) -> None:
     """Read the results of a batch, which come in pieces of so many characters."""
     results = BatchResults()
@@ -282,6 +292,18 @@ BODIES = (
     ('{"x', "\\u0041", '": 1}'),
 )
 """Bodies of a client with rules: a beginning, fields that are left out, and an end."""
+ODD_BODIES = (
+    ('\ufeff{"x": "', "\\ud83d", '"}'),
+    ('{"x": "', "\\\\", '\\ud83d"}'),
+    ('{"x": 1', ', "x": 2', "}"),
+    ('{"x": 1, "x": 2, "n": [1e999', ", 1e999", "]}"),
+    ('{"x": 1, "x": 2, "n": 1', "0", "}"),
+    ('{"x": 1, "x": 2, "n": ', "[", ""),
+)
+"""Bodies with half characters, repeated keys, and numbers beyond 64 bits."""
+QUOTED = b'{"messages": [{"role": "user", "content": "a secret that nobody may store, aaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}]}'
+QUOTES = ("a", "a secret that nobody may store, ", "'a secret' ", "'", '"', "`a ", "aaaaaaaaaaaaaaaaaaaaaaaab")
+"""Texts of providers that quote a request, or nearly do."""
 RESULTS = (
     ("", '{"result": {"message": {"model": "m", "usage": {"input_tokens": 1}}}}\n', ""),
     ('{"result": {"message": {"model": "', "m", '", "usage": {"input_tokens": 1}}}}\n'),
@@ -353,6 +375,16 @@ ROWS = [
         ),
     ),
     row("text: fields that are not relayed", read_restricted, *BODIES),
+    row("text: bodies that parsers read in different ways", read_odd_body, *ODD_BODIES),
+    row(
+        "text: quotes of a request in an error", lambda text: find_quotes(text, QUOTED), *shapes(("",), QUOTES), n=2_000
+    ),
+    row(
+        "text: an error beside a request",
+        lambda text: find_quotes(" ".join(QUOTES) * 3, text.encode()),
+        *shapes(("",), QUOTES),
+        n=4_000,
+    ),
     row("text: results of a batch", read_results, *RESULTS),
     row("text: calls within a provider", read_inner_calls, *EVENTS),
     row("text: iterations of a reply", read_iterations, *ITERATIONS),
