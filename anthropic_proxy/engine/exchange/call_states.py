@@ -20,7 +20,7 @@ async def restore_call_states(
 
     `call_ids`: those of `list_ids_with_states`.
     """
-    kept = await engine.kept_states.find(engine.store, incoming.receipt.client.id, call_ids)
+    kept = await engine.kept_states.find(engine.store, incoming.receipt.client.payer, call_ids)
     is_large = is_large or len(call_ids) > MAX_STATES_ON_LOOP
     messages = await incoming.background.run_in_thread_if_large(is_large, restore_states, request.messages, kept)
     return structs.replace(request, messages=messages)

@@ -410,7 +410,7 @@ class Delivery:
 
     async def _keep_states(self, states: dict[str, str]) -> None:
         """Keep what belongs to calls before the client gets these, because its next request needs it."""
-        await self._engine.kept_states.keep(self._engine.store, self._receipt.client.id, states)
+        await self._engine.kept_states.keep(self._engine.store, self._receipt.client.payer, states)
         states.clear()
 
     async def _relay(self, reply: RelayStream) -> None:

@@ -33,6 +33,8 @@ MAX_ID_CHARACTERS = 2_304
 MAX_KEPT_CHARACTERS = 256 * 1024
 """Maximum length of a state that is kept under the id of its call. A longer one is lost."""
 _MAX_CALL_ID_CHARACTERS = 64
+_RESTORED = "restored"
+"""Key of known messages with the thinking before their calls in `CleanMessages.results`."""
 _MAX_RATIO = 8
 """A code of `Z_HUFFMAN_ONLY` has at least one bit for each byte."""
 
@@ -199,11 +201,26 @@ def restore_states(messages: Sequence[Message], kept: Mapping[str, CallState]) -
 
     `kept`: id of a call → the state that was kept under it.
     """
+    before: CleanMessages | None = None
+    new = messages
+    if isinstance(messages, CleanMessages) and (known := messages.known) is not None:
+        before = _restore_known(known, kept)
+        new = messages if before is None else messages[len(known) :]
     renamed: dict[str, str] = {}
-    restored = [_restore_message(message, kept, renamed) for message in messages]
+    restored = [_restore_message(message, kept, renamed) for message in new]
     if not isinstance(messages, CleanMessages):
         return restored
-    return as_clean_messages(restored) or restored
+    return as_clean_messages(restored, before) or [*(before or ()), *restored]
+
+
+def _restore_known(known: CleanMessages, kept: Mapping[str, CallState]) -> CleanMessages | None:
+    """Return the first messages of a conversation, which are restored once. None: their states are not in them."""
+    if not known.names.keys().isdisjoint(kept):
+        return None
+    if _RESTORED not in known.results:
+        known.results[_RESTORED] = restore_states(known, {})
+    restored = known.results[_RESTORED]
+    return restored if isinstance(restored, CleanMessages) else None
 
 
 def _restore_message(message: Message, kept: Mapping[str, CallState], renamed: dict[str, str]) -> Message:

@@ -241,7 +241,7 @@ class AwayStore:
         raise StoreUnavailable
 
 
-@pytest.mark.parametrize("kept", [KeptStates(max_client_bytes=100), KeptStates(max_kept_bytes=100), None])
+@pytest.mark.parametrize("kept", [KeptStates(max_owner_bytes=100), KeptStates(max_kept_bytes=100), None])
 @pytest.mark.parametrize("wire", ["deepseek", "kimi"])
 async def test_without_the_state_a_call_is_sent_as_that_of_another_provider(wire: str, kept: KeptStates | None) -> None:
     provider = Lenient()
@@ -256,7 +256,7 @@ async def test_without_the_state_a_call_is_sent_as_that_of_another_provider(wire
 
 
 async def test_what_a_client_stores_within_a_day_is_bounded() -> None:
-    store, kept = MemoryValues(), KeptStates(max_client_bytes=45_000)
+    store, kept = MemoryValues(), KeptStates(max_owner_bytes=45_000)
     for number in range(10):
         await kept.keep(store, "anna", {f"{KEPT_ID_PREFIX}{number}": '["call_1",[]]'})
         await kept.keep(

@@ -1,0 +1,71 @@
+"""States of tool calls are restored alike, whether the first messages of the conversation are known or not."""
+
+import json
+from typing import Any
+
+import pytest
+
+from anthropic_proxy.engine.histories import Histories
+from anthropic_proxy.engine.messages.call_states import (
+    CallState,
+    HiddenThought,
+    decode_state_id,
+    encode_state_id,
+    list_ids_with_states,
+    restore_states,
+)
+from anthropic_proxy.engine.messages.models import CleanMessages, decode_request_or_envelope
+from anthropic_proxy.engine.messages.models.tools import KEPT_ID_PREFIX, are_valid_ids
+
+HEADERS = {"x-claude-code-session-id": "one"}
+KEPT_STATE = CallState("call_kept", [HiddenThought(0, "ds", '{"r":1}', "Hm.")])
+
+
+def new_call_id(number: int, *, keeps: bool) -> str:
+    if keeps:
+        return f"{KEPT_ID_PREFIX}{number:024d}"
+    return encode_state_id(CallState(f"call_{number}", [HiddenThought(1, "gem", json.dumps({"s": f"s{number}"}))]))
+
+
+def write_conversation(steps: int, *, keeps: bool) -> list[Any]:
+    messages: list[Any] = [{"role": "user", "content": "begin " * 200}]
+    for number in range(steps):
+        call_id = new_call_id(number, keeps=keeps)
+        text = {"type": "text", "text": f"step {number} " * 100}
+        call = {"type": "tool_use", "id": call_id, "name": "Read", "input": {}}
+        result = {"type": "tool_result", "tool_use_id": call_id, "content": "line " * 200}
+        messages += [{"role": "assistant", "content": [text, call]}, {"role": "user", "content": [result]}]
+    return messages
+
+
+@pytest.mark.parametrize("keeps", [True, False], ids=["kept", "in the id"])
+def test_known_messages_are_restored_as_others(keeps: bool) -> None:
+    histories = Histories(min_bytes=0)
+    has_known = set[bool]()
+    for steps in range(1, 12):
+        body = {"model": "m", "max_tokens": 9, "messages": write_conversation(steps, keeps=keeps)}
+        content = json.dumps(body, separators=(",", ":")).encode()
+        conversation = histories.find("ann", HEADERS, content)
+        assert conversation is not None
+        request = decode_request_or_envelope(content, known=conversation.known)
+        histories.learn(conversation, content, request)
+        plain = decode_request_or_envelope(content).messages
+        ids = list_ids_with_states(plain)
+        assert ids == list_ids_with_states(request.messages)
+        assert len(ids) == steps
+        kept = dict.fromkeys(ids, KEPT_STATE) if keeps else {}
+        restored = restore_states(request.messages, kept)
+        expected = restore_states(plain, kept)
+        assert [(one.role, one.content) for one in restored] == [(one.role, one.content) for one in expected]
+        known = restored.known if isinstance(restored, CleanMessages) else None
+        has_known.add(known is not None)
+    assert has_known == ({False} if keeps else {True, False})
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 5_000])
+def test_a_state_comes_back_from_the_id_that_carries_it(size: int) -> None:
+    state = CallState("call_1", [HiddenThought(2, "oai", json.dumps({"e": "a" * size}), "é" * size)])
+    call_id = encode_state_id(state)
+    assert decode_state_id(call_id) == state
+    assert call_id.isascii()
+    assert not are_valid_ids([call_id])  # for another provider
