@@ -193,6 +193,11 @@ class ArgumentsReader:
         """True if the text is a whole JSON object."""
 
     @property
+    def is_open(self) -> bool:
+        """True if an object has begun and not ended."""
+        return self._end is not None
+
+    @property
     def passed(self) -> str:
         """What the client may have got so far."""
         if len(self._pieces) > 1:

@@ -631,9 +631,9 @@ class ToolCallDecoder:
     """Converts the tool call fragments of one response into deltas.
 
     Fragments with the same `index` belong to one call. Some servers omit `index` or ids, repeat an id (Kimi:
-    vllm-project/vllm issue 50295), or use index 0 for every call. So a call begins with a fragment that no open call
-    can own (`_find`), and with text behind the whole arguments of another one (`ArgumentsReader`). A call without a
-    name waits for one, with its arguments.
+    vllm-project/vllm issue 50295), make a new id for each fragment, or use index 0 for every call. So id, index and
+    name decide together: a call begins with a fragment that no open call can own (`_find`), and with text behind the
+    whole arguments of another one (`ArgumentsReader`). A call without a name waits for one, with its arguments.
     """
 
     def __init__(self, call: TranslatedCall[Dialect]) -> None:
@@ -857,16 +857,32 @@ class ToolCallDecoder:
         self._slots[index] = call
         return call
 
+    def _is_other_call(self, fragment: ToolCallDelta, function: FunctionCall, call: _OpenCall) -> bool:
+        """Return True if a fragment with the place of `call` begins another call, because its id is another one.
+
+        Some servers make a new id for each fragment. Such a fragment has no name, or repeats the name and continues
+        the arguments.
+        """
+        if not is_other_call(fragment.id, call.id):
+            return False
+        known, text = call.arguments, function.arguments or ""
+        if not call.name or (function.name and function.name != call.name):
+            return True
+        if call.ended:
+            return bool(function.name or (text.strip() and not is_same_object(known.text, text)))
+        return bool(function.name) and not (known.is_open and text.lstrip()[:1] != "{")
+
     def _find(self, fragment: ToolCallDelta, function: FunctionCall) -> _OpenCall | None:
         """Return the open call that a fragment continues. None: the fragment begins a new call."""
         if fragment.index is not None:
             call = self._slots.get(fragment.index) or self._find_repeated(fragment.index, fragment.id)
-        elif fragment.id:
-            call = self._by_id.get(fragment.id)
+            if fragment.id and call is not None and is_other_call(fragment.id, call.id):
+                call = self._by_id.get(fragment.id, call)  # a server that gives all calls one index
         else:
-            call = None if function.name else self._last
+            call = self._by_id.get(fragment.id) if fragment.id else None
+            call = self._last if call is None and not function.name else call
         if call is None or call.ended:
-            if call is None or is_other_call(fragment.id, call.id):
+            if call is None or self._is_other_call(fragment, function, call):
                 return None
             if call.written is None and (function.name or (fragment.id and not call.id)):
                 return None
@@ -875,7 +891,7 @@ class ToolCallDecoder:
             if call.find_new(function.arguments or "").strip():
                 raise self._call.build_protocol_error(" continued a tool call that was complete.")
             return call  # the fragment adds nothing
-        if fragment.id and call.id and fragment.id != call.id:
+        if self._is_other_call(fragment, function, call):
             return None
         # Some servers give several calls one id, or none: the name distinguishes the next call from a repeated name.
         if not function.name or not call.name or function.name == call.name:

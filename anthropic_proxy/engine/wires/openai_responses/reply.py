@@ -104,6 +104,7 @@ class StreamEvent(Struct, gc=False):
     """Number of the event in the stream. None: the server numbers no events."""
     output_index: int | None = None
     """Index, in the response, of the output item that the event belongs to."""
+    item_id: str | None = None
     summary_index: int = 0
     content_index: int = 0
     delta: str | None = None

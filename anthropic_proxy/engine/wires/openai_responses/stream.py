@@ -139,7 +139,8 @@ _STATUSES = ("completed", "failed", "in_progress", "cancelled", "queued", "incom
 
 class ResponsesDecoder(Decoder):
     """Decoder of one reply. It identifies the output items of a stream by their index, because some servers change
-    their ids, and those of the complete response by `find_counterparts`, because some servers count them otherwise.
+    their ids, and by their ids if several had the same index. It identifies those of the complete response by
+    `find_counterparts`, because some servers count them otherwise.
     """
 
     def __init__(self, call: TranslatedCall[Dialect]) -> None:
@@ -161,6 +162,10 @@ class ResponsesDecoder(Decoder):
         """`sequence_number` of the latest event."""
         self._earlier_number: int | None = None
         """That of the event before it. Some servers give all events the same number."""
+        self._by_id: dict[str, OutputItemState] = {}
+        """The latest item of each id, also by the id of its call."""
+        self._shares_index = False
+        """True if several items have had the same index. Then a known id decides."""
         self._last = 0
         """Index of the output item of the last event. Events without an index belong to the same item."""
         self._spoken: int | None = None
@@ -225,13 +230,22 @@ class ResponsesDecoder(Decoder):
         except DECODE_ERRORS as error:
             raise self._call.build_protocol_error(" sent invalid JSON.") from error
 
-    def _find(self, event: StreamEvent) -> OutputItemState:
+    def _find(self, event: StreamEvent, item: OutputItem | None = None) -> OutputItemState:
         if event.output_index is not None:
             self._last = event.output_index
+        if self._shares_index:
+            state = self._by_id.get((event.item_id if item is None else item.call_id) or "")
+            if state is not None and state.index == self._last:
+                return state
         state = self._items.get(self._last)
         return self._add_state(self._last) if state is None else state
 
+    def _learn(self, state: OutputItemState, item: OutputItem) -> None:
+        state.learn(item)
+        self._by_id |= {known: state for known in (item.id, item.call_id) if known}
+
     def _add_state(self, index: int) -> OutputItemState:
+        self._shares_index = self._shares_index or index in self._items
         self._last = index
         state = self._items[index] = OutputItemState(index)
         self._states.append(state)
@@ -330,11 +344,11 @@ class ResponsesDecoder(Decoder):
 
     def _begin_item(self, event: StreamEvent, deltas: list[Delta]) -> None:
         item: OutputItem = self._decode(decode_item, event.item)
-        state = self._find(event)
+        state = self._find(event, item)
         if state.complete or is_other_call(item.call_id, state.call_id):
             # a server that gives every item the same index, or none
             state = self._add_state(max(self._items) + 1 if event.output_index is None else self._last)
-        state.learn(item)
+        self._learn(state, item)
         if item.type in _CALLS and state.tool_call is None:
             self._begin_call(state, item, deltas)
         elif item.type in SERVER_TOOL_ITEM_TYPES:
@@ -342,10 +356,10 @@ class ResponsesDecoder(Decoder):
 
     def _end_item(self, event: StreamEvent, deltas: list[Delta]) -> None:
         item: OutputItem = self._decode(decode_item, event.item)
-        state = self._find(event)
+        state = self._find(event, item)
         if state.complete and is_other_call(item.call_id, state.call_id):
             state = self._add_state(self._last)
-        state.learn(item)
+        self._learn(state, item)
         if not state.lacks_content(item):
             self._complete(state, item, deltas)
         elif item.type in _CALLS and state.tool_call is None:
