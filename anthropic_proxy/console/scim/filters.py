@@ -58,6 +58,8 @@ class Filter(Struct, frozen=True):
     matches: Predicate
     equality: Equality | None = None
     """None: each resource has to be compared."""
+    terms: int = 1
+    """Number of its comparisons."""
     reads_links: bool = False
     """True if it compares members or groups, which other tables have."""
 
@@ -136,6 +138,7 @@ def decode_path(text: str, kind: Kind) -> AttributePath | None:
         found = _decode_or(tokens, attribute.parts, kind, 0)
         if tokens.peek():
             raise ScimError(f"The path {text[:80]!r} has a filter that cannot be read.", "invalidFilter")
+        found = structs.replace(found, terms=tokens.terms)
     return AttributePath(attribute, found, part)
 
 

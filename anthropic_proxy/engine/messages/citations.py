@@ -48,6 +48,7 @@ from anthropic_proxy.engine.messages.models import (
     json_string,
 )
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
+from anthropic_proxy.engine.slices import give_way, give_way_between
 from anthropic_proxy.errors import InternalError, InvalidRequest
 
 _INSTRUCTIONS = (
@@ -59,6 +60,11 @@ _WORD_LENGTH = 6
 """Letters of the word in marks: one of 309 million. It is in each mark that a model writes, so each letter costs."""
 _MAX_SENTENCE = 2_000
 """Maximum characters of a sentence. A longer one, such as a table without line ends, is divided at white space."""
+MAX_FINE_PASSAGES = 100_000
+"""Sentences of a request that are passages of their own, those of two million tokens. Then a passage has several, so
+that a text of 30 MB with sentences of one character has not ten times its size with the numbers."""
+_COARSE_CHARACTERS = 200
+_SENTENCES_OF_SLICE = 256
 MAX_QUOTED_CHARACTERS = 1_000_000
 """Maximum characters of all citations of a reply. Marks beyond it are removed: a mark of ten bytes may name all sources
 of a request, and a reply may have many."""
@@ -73,11 +79,9 @@ _MARK_BEGINNING = compile_anchored(
     rf"</?([a-z]{{0,{_WORD_LENGTH - 1}}}|[a-z]{{{_WORD_LENGTH}}}(?:(?![a-z])[^<>]{{0,{_MAX_MARK}}}+)?)"
 )
 _RANGE = compile_later(r"(\d{1,9}+)(?:\s{0,9}+[–-]\s{0,9}+(\d{1,9}+))?")
-_LINE_END = r"\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029"
-_NUMBER_OF_SOURCE = compile_later(
-    rf"(\A[{BLANK}]*+|(?<![{BLANK}])(?>[{BLANK}]*?[{_LINE_END}])[{BLANK}]*+)([\[\uff3b\ufe47])(?=[{BLANK}]*+\d)"
-)
-"""A number at the beginning of a line, as those of passages have. One that a source contains gets a backslash."""
+_NUMBER = compile_later(rf"[\[\uff3b\ufe47](?=[{BLANK}]*+\d)")
+_LINE_END = compile_anchored(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+_BLANK = compile_anchored(rf"[{BLANK}]")
 
 
 FORMS: Mapping[str, str] = {
@@ -132,6 +136,10 @@ class NumberedSources:
         self._firsts.append(first)
         self._next += len(passages)
         return range(first, self._next)
+
+    def count_fine(self) -> int:
+        """Return the number of sentences of the next source that are passages of their own."""
+        return MAX_FINE_PASSAGES - self._next + 1
 
     def encode(self) -> bytes:
         return msgspec.json.encode(self._sources)
@@ -283,7 +291,7 @@ class _Numbering:
                 return [*written, *self._number_pages(content, {"type": "page_location", **about})]
             return [*written, *self._number_blocks(content, {"type": "content_block_location", **about})]
         text = block.source.data
-        bounds = [*split_sentences(text)]
+        bounds = [*split_sentences(text, self.sources.count_fine())]
         passages = [text[begin:end] for begin, end in bounds]
         numbers = self.sources.add(passages, bounds, {"type": "char_location", **about})
         lines = _write_lines(numbers, passages)
@@ -294,7 +302,11 @@ class _Numbering:
         blocks = decode_nested_content(content, in_result=False)
         texts = (msgspec.json.decode(block.text, type=str) for block in blocks if isinstance(block, TextBlock))
         pages = [split_description(text) for text in texts]
-        sentences = [[text[begin:end] for begin, end in split_sentences(text)] for text, _ in pages]
+        sentences = list[list[str]]()
+        fine = self.sources.count_fine()
+        for text, _ in pages:
+            sentences.append([text[begin:end] for begin, end in split_sentences(text, fine)])
+            fine -= len(sentences[-1])
         passages = [passage for page in sentences for passage in page]
         bounds = [(number, number + 1) for number, page in enumerate(sentences, 1) for _ in page]
         numbers = iter(self.sources.add(passages, bounds, about))
@@ -338,33 +350,65 @@ def _join_texts(blocks: list[Block]) -> list[Block]:
 
 
 def _show(text: str) -> str:
-    """Return a text of a source as the model reads it."""
-    return _NUMBER_OF_SOURCE.sub(r"\1\\\2", text)
+    """Return a text of a source as the model reads it. A number at the beginning of a line, as those of passages have,
+    gets a backslash.
+    """
+    written, end = list[str](), 0
+    for found in give_way_between(_NUMBER.finditer(text)):
+        place = found.start()
+        if _begins_line(text, place):
+            written += (text[end:place], "\\")
+            end = place
+    return "".join((*written, text[end:])) if written else text
+
+
+def _begins_line(text: str, place: int) -> bool:
+    """Return True if nothing is seen between the beginning of a line and a place."""
+    while place:
+        place -= 1
+        if text[place] == " ":  # the usual ones first
+            continue
+        if "!" <= text[place] <= "~":
+            return False
+        if _LINE_END.match(text, place):
+            return True
+        if not _BLANK.match(text, place):
+            return False
+    return True
 
 
 def _write_lines(numbers: Iterable[int], passages: Iterable[str]) -> str:
-    return "\n".join(f"[{number}] {_show(passage.strip())}" for passage, number in zip(passages, numbers, strict=False))
+    pairs = zip(give_way_between(passages), numbers, strict=False)
+    return "\n".join(f"[{number}] {_show(passage.strip())}" for passage, number in pairs)
 
 
 _MAY_BE_SOURCE = compile_later(rb'"(?:document|search_result)"')
 
 
-def split_sentences(text: str) -> Iterator[tuple[int, int]]:
+def split_sentences(text: str, fine: int = MAX_FINE_PASSAGES) -> Iterator[tuple[int, int]]:
     """Yield begin and end of each sentence. Each has the white space behind it, so that none of the text is left out.
+
+    `fine`: number of sentences after which several are one, up to `_COARSE_CHARACTERS`.
 
     >>> [*split_sentences("The grass is green. The sky is blue.")]
     [(0, 20), (20, 36)]
     """
-    begin = 0
-    for end in [*(found.end() for found in _SENTENCE_END.finditer(text)), len(text)]:
+    begin = place = count = 0
+    while place < len(text):
+        if not count % _SENTENCES_OF_SLICE:
+            give_way()
+        found = _SENTENCE_END.search(text, place if count < fine else max(place, begin + _COARSE_CHARACTERS))
+        end = place = len(text) if found is None else found.end()
         while end - begin > _MAX_SENTENCE:
             space = _SPACE.search(text, begin + _MAX_SENTENCE // 2, begin + _MAX_SENTENCE)
             cut = space.end() if space is not None else begin + _MAX_SENTENCE
             if text[begin:cut].strip():
                 yield begin, cut
+                count += 1
             begin = cut
         if text[begin:end].strip():
             yield begin, end
+            count += 1
             begin = end
 
 

@@ -69,6 +69,7 @@ from anthropic_proxy.engine.messages.tokens import (
     estimate_text_tokens,
     estimate_tokens,
 )
+from anthropic_proxy.engine.slices import give_way
 from anthropic_proxy.errors import InvalidRequest
 
 CLEARED_RESULT = json_string("[This result was removed to save space. Call the tool again if you need it.]")
@@ -212,6 +213,7 @@ def _collect_facts(messages: Sequence[Message]) -> list[_Facts]:
 
 
 def _describe(message: Message) -> _Facts:
+    give_way()
     content = message.content
     if isinstance(content, str):
         return _Facts(message.role, count_message_tokens(content))
@@ -358,6 +360,7 @@ def _find_cleared_uses(facts: Sequence[_Facts], edit: ClearToolUses, tokens_befo
     tokens = tokens_before
     role = ""
     for place, (fact, following) in enumerate(zip_longest(facts, facts[1:])):
+        give_way()
         if fact.begins:
             uses, waiting, tokens = [], {}, tokens_before
             cleared = weighed = read = won = 0

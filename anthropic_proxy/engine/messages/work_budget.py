@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, TypeVar, TypeVarTuple
 
+from anthropic_proxy.engine.slices import give_way
 from anthropic_proxy.errors import InvalidRequest
 
 MAX_SCHEMA_STEPS = 1_000_000
@@ -24,6 +25,7 @@ MAX_SCHEMA_DEPTH = 200
 """Maximum nesting of a schema. Schemas that it refers to count as nested in it. The limit keeps recursion below
 Python's limit."""
 BYTES_PER_STEP = 64
+STEPS_OF_SLICE = 4_000
 NODES_PER_STEP = 4
 CHARACTERS_PER_NODE = 64
 ADVICE = "Refer to fewer definitions from each other, or list fewer alternatives."
@@ -55,7 +57,7 @@ class WorkBudget:
     """
 
     __slots__ = (
-        *("_nodes", "_purpose", "_steps", "_steps_here", "_tool_names"),
+        *("_nodes", "_postpones", "_purpose", "_steps", "_steps_here", "_tool_names"),
         *("field", "max_depth", "max_nodes", "max_steps"),
     )
 
@@ -79,8 +81,10 @@ class WorkBudget:
         self._tool_names = tool_names
         """Tool name sent upstream → different tool name of the client. Error messages contain the client's name."""
         self._steps = self._nodes = 0
-        self._steps_here = max_steps + 1 if max_steps_here is None else max_steps_here
-        """Number of steps left before `WorkPostponed` is raised. Cached results do not reduce it."""
+        self._postpones = max_steps_here is not None
+        self._steps_here = STEPS_OF_SLICE if max_steps_here is None else max_steps_here
+        """Number of steps left before `WorkPostponed` is raised, or before the thread gives way. Cached results do not
+        reduce it."""
 
     @property
     def counted_work(self) -> CountedWork:
@@ -97,7 +101,10 @@ class WorkBudget:
             raise self._exceeded(f"{needs}; that is the limit. {ADVICE}")
         self._steps_here -= steps
         if self._steps_here < 0:
-            raise WorkPostponed
+            if self._postpones:
+                raise WorkPostponed
+            self._steps_here = STEPS_OF_SLICE
+            give_way()
 
     def count_nodes(self, nodes: int) -> None:
         """Count nodes (written keys and values) before they are written. Every 4 nodes also count as a step."""

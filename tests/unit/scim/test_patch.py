@@ -122,6 +122,59 @@ def test_the_work_of_a_patch_is_bounded() -> None:
         patch(large, *searches)
 
 
+TERMS = " or ".join(['value co "x"'] * 49)
+
+
+class Uncomparable(str):
+    """A value of an item that is stored. Each comparison is work that was to be refused before."""
+
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        raise AssertionError("compared")
+
+    def lower(self) -> str:
+        raise AssertionError("compared")
+
+
+@pytest.mark.parametrize(
+    ("resource", "operation", "message"),
+    [
+        (
+            {**ANN, "emails": [{"value": Uncomparable(number)} for number in range(5_000)]},
+            {"op": "remove", "path": f"emails[{TERMS}]"},
+            "The operations compare too many values. Send them in several requests.",
+        ),
+        (
+            {**TEAM, "members": [{"value": Uncomparable(number)} for number in range(5_000)]},
+            {"op": "remove", "path": f"members[{TERMS}]"},
+            "The operations compare too many values. Send them in several requests.",
+        ),
+        (
+            {**ANN, "emails": [{"value": Uncomparable(number)} for number in range(5_000)]},
+            {"op": "add", "path": "emails", "value": [{"value": f"{number}"} for number in range(50)]},
+            "The operations compare too many values. Send them in several requests.",
+        ),
+        (
+            {**ANN, "emails": [{"value": Uncomparable(number)} for number in range(5_000)]},
+            {"op": "remove", "path": "emails", "value": [{"value": f"{number}"} for number in range(50)]},
+            "The operations compare too many values. Send them in several requests.",
+        ),
+        (
+            {**ANN, "emails": [{"value": str(number)} for number in range(90)]},
+            {"op": "add", "path": "emails", "value": [{"value": f"new {number}"} for number in range(11)]},
+            "emails has 101 values; 100 are allowed.",
+        ),
+    ],
+)
+def test_the_work_of_an_operation_is_refused_before_it_is_done(
+    resource: dict[str, Any], operation: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ScimError) as refused:
+        patch(resource, operation)
+    assert (refused.value.scim_type, refused.value.detail) == ("tooMany", message)
+
+
 def test_a_resource_keeps_what_is_used_and_one_primary_address() -> None:
     given = {
         "USERNAME": "ann",

@@ -19,6 +19,7 @@ from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.models.client_json import read_json
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
+from anthropic_proxy.engine.slices import give_way_between
 
 _MAX_USER_TEXT, _MAX_USER_TEXTS = 4_000, 16_000
 _TAG = compile_later(r"<(/?)(?:[a-z]{1,40}[-_][a-z_-]{1,60}|channel|input|tick)(?:>|(?=\s))")
@@ -107,18 +108,18 @@ def read_transcript(body: bytes, *, is_subagent: bool = False) -> Transcript:
     messages = read_json(body, _decode_body).messages
     calls = [
         block
-        for message in messages
+        for message in give_way_between(messages)
         if message.role == "assistant"
         for block in message.list_blocks()
         if block.type.endswith(_CALL)
     ]
     plain_calls = {call.id for call in calls} - {call.id for call in calls if call.name in _READS_TEXT}
     prompts = set[str]()  # which calls plan to send later as messages, such as that of a wake-up
-    for call in calls:
+    for call in give_way_between(calls):
         with suppress(msgspec.DecodeError):
             prompts.add((_decode_prompt(call.input).prompt or "").strip())
     turns = [list[_Block]()]  # summaries, and the blocks of the user messages between two messages of the model
-    for message in messages:
+    for message in give_way_between(messages):
         if message.role == "user":
             turns[-1] += message.list_blocks()
         elif message.role == "assistant":
@@ -160,7 +161,7 @@ def _list_user_texts(turn: Sequence[_Block], plain_calls: Collection[str]) -> It
     if not all(call in plain_calls for call in answered):
         return
     is_command, is_of_user = False, not answered
-    for block in turn:
+    for block in give_way_between(turn):
         text = block.text.strip()
         if block.type == _COMPACTION and bytes(block.content) != b"null":
             yield _SUMMARY_LEFT_OUT
@@ -195,10 +196,11 @@ def remove_added_text(text: str) -> str:
 
     A file in it may contain tags, so all between the first and the last tag is removed.
     """
-    tags = list(_TAG.finditer(text))
-    if not tags:
+    first = last = None
+    for last in give_way_between(_TAG.finditer(text)):
+        first = first or last
+    if first is None or last is None:
         return text
-    first, last = tags[0], tags[-1]
     return ("" if first[1] else text[: first.start()]) + (text[last.end() :] if last[1] else "")
 
 

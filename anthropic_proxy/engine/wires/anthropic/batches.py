@@ -10,6 +10,7 @@ import msgspec
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, NoteCheck
 from anthropic_proxy.engine.messages.models.client_json import read_with_source
 from anthropic_proxy.engine.patterns import compile_anchored
+from anthropic_proxy.engine.slices import give_way_between
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
 from anthropic_proxy.engine.wires.anthropic.request import edit_body
@@ -39,7 +40,7 @@ def encode_batch(
     def edit(text: bytes, source: bytes) -> bytes:
         notes.clear()
         edits: list[Edit] = []
-        for index, request, params in find_params(text):
+        for index, request, params in give_way_between(find_params(text)):
             members = json_spans.find_members(text, params.value, params.end)
             model = next((each for each in members if each.key == "model" and text[each.value] == _QUOTE), None)
             if model is not None:  # otherwise, the provider explains what is wrong
