@@ -88,6 +88,7 @@ async def test_an_exchange_counts_once_in_each_metric_that_it_concerns() -> None
     failed = receipt_of(
         status=529,
         outcome="error",
+        error_code="overloaded",
         duration_seconds=301.0,
         failed_attempts=["groq 429", "groq 429", "gemini circuit_open"],
         prefix_change=PrefixChange("tools", "tool 3 (WebFetch)", 0.9, 45_000),
@@ -124,6 +125,7 @@ async def test_an_exchange_counts_once_in_each_metric_that_it_concerns() -> None
     assert values["anthropic_proxy_requests_total", "haiku", "end_turn", "cloud", "200", "false"] == 1
     assert values["anthropic_proxy_requests_total", "opus", "end_turn", "cloud", "200", "false"] == 0
     assert values["anthropic_proxy_fidelity_notes_total", "dropped", "small", "groq"] == 2
+    assert values["anthropic_proxy_errors_total", "overloaded", "groq", "529"] == 1
     assert values["anthropic_proxy_failed_attempts_total", "groq", "429"] == 2
     assert values["anthropic_proxy_failed_attempts_total", "gemini", "circuit_open"] == 1
     assert values["anthropic_proxy_prefix_changes_total", "tools", "groq"] == 1

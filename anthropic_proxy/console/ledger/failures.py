@@ -23,6 +23,7 @@ from anthropic_proxy.console.ledger.request_queries import (
 )
 from anthropic_proxy.console.ledger.tables import requests
 from anthropic_proxy.console.units import MICROSECONDS
+from anthropic_proxy.engine.exchange.client_errors import CODES_OF_SEVERAL_STATUSES
 from anthropic_proxy.engine.hooks import PLAIN_FORM
 from anthropic_proxy.gateway.telemetry.outcomes import OutcomeClass
 
@@ -54,10 +55,11 @@ class ErrorKind(Struct, frozen=True, order=True):
 
     @property
     def kind(self) -> "ErrorKind":
+        """The kind without the status, if this depends on the client that was told of the error."""
         return ErrorKind(
             provider=self.provider,
             error_type=self.error_type,
-            status=self.status,
+            status=0 if self.error_code in CODES_OF_SEVERAL_STATUSES else self.status,
             has_model=self.has_model,
             error_code=self.error_code,
         )
@@ -164,7 +166,7 @@ def list_errors(
         last = max(parts, key=lambda part: part.last_at)
         groups.append(
             ErrorGroup(
-                **structs.asdict(kind),
+                **structs.asdict(structs.replace(kind, status=last.status)),
                 models=list(dict.fromkeys(part.model for part in parts)),
                 is_solved=is_solved,
                 count=sum(part.count for part in parts),

@@ -67,7 +67,7 @@ ROWS = (
             # It knows that an administrator manages the gateway, and names it.
             "sign-in": Told(403, "permission_error", _ASK),
         },
-        (),
+        ("rejected-key", "no-access"),
         (401, 403),
     ),
     Row(
@@ -77,6 +77,10 @@ ROWS = (
     Row(dict.fromkeys(("settings", "virtual key", "sign-in"), Told(402, "billing_error")), (), (402,)),
 )
 """The first matching row counts."""
+CODES_OF_SEVERAL_STATUSES = frozenset(
+    code for row in ROWS for code in row.codes if len({told.status for told in row.told.values()}) > 1
+)
+"""Codes of errors that clients of a different kind get with different statuses."""
 
 
 def find_told_error(error: ProxyError, client: Client) -> ProxyError:

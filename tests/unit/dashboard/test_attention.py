@@ -292,6 +292,12 @@ async def test_a_reason_that_only_a_text_states_is_not_a_fact_about_the_account(
     assert notice.remedy.startswith("Read the message. If other requests to the provider fail too, check the key")
 
 
+async def test_a_rejected_key_is_one_problem_whoever_was_told_of_it(tmp_path: Path) -> None:
+    receipts = [failed_at(number, "key", status=status) for number, status in enumerate((424, 403, 401, 424))]
+    page = await show(tmp_path, receipts)
+    assert texts(page["notices"]) == ["4 requests failed at openai with 424, rejected key."]
+
+
 async def test_only_the_demo_replies(tmp_path: Path) -> None:
     page = await show(tmp_path, [at(1)], "demo/demo")
     text = "No provider is chosen, so the demo replies. Choose a provider:"

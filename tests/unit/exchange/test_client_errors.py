@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from typing import Any
@@ -243,3 +244,9 @@ def test_each_error_about_a_key_has_a_row_or_is_about_the_key_of_the_client() ->
     assert set(catalog["AuthenticationFailed"]) == {
         code for code in told if code in catalog["AuthenticationFailed"]
     } | {*OWN_KEYS}
+
+
+def test_the_alert_knows_each_code_of_the_table() -> None:
+    (pattern,) = set(re.findall(r'code=~"(.+?)"', (ROOT / "deploy/prometheus/alerts.yml").read_text("utf-8")))
+    told = {code for row in ROWS for code in row.codes} | {case.code for case in CASES.values()}
+    assert set(pattern.split("|")) == told
