@@ -40,11 +40,10 @@ BODY: Json = {
         },
     ],
 }
-SUMMARIZE: Json = {"compaction": {"type": "summarize"}}
+SUMMARIZE: Json = {"compaction": {"type": "summarize", "instructions": "Keep @."}}
+TRIGGER = {"type": "input_tokens", "value": 50_000}
 COMPACT: Json = {
-    "context_management": {
-        "edits": [{"type": "compact_20260112", "trigger": {"type": "input_tokens", "value": 50_000}}]
-    }
+    "context_management": {"edits": [{"type": "compact_20260112", "instructions": "Keep @.", "trigger": TRIGGER}]}
 }
 CLEAR: Json = {
     "context_management": {

@@ -10,7 +10,7 @@ import pytest
 from msgspec import Struct, structs
 
 from anthropic_proxy.engine.exchange.forwarding import count_tokens
-from anthropic_proxy.engine.upstream.contract import FetchedPage
+from anthropic_proxy.engine.upstream.contract import FetchedPage, SearchResult
 from anthropic_proxy.errors import InspectorUnavailable, PolicyBlocked
 from anthropic_proxy.gateway.settings import CONFIG_FILE
 from anthropic_proxy.plugins import Client, InspectedTexts, InspectorScope, Redaction, Refusal
@@ -18,6 +18,7 @@ from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new
 from tests.support.pdf import document, write_pdf
 from tests.support.pictures import BLIND, IMAGES, chat_reply, paint, show
 from tests.support.replies import CHAT, MESSAGES, Reply
+from tests.support.tool_loop import FETCH, SEARCH, Script, call, calls, reply, text
 
 Json = dict[str, Any]
 Decision = Sequence[Redaction] | Refusal
@@ -283,3 +284,46 @@ async def test_a_count_fails_like_a_message(
     with pytest.raises(error):
         await count(world, ADDITIONS["the words of a PDF"])
     assert world.sent == []
+
+
+class Searcher:
+    service = "searxng"
+
+    async def search(self, origin: object, query: str, **_: Any) -> Sequence[SearchResult]:
+        return [SearchResult(url="https://a.test", title="A", snippet=f"A {SECRET}.")]
+
+
+TOOL_RESULTS: Mapping[str, tuple[Json, list[bytes]]] = {
+    "a search": (SEARCH, calls(call("web_search", query="q"))),
+    "a page": (FETCH, calls(call("web_fetch", url="https://files.test/a"))),
+    "a PDF": (FETCH, calls(call("web_fetch", url="https://files.test/pdf"))),
+}
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+@pytest.mark.parametrize("decide", [redact, refuse, fail])
+@pytest.mark.parametrize("tool", TOOL_RESULTS)
+async def test_what_a_tool_of_the_proxy_finds_is_inspected_once(
+    tmp_path: Path, tool: str, decide: Callable[[InspectedTexts], Decision], stream: bool
+) -> None:
+    """Instead of a result that an inspector does not pass, the model gets an error, because the reply has begun."""
+    world = open_world(tmp_path, decide)
+    definition, first = TOOL_RESULTS[tool]
+    script = Script(first, reply(text("Done.")), first, reply(text("Done.")))
+
+    async def answer(bound: Any) -> Any:
+        return script(bound.base_url, bound.request, None)
+
+    services = world.proxy.services
+    transports = {**services.transports, "counting": answer}
+    world.proxy.services = structs.replace(services, transports=transports, web_search=Searcher())
+    for _ in range(2):
+        words = [{"type": "text", "text": "See https://files.test/a and https://files.test/pdf"}]
+        sink = await world.post(ask(*words, tools=[definition], model="counting/text"), stream=stream)
+        assert sink.error is None, sink.error
+    told = json.dumps(script.requests)
+    assert SECRET not in told
+    assert ("REDACTED_ANIMAL_" in told) == (decide is redact)
+    assert ("unavailable" in told) == (decide is not redact)
+    times = 2 if decide is fail else 1  # a failure is no decision
+    assert len(world.inspector.read) == times * len({*world.inspector.read}) > 0

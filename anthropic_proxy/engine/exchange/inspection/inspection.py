@@ -64,7 +64,7 @@ class Inspection(InspectorCalls):
         """Return the result of a tool that the proxy has run, as the model may get it. None: it may not."""
         found = read_body(bytes(result), find_texts_of_whole_block)
         try:
-            await self.inspect_request(found.texts)
+            await self.inspect_request(found.texts, is_added=True)
         except (PolicyBlocked, InspectorUnavailable):
             return None
         return Raw(found.encode())

@@ -95,26 +95,21 @@ class InspectorCalls:
         """True if the reply passes the inspection at all."""
         return bool(self.readers or self.values)
 
-    async def inspect_request(self, texts: Sequence[PlacedText]) -> None:
-        """Apply the redactions to the texts of a request.
+    async def inspect_request(self, texts: Sequence[PlacedText], *, is_added: bool = False) -> None:
+        """Apply the redactions to the texts of a request. `is_added`: the proxy adds them to it. A decision about an
+        equal text of the client is then kept, so that nothing is inspected twice.
 
         Raises `PolicyBlocked` if an inspector refuses it, and `InspectorUnavailable` if one has failed.
         """
         for inspector, scope in self._scopes:
             if scope.requests:
                 read = [one for one in texts if scope.tool_descriptions or one.passage.kind != "tool_description"]
-                await self._redact_all(inspector, "request", read)
+                await self._redact_all(inspector, "request", read, keeps=is_added)
 
     async def inspect_added(self, texts: Sequence[str], kind: PassageKind) -> list[str]:
-        """Return texts that the proxy adds to the request, as the inspectors leave them. Raises like `inspect_request`.
-
-        A decision about an equal text of the client is kept, so that nothing is inspected twice.
-        """
+        """Return texts that the proxy adds to the request, as they leave. Raises like `inspect_request`."""
         placed = [PlacedText(0, 0, Passage(text, kind)) for text in texts]
-        read = [one for one in placed if one.passage.text]
-        for inspector, scope in self._scopes:
-            if scope.requests:
-                await self._redact_all(inspector, "request", read, keeps=True)
+        await self.inspect_request([one for one in placed if one.passage.text], is_added=True)
         return [one.passage.text for one in placed]
 
     async def inspect_reply(self, texts: Sequence[PlacedText]) -> None:

@@ -1013,45 +1013,45 @@ def scan_request(body: bytes) -> MessagesRequest | None:
         tools = decode_tools(read.tools) if read.tools not in _NOT_GIVEN else []
         if read.compaction not in _NOT_GIVEN:  # not every server with the API knows it
             return None
+        tool_results = tool_errors = 0
+        blocks: list[_PlainBlock | _ScannedBlock] = _list_new_blocks(read.messages)
+        for block in blocks:
+            if block.type == "tool_result":
+                tool_results += 1
+                tool_errors += block.is_error is True
+        request = MessagesRequest(
+            model=read.model,
+            messages=[],
+            max_tokens=read.max_tokens,
+            message_count=len(read.messages),
+            tool_results=tool_results,
+            tool_errors=tool_errors,
+            stream=bool(read.stream),
+            tools=tools,
+            metadata=read.metadata,
+            mcp_servers=_decode_mcp_servers(read.mcp_servers) if read.mcp_servers not in _NOT_GIVEN else [],
+            safeguards=read.safeguards.copy() if read.safeguards not in _NOT_GIVEN else ABSENT,
+            stop_sequences=read.stop_sequences or [],
+            body_bytes=len(body),
+            scanned_only=True,
+            is_fast=read.speed == _FAST,
+            region="" if read.inference_geo in _NOT_GIVEN else _decode_region(read.inference_geo),
+            permits_other_calls=_permits_other_calls(read),
+            service_tier=None if read.service_tier in _NOT_GIVEN else _decode_word(read.service_tier),
+            has_proxy_signatures=isinstance(read, _ScannedBody)
+            and any(_has_proxy_signature(message.content) for message in read.messages),
+            has_invalid_calls=_has_invalid_calls(read, tools),
+            is_classifier_question=_is_classifier_question(body, tools, read.stop_sequences),
+        )
+        if read.context_management not in _NOT_GIVEN:
+            from anthropic_proxy.engine.messages.models.context_edits import (  # noqa: PLC0415  # few requests
+                decode_context_edits,
+            )
+
+            with suppress(InvalidRequest):  # the server may know an edit that the proxy does not
+                request.context_edits = decode_context_edits(read.context_management, read.model)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, ClientError):
         return None
-    tool_results = tool_errors = 0
-    blocks: list[_PlainBlock | _ScannedBlock] = _list_new_blocks(read.messages)
-    for block in blocks:
-        if block.type == "tool_result":
-            tool_results += 1
-            tool_errors += block.is_error is True
-    request = MessagesRequest(
-        model=read.model,
-        messages=[],
-        max_tokens=read.max_tokens,
-        message_count=len(read.messages),
-        tool_results=tool_results,
-        tool_errors=tool_errors,
-        stream=bool(read.stream),
-        tools=tools,
-        metadata=read.metadata,
-        mcp_servers=_decode_mcp_servers(read.mcp_servers) if read.mcp_servers not in _NOT_GIVEN else [],
-        safeguards=read.safeguards.copy() if read.safeguards not in _NOT_GIVEN else ABSENT,
-        stop_sequences=read.stop_sequences or [],
-        body_bytes=len(body),
-        scanned_only=True,
-        is_fast=read.speed == _FAST,
-        region="" if read.inference_geo in _NOT_GIVEN else _decode_region(read.inference_geo),
-        permits_other_calls=_permits_other_calls(read),
-        service_tier=None if read.service_tier in _NOT_GIVEN else _decode_word(read.service_tier),
-        has_proxy_signatures=isinstance(read, _ScannedBody)
-        and any(_has_proxy_signature(message.content) for message in read.messages),
-        has_invalid_calls=_has_invalid_calls(read, tools),
-        is_classifier_question=_is_classifier_question(body, tools, read.stop_sequences),
-    )
-    if read.context_management not in _NOT_GIVEN:
-        from anthropic_proxy.engine.messages.models.context_edits import (  # noqa: PLC0415  # few requests
-            decode_context_edits,
-        )
-
-        with suppress(InvalidRequest):  # the server may know an edit that the proxy does not
-            request.context_edits = decode_context_edits(read.context_management, read.model)
     return request
 
 
