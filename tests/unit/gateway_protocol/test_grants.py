@@ -1,5 +1,6 @@
 """Device codes and sign-ins are stored, approved, redeemed, renewed and ended on each database."""
 
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from functools import partial
@@ -28,6 +29,7 @@ from anthropic_proxy.gateway.settings import OidcSettings, Settings, SignInGroup
 from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
 from anthropic_proxy.secrets import Secret
 from tests.support.ledger import NOON
+from tests.support.waiting import WAIT_SECONDS
 
 ISSUER, CLIENT = "https://login.example.org", "proxy"
 ANN = OidcUser(ISSUER, CLIENT, "1", "ann@example.org", ("build",), "Ann")
@@ -111,6 +113,26 @@ def test_a_code_is_approved_once_and_redeemed_once(stored: Database) -> None:
         ("sign-in (ann@example.org)", "create key"),
         ("sign-in (ann@example.org)", "sign in"),
     ]
+
+
+def test_instances_that_redeem_a_code_at_the_same_time_give_one_sign_in(stored: Database) -> None:
+    code, user_code = stored.grants.create_code("claude-code", "192.0.2.1")
+    waiting = stored.grants.find_code("user_code", user_code)
+    assert waiting is not None
+    stored.grants.approve(stored.grants.identify(waiting.code_hash, ANN, ""))
+    barrier, found = threading.Barrier(4), list[SignIn | None]()
+
+    def redeem() -> None:
+        barrier.wait(WAIT_SECONDS)
+        found.append(stored.grants.redeem(code)[1])
+
+    threads = [threading.Thread(target=redeem) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [sign_in is None for sign_in in found].count(False) == 1
+    assert len(found) == 4
 
 
 def test_a_code_expires(stored: Database) -> None:

@@ -375,6 +375,37 @@ async def test_an_event_that_is_rejected_while_others_are_accepted_is_parked(dat
     assert world.log[1:] == ["[siem.main], siem.example.org, has accepted the event audit-71, which it had rejected."]
 
 
+async def test_what_a_destination_has_rejected_concerns_no_other_one_and_is_sent_by_one_process(
+    database: Settings,
+) -> None:
+    second = structs.replace(WEBHOOK, name="second", url=Secret("https://second.example.org/"), events=("audit",))
+    world = World(database, structs.replace(WEBHOOK, events=("audit",)), second)
+    world.answer = lambda url, body: 400 if b"odd" in body and url.startswith("https://siem") else 200
+    sent: dict[str, list[str]] = {}
+    post = world.send_http
+
+    async def send_http(method: str, url: str, headers: Mapping[str, str], body: bytes, **options: Any) -> HttpReply:
+        reply = await post(method, url, headers, body, **options)
+        if reply.status == 200:
+            sent.setdefault(url[:14], []).extend(event["object"] for event in json.loads(body)["data"]["events"])
+        return reply
+
+    world.send_http = send_http  # type: ignore[method-assign]
+    world.audit("first", "odd", "last")
+    processes = [world.start() for _ in range(3)]
+    for _ in range(3):
+        await asyncio.gather(*(process.work() for process in processes))
+    assert sent == {"https://siem.e": ["first", "last"], "https://second": ["first", "odd", "last"]}
+    with closing(open_for_writing(world.settings)) as connection:
+        assert connection.query("SELECT destination, event_id FROM parked_events") == [("main", 2)]
+        positions = connection.query("SELECT destination, position FROM event_cursors ORDER BY destination")
+    assert positions == [("main", 3), ("second", 3)]
+    world.answer = lambda url, body: 200
+    world.now += 300
+    await asyncio.gather(*(process.work() for process in processes))
+    assert sent == {"https://siem.e": ["first", "last", "odd"], "https://second": ["first", "odd", "last"]}
+
+
 async def test_a_destination_that_rejects_all_events_holds_them_for_an_hour_each(database: Settings) -> None:
     """It may be its own fault, so that nothing is parked at once. Two odd events in a row hold up the others for an
     hour.

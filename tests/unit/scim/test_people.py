@@ -1,5 +1,6 @@
 """A user of SCIM and the person who signs in are one person, and nobody else is."""
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
@@ -297,6 +298,23 @@ async def test_a_put_without_a_state_does_not_reactivate(company: Company) -> No
     _, put = await company.send("PUT", f"/Users/{user}", {"userName": ANN, "displayName": "<b>Ann</b>"})
     assert (put["active"], put["displayName"]) == (False, "<b>Ann</b>")
     assert company.find_key(ANN).find_status(NOON) == "revoked"
+
+
+async def test_instances_that_change_a_group_or_create_a_user_at_the_same_time_lose_nothing(company: Company) -> None:
+    people = [await company.create(f"{number}@example.org") for number in range(8)]
+    group = await company.create_group("platform")
+    other = Company(company.settings)
+    add = []
+    for one, user in zip([company, other] * 4, people, strict=True):
+        operation = {"op": "add", "path": "members", "value": [{"value": user}]}
+        add.append(one.send("PATCH", f"/Groups/{group}", {"Operations": [operation]}))
+    assert {status for status, _ in await asyncio.gather(*add)} <= {200, 204}
+    _, found = await other.send("GET", f"/Groups/{group}")
+    assert {member["value"] for member in found["members"]} == {*people}
+    created = await asyncio.gather(*(one.send("POST", "/Users", {"userName": ANN}) for one in [company, other] * 2))
+    assert sorted(status for status, _ in created) == [201, 409, 409, 409]
+    assert other._plugin.stop is not None
+    await other._plugin.stop()
 
 
 async def test_lists_have_pages_filters_and_only_the_wanted_attributes(company: Company) -> None:
