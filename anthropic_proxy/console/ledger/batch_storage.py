@@ -137,8 +137,9 @@ def add_sums(connection: Connection, rows: Iterable[StoredRequest], instance: st
 _SET_TITLE = (
     f"INSERT INTO session_titles ({', '.join(SESSION_TITLES.columns)}) VALUES (?, ?, ?, ?, ?) "
     "ON CONFLICT (session, key_label) DO UPDATE SET request_id = excluded.request_id, "
-    "started_at = excluded.started_at, title = excluded.title"
+    "started_at = excluded.started_at, title = excluded.title WHERE excluded.started_at >= session_titles.started_at"
 )
+"""Rows may be stored late, as those of another instance."""
 
 
 class _Group(NamedTuple):

@@ -11,7 +11,7 @@ import pytest
 from anthropic_proxy.console.ledger.contents import StoredContent, build_content_rows, join_deltas, outline_json
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.console.ledger.receipt_queue import ABANDONED_SECONDS, BufferedContent, ContentBuffer
-from anthropic_proxy.console.ledger.request_queries import read_contents
+from anthropic_proxy.console.ledger.request_queries import find_session_titles, read_contents
 from anthropic_proxy.console.ledger.retention import Retention
 from anthropic_proxy.gateway.settings import Settings
 from tests.support.ledger import NOON, count_rows, new_receipt, reading, running_ledger
@@ -141,6 +141,22 @@ async def test_texts_are_stored_with_their_row_and_only_once(database: Settings)
         expected = [StoredContent("request", 3, b"qqq"), StoredContent("reply", 50, b"r" * 40)]
         assert read_contents(connection, receipt.request_id) == expected
         assert read_contents(connection, "req_other") == []
+
+
+async def test_the_latest_title_of_a_session_stays_if_an_earlier_one_is_stored_later(database: Settings) -> None:
+    """As by another instance, or from a file with waiting requests."""
+    for number, title in ((2, "Later"), (1, "Earlier"), (3, "Latest")):
+        titles = ContentBuffer(lambda: None, max_bytes=1_000)
+        with running_ledger(database, titles=titles) as ledger:
+            receipt = new_receipt(number, session="one")
+            titles.record(receipt.request_id, "client request", b"{}")
+            text = json.dumps({"title": title})
+            titles.record(receipt.request_id, "client response", json.dumps({"content": [{"text": text}]}).encode())
+            await ledger.record(receipt)
+            ledger.wait_written(1)
+        with reading(database) as engine, engine.connect() as connection:
+            expected = "Later" if number == 1 else title
+            assert find_session_titles(connection, ["one"]) == {"one": expected}
 
 
 async def test_texts_are_deleted_before_their_requests(database: Settings) -> None:

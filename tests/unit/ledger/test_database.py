@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from msgspec import structs
-from sqlalchemy import Inspector, inspect
+from sqlalchemy import Inspector, func, inspect, select
 
 from anthropic_proxy.console.ledger import database as database_module
 from anthropic_proxy.console.ledger.connection import Connection, DatabaseError
@@ -36,6 +36,7 @@ from anthropic_proxy.console.ledger.engines import open_reading_engine, read_led
 from anthropic_proxy.console.ledger.migrations import NEWEST_VERSION, find_schema_version
 from anthropic_proxy.console.ledger.records import COMMON_VALUES, FACETS, UsageSums
 from anthropic_proxy.console.ledger.request_queries import sum_session
+from anthropic_proxy.console.ledger.tables import session_hours
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.database_address import DatabaseAddress
@@ -211,13 +212,16 @@ def test_connections_that_begin_a_file_together_wait_for_each_other(tmp_path: Pa
 async def test_two_instances_share_a_database(database: Settings) -> None:
     with running_ledger(database) as one, running_ledger(database) as other:
         for start in range(0, 1000, 100):
-            await one.record(*map(new_receipt, range(start, start + 50)))
-            await other.record(*map(new_receipt, range(start + 50, start + 100)))
+            await one.record(*(new_receipt(number, session="one") for number in range(start, start + 50)))
+            await other.record(*(new_receipt(number, session="one") for number in range(start + 50, start + 100)))
         one.wait_written(500)
         other.wait_written(500)
     sums = read_hourly(database)
     assert count_rows(database) == sum(row["requests"] for row in sums) == 1000
     assert sum(row["input_tokens"] for row in sums) == 100_000
+    with reading(database) as engine, engine.connect() as connection:
+        query = select(func.sum(session_hours.c.requests), func.sum(session_hours.c.input_tokens))
+        assert connection.execute(query).one() == (1000, 100_000)
 
 
 @pytest.mark.skipif(not hasattr(__import__("os"), "getuid"), reason="platform: no file modes")
