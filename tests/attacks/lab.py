@@ -193,7 +193,7 @@ def _run_once(case: Row) -> Result:
         return result
 
 
-def ordinary(model: str, text: str = "Hello", **fields: Any) -> dict[str, Any]:
+def ordinary(model: str, text: Any = "Hello", **fields: Any) -> dict[str, Any]:
     """Return an ordinary request."""
     return {"model": model, "max_tokens": 100, "messages": [{"role": "user", "content": text}], **fields}
 

@@ -31,6 +31,7 @@ QUICK = (
     "spending: counts of a relay",
     "neighbours: refusals with the text of another key",
     "neighbours: the session of another key",
+    "neighbours: slow PDFs of another key",
     "people: own keys, and keys of others",
     "telemetry: another sender",
     "inspected: a key at each place of a request",

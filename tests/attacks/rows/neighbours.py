@@ -2,7 +2,9 @@
 
 import itertools
 import json
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from functools import partial
 from typing import Any
 
@@ -10,9 +12,10 @@ from tests.attacks.buyer import KEY_SETTINGS, Attempts, Buyer
 from tests.attacks.lab import Attack, Row, ordinary
 from tests.attacks.upstream import UpstreamCall, reply_text, respond
 from tests.faults.client import Answer
-from tests.support.pdf import document, write_pdf
+from tests.support.pdf import document, join_objects, write_pdf, write_stream
 
 _MODEL = "openai/gpt-4.1"
+_TEXT_MODEL = "groq/openai/gpt-oss-120b"
 _IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
 _PDF = document(write_pdf("A deed"))
 _CONTENT = [{"type": "text", "text": "Hello"}, _IMAGE, _PDF]
@@ -428,7 +431,62 @@ def _fail_before_a_fallback(attack: Attack) -> list[Answer]:
     return attempts.finish(attack)
 
 
+# Turns
+
+
+def _slow_pdf(number: int) -> Any:
+    """Return a file of some kilobytes that needs a second."""
+    page = b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R >>"
+    text = zlib.compress(b"BT /F1 12 Tf " + b"(a) Tj " * (300_000 + number) + b"ET")
+    pages = b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>"
+    file = [b"<< /Type /Catalog /Pages 2 0 R >>", pages, page, write_stream(text, b"/Filter /FlateDecode")]
+    return document(join_objects(file))
+
+
+def _cited_text(number: int) -> Any:
+    """Return a document of which each four characters are work."""
+    source = {"type": "text", "media_type": "text/plain", "data": f"{number}\n" + "[1]\n" * 1_500_000}
+    return {"type": "document", "source": source, "citations": {"enabled": True}}
+
+
+_JOBS: Mapping[str, tuple[Callable[[int], Any], Any]] = {
+    # what one client sends many times, and what another one sends once
+    "slow PDFs": (_slow_pdf, _PDF),
+    "long documents to cite": (_cited_text, {"type": "text", "text": "word " * 600_000}),
+}
+_MANY = 10
+
+
+def _wait_for_one_turn(name: str, attack: Attack) -> list[Answer]:
+    """Another client is served while the many jobs of the first one wait."""
+    attempts = Attempts()
+    build, other = _JOBS[name]
+    mallory, ann = Buyer(attack, "mallory"), Buyer(attack, "ann")
+    bodies = [ordinary(_TEXT_MODEL, [build(number)]) for number in range(_MANY)]
+    with ThreadPoolExecutor(_MANY) as pool:
+        jobs = [pool.submit(mallory.post, body) for body in bodies]
+        wait(jobs, return_when=FIRST_COMPLETED)
+        before = sum(job.done() for job in jobs)
+        served = ann.post(ordinary(_TEXT_MODEL, [other]))
+        meanwhile = sum(job.done() for job in jobs) - before
+        wait(jobs)
+    seen = json.dumps([call.body for call in attack.upstream.calls])
+    attempts.check("served", served.status_code == 200 and "omitted" not in seen, served.text)
+    attempts.check("turn", meanwhile <= _MANY // 2, f"{before}, and {meanwhile} meanwhile")
+    attempts.check("all", {job.result().status_code for job in jobs} == {200})
+    return attempts.finish(attack)
+
+
 NEIGHBOURS: tuple[Row, ...] = (
+    *(
+        Row(
+            name=f"neighbours: {name} of another key",
+            run=partial(_wait_for_one_turn, name),
+            settings=KEY_SETTINGS,
+            input_mib=6 * _MANY,
+        )
+        for name in _JOBS
+    ),
     Row(
         name="neighbours: failures of another key before a fallback",
         run=_fail_before_a_fallback,
