@@ -1,8 +1,9 @@
 """`give_way`: a long computation lets other jobs run in between.
 
-One thread serves the large requests of all clients (`background.py`). A loop over the parts of a request (messages,
-sentences, matches) calls `give_way` for each part, or for each few. Elsewhere, as on the event loop, nothing happens.
-So a job holds the thread for a slice of its work, however long it is. Do not call it while a lock is held.
+One thread serves the large requests of all clients (`background.py`). A loop that may need more than half a second for
+a body of 32 MB (sentences, matches, edits of a conversation) calls `give_way` for each part, or for each few. So a job
+holds the thread for a slice of its work, however long it is. Elsewhere, as on the event loop, nothing happens. Do not
+call it while a lock is held.
 """
 
 import threading

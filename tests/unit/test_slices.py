@@ -10,7 +10,6 @@ from anthropic_proxy.engine.exchange.safeguards.transcript import read_transcrip
 from anthropic_proxy.engine.messages.citations import number_passages, split_sentences
 from anthropic_proxy.engine.messages.context_editing import edit_context
 from anthropic_proxy.engine.messages.models import decode_request
-from anthropic_proxy.engine.messages.preparation.cleaning import clean_messages
 from anthropic_proxy.engine.messages.work_budget import STEPS_OF_SLICE, WorkBudget
 from anthropic_proxy.engine.slices import call_in_slices
 
@@ -66,7 +65,6 @@ STEPS: Mapping[str, tuple[int, Callable[[], object]]] = {
         PARTS,
         lambda: number(cite(type="content", content=[{"type": "text", "text": "[1] " * PARTS}])),
     ),
-    "messages that are prepared": (PARTS, lambda: clean_messages(decode_request(CONVERSATION).messages, [])),
     "uses of tools that are cleared": (PARTS, lambda: edit_context(decode_request(EDITED))),
     "messages of a transcript": (PARTS, lambda: read_transcript(CONVERSATION)),
     "tags of a text": (PARTS, lambda: remove_added_text("<system-reminder></system-reminder>" * PARTS)),

@@ -63,7 +63,6 @@ from anthropic_proxy.engine.messages.preparation.cleaning import result_as_text,
 from anthropic_proxy.engine.messages.preparation.tools import list_visible_tools
 from anthropic_proxy.engine.messages.server_tools import SERVER_TOOLS
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.slices import give_way
 
 MAX_IMAGE_CELLS = 64
 """Maximum number of cells (tiles) of one image. No provider reads more of them."""
@@ -363,7 +362,6 @@ class _TokenCounter:
             self.page_text += counter.page_text
             messages = messages[len(known) :]
         for message in messages:
-            give_way()
             start = len(self.texts)
             if type(message.content) is list:
                 self.add(message.content)

@@ -32,7 +32,6 @@ from anthropic_proxy.engine.messages.models import (
 )
 from anthropic_proxy.engine.messages.models.raw_json import ABOVE_STRINGS
 from anthropic_proxy.engine.messages.preparation import PreparedRequest
-from anthropic_proxy.engine.slices import give_way
 from anthropic_proxy.engine.wires.shared_notes import (
     ERROR_MARKED,
     MEDIA_MOVED,
@@ -187,7 +186,6 @@ class MessageEncoder(ABC):
 
     def _encode_messages(self, messages: Sequence[Message]) -> None:
         for message in messages:
-            give_way()
             if message.role == "assistant":
                 self._encode_reply(message)
             elif message.role == "user":

@@ -51,7 +51,6 @@ from anthropic_proxy.engine.messages.models.client_json import decode_values
 from anthropic_proxy.engine.messages.models.decode import AUDIO_VIDEO_PREFIXES, is_supported_media
 from anthropic_proxy.engine.messages.models.raw_json import EMPTY_STRING_LENGTH, quote_text
 from anthropic_proxy.engine.messages.server_tools import SERVER_TOOLS
-from anthropic_proxy.engine.slices import give_way
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
 
 _BILLING, _BEHIND_BILLING = (bytearray(b'"x-anthropic-billing-header' + end) for end in (b":", b";"))
@@ -149,7 +148,6 @@ def clean_messages(messages: list[Message], notes: list[FidelityNote]) -> list[M
     """
     cleaned: list[Message] = []
     for place, message in enumerate(messages):
-        give_way()
         role, content = message.role, message.content
         if isinstance(content, str) or _is_clean(content, role):
             cleaned.append(message)
