@@ -244,11 +244,11 @@ class SignedInClients:
         is_new = self._clock() < token.begins_at + _NEW_SECONDS
         if entry is None and is_new and token.sign_in not in self._sought:
             if not await self._table.refresh():  # another instance may just have created the sign-in
-                raise KeysUnavailable
+                raise KeysUnavailable(self._table.condition)
             self._sought[token.sign_in] = None
             entry = self._table.find_sign_in(token.sign_in)
         if not self._table.is_loaded:
-            raise KeysUnavailable
+            raise KeysUnavailable(self._table.condition)
         if entry is not None and entry.end.ending == "unreadable":
             raise entry.end.build_error()
         if entry is None or self._clock() >= entry.ends_at:

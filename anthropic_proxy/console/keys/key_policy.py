@@ -84,7 +84,7 @@ class KeyPolicy:
         if proxy is not None:
             return None
         if not self._table.is_loaded:
-            raise KeysUnavailable
+            raise KeysUnavailable(self._table.condition)
         described = max(range(len(entries)), key=lambda index: (entries[index].end.at, entries[index].end.key.id))
         is_complete = has_valid_checksum(presented[described])
         raise entries[described].end.build_error("" if is_complete else ", or it was not copied completely")

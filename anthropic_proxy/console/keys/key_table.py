@@ -28,14 +28,17 @@ from anthropic_proxy.console.keys.virtual_keys import KeyHash, Team, VirtualKey
 from anthropic_proxy.console.ledger.connection import Connection, DatabaseError
 from anthropic_proxy.console.ledger.database import (
     LEDGER_FAILURES,
+    classify_database_error,
     find_cause,
+    find_condition,
+    find_database,
     open_for_reading,
     open_for_writing,
 )
 from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.errors import ProxyBusy
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import Client
+from anthropic_proxy.plugins import Client, LedgerCondition
 
 ResultT = TypeVar("ResultT")
 REFRESH_SECONDS = 1.0
@@ -46,14 +49,25 @@ _IF_READ_BEFORE = "The keys of the last query stay in use."
 _IF_NEVER_READ = "Until they are read, requests with a virtual key receive 529."
 
 
+_CONDITIONS: Mapping[LedgerCondition, str] = {
+    "disk full": "has no space on its disk",
+    "locked": "is locked by another program",
+    "read-only": "is read-only",
+    "corrupt": "is damaged",
+    "newer schema": "has the tables of a newer version of the proxy",
+    **dict.fromkeys(("ok", "unreachable", "failed"), "is not available"),
+}
+
+
 class KeysUnavailable(ProxyBusy):
     """Error: virtual keys cannot be checked or read, because their database is not available. The client may retry."""
 
     code = "keys-unavailable-database"
 
-    def __init__(self) -> None:
+    def __init__(self, condition: LedgerCondition = "unreachable") -> None:
+        """`condition`: that of the database."""
         super().__init__(
-            "The proxy cannot check keys, because its database is not available. Try again in a moment.",
+            f"The proxy cannot check keys, because its database {_CONDITIONS[condition]}. Try again in a moment.",
             retry_after=2,
         )
 
@@ -62,8 +76,8 @@ def with_database_errors(call: Callable[[], ResultT]) -> ResultT:
     """Return the result of a query. Raises `KeysUnavailable` if the database cannot be read."""
     try:
         return call()
-    except LEDGER_FAILURES:
-        raise KeysUnavailable from None
+    except LEDGER_FAILURES as error:
+        raise KeysUnavailable(classify_database_error(error)) from None
 
 
 class KeyEntry(Struct, frozen=True):
@@ -127,6 +141,8 @@ class KeyTable:
         """Held by the thread that uses the connection. A query may last longer than the task that waits for it."""
         self._task: asyncio.Task[None] | None = None
         self._is_failing = False
+        self.condition: LedgerCondition = "ok"
+        """That of the database at the last query."""
         self._reading = asyncio.Lock()
         """Held while the keys are read, so that a slow query does not replace the result of a later one."""
         self._reading_reason = asyncio.Lock()
@@ -154,7 +170,7 @@ class KeyTable:
         """
         key = self._keys.get(key_id)
         if key is None:
-            raise KeysUnavailable
+            raise KeysUnavailable(self.condition)
         scopes = [build_key_scope(key)]
         if (person := self._keys.get(key.person)) is not None:
             scopes.append(build_key_scope(person))
@@ -235,9 +251,11 @@ class KeyTable:
                         raise
                     self._read(self._open())  # the server of the database may have ended the kept connection
         except Exception as error:  # noqa: BLE001  # also of a defect: later queries must continue
+            self.condition = find_condition(find_database(self._settings), error)
             cause = find_cause(error)
             reason = str(cause).strip() or type(cause).__name__
             return f"{reason.splitlines()[0].rstrip('.')}."
+        self.condition = "ok"
         return ""
 
     def _open(self) -> Connection:

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -247,14 +247,25 @@ async def test_without_an_admin_key_there_is_no_administration(tmp_path: Path) -
         )
 
 
-async def test_a_database_of_a_newer_version_is_reported_as_unavailable(app: App, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("statements", "condition"),
+    [
+        (["UPDATE alembic_version SET version_num = 'newer'"], "has the tables of a newer version of the proxy"),
+        (["BEGIN EXCLUSIVE"], "is locked by another program"),
+        (["PRAGMA writable_schema=ON", "UPDATE sqlite_master SET sql = 'damaged'"], "is damaged"),
+    ],
+)
+async def test_a_database_that_cannot_be_changed_is_reported_with_its_condition(
+    app: App, tmp_path: Path, statements: Sequence[str], condition: str
+) -> None:
     assert (await administer(app, "POST", "/admin/keys", {"name": "ci"})).status == 200
-    with closing(sqlite3.connect(tmp_path / "anthropic-proxy/ledger.sqlite3")) as database, database:
-        database.execute("UPDATE alembic_version SET version_num = 'newer'")
-    denied = await administer(app, "POST", "/admin/keys/ci/revoke")
+    with closing(sqlite3.connect(tmp_path / "anthropic-proxy/ledger.sqlite3", isolation_level=None)) as database:
+        for statement in statements:
+            database.execute(statement)
+        denied = await administer(app, "POST", "/admin/keys/ci/revoke")
     assert (denied.status, denied.message) == (
         529,
-        "The proxy cannot check keys, because its database is not available. Try again in a moment.",
+        f"The proxy cannot check keys, because its database {condition}. Try again in a moment.",
     )
 
 
