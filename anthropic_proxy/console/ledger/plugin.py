@@ -181,8 +181,12 @@ class _Ledger:
         from anthropic_proxy.console.ledger import database  # noqa: PLC0415  # loads the driver
 
         address = database.find_database(self._settings)
-        if not (database.needs_migration(self._settings) or database.has_spool_file(self._settings)):
-            while not queue.wait_for_receipt(DISK_CHECK_SECONDS) and not database.is_disk_full(address):
+        if not database.needs_migration(self._settings):
+            while not (
+                database.has_spool_file(self._settings)
+                or queue.wait_for_receipt(DISK_CHECK_SECONDS)
+                or database.is_disk_full(address)
+            ):
                 pass
         if queue.is_stopped and not len(queue):
             return

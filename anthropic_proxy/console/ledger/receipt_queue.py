@@ -139,7 +139,8 @@ MAX_QUEUED_ROWS = 10_000
 """Maximum number of requests of one process that wait for the database. Further requests are not stored."""
 BATCH_INTERVAL_SECONDS = 0.5
 DISK_CHECK_SECONDS = 5.0
-"""Pause between two looks at the disk of a SQLite database while no request is stored."""
+"""Pause between two looks at the disk of a SQLite database, and for rows that another worker has put into the file for
+waiting rows, while no request is stored."""
 _END_SECONDS = 1.0
 """Time at the end of the stop in which the thread begins no further attempt to store what waits."""
 EXCHANGE_PATH = "/v1/messages"

@@ -59,7 +59,7 @@ class Spool:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._has_file = os.path.exists(file)  # `Path.exists` raises an exception for a directory without access
+        self._has_file = False
         self.problem = ""
         """Reason why the file could not be used. "": it can."""
 
@@ -73,7 +73,7 @@ class Spool:
 
         None: no block is unclaimed, or the file cannot be used.
         """
-        blocks = self._execute(_CLAIM_BLOCK, (time.time(), CLAIM_SECONDS)) if self._has_file else None
+        blocks = self._execute(_CLAIM_BLOCK, (time.time(), CLAIM_SECONDS)) if self._exists() else None
         if not blocks:
             return None
         ((block_id, rows, row_count),) = blocks
@@ -92,8 +92,14 @@ class Spool:
         return bool(self._execute("DELETE FROM block WHERE id = ? RETURNING id", (block.id,)))
 
     def count_rows(self) -> int:
-        counts = self._execute("SELECT coalesce(sum(row_count), 0) FROM block", ()) if self._has_file else None
+        counts = self._execute("SELECT coalesce(sum(row_count), 0) FROM block", ()) if self._exists() else None
         return counts[0][0] if counts else 0
+
+    def _exists(self) -> bool:
+        """Another worker may have created the file."""
+        if not self._has_file:
+            self._has_file = os.path.exists(self.file)  # `Path.exists` raises an exception for a folder without access
+        return self._has_file
 
     def _execute(self, sql: str, values: Sequence[object]) -> list[Any] | None:
         """Return the rows of the result. None: the file cannot be used."""

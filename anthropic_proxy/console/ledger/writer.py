@@ -134,13 +134,12 @@ class LedgerWriter:
         return self._retry_delays[max(0, min(self._failed_attempts, len(self._retry_delays)) - 1)]
 
     def _find_pause(self) -> float:
-        """Return the time in seconds until the next write, look at the disk, or deletion. While rows wait, or after a
-        failure, this is the delay until the next attempt.
+        """Return the time in seconds until the next write, look at the disk and the spool, or deletion. While rows
+        wait, or after a failure, this is the delay until the next attempt.
         """
         if self._queue.state.queued_rows or self._failed_attempts:
             return self._retry_delay
-        until_due = self._retention.seconds_until_due()
-        return until_due if self._address.file is None else min(until_due, self._disk_check_seconds)
+        return min(self._retention.seconds_until_due(), self._disk_check_seconds)
 
     def _pause_after_failure(self) -> None:
         end = time.monotonic() + self._retry_delay
@@ -367,6 +366,8 @@ class LedgerWriter:
 
     def _maintain(self) -> None:
         was_failing = bool(self._failed_attempts)
+        if self._address.file is None and not (was_failing or self._retention.is_due()):
+            return  # the disk is another machine's
         try:
             self._ask(
                 partial(

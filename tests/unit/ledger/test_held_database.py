@@ -162,6 +162,19 @@ async def test_a_held_database_is_shown_and_a_stop_loses_nothing(held: Held) -> 
     await held.release(5 + ledger.queue.state.written_rows)
 
 
+async def test_a_worker_without_requests_shows_it_too(held: Held) -> None:
+    held.holder.hold()
+    idle, busy = held.open_ledger(), held.open_ledger()
+    await busy.record(new_receipt(1))
+    busy.wait_until(lambda: busy.queue.state.condition == held.case.condition and busy.queue.spooled_rows)
+    idle.queue.start()
+    idle.wait_until(lambda: idle.queue.state.condition == held.case.condition)
+    assert idle.queue.state.queued_rows == 1
+    for ledger in (idle, busy):
+        ledger.queue.stop(STOP_SECONDS)
+    await held.release(1)
+
+
 async def test_a_start_and_a_stop_while_the_database_is_held_lose_nothing(held: Held) -> None:
     held.holder.hold()
     ledger = held.open_ledger()
