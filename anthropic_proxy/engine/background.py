@@ -41,13 +41,18 @@ SLICE_SECONDS = 0.05
 """Processor time after which a job gives way to those of other payers."""
 _CHECK_SECONDS = 1.0
 """Time after which a job that waits asks whether there is still a server."""
-_BYTES_PER_TOOL = 512
-"""Bytes added to the size of a request for each tool definition, because each definition costs additional time."""
+_BYTES_PER_PART = 512
+"""Bytes that count as much as one part, which takes up to 10 µs in all steps together: so at most 4,096 parts are read
+on the event loop."""
 
 
-def is_large_request(body: bytes, tool_count: int = 0) -> bool:
-    """Return True if a request is decoded and encoded in a thread. `tool_count`: 0 until the request is decoded."""
-    return len(body) + _BYTES_PER_TOOL * tool_count > MAX_BYTES_ON_LOOP
+def is_large(size: int, parts: int = 0) -> bool:
+    """Return True if a thread does the work on a text of `size` bytes, because it takes the event loop too long.
+
+    `parts`: what each costs time of its own in it, such as messages, blocks, tools and sentences to number. 0: it is
+    not known so far, or the step costs no time for each.
+    """
+    return size + _BYTES_PER_PART * parts > MAX_BYTES_ON_LOOP
 
 
 class BackgroundWork:
@@ -106,6 +111,17 @@ class PayerWork:
     ) -> _Result:
         """Return the result of a function, which is called at once unless `is_large` is True."""
         return await self.run_in_thread(function, *arguments) if is_large else function(*arguments)
+
+    async def run_postponable(self, is_large: bool, function: Callable[..., _Result], *arguments: Any) -> _Result:
+        """Like `run_in_thread_if_large`, for a function that finds out by itself what takes long: with the argument
+        `may_postpone` it raises `WorkPostponed`, and is called again in a thread.
+        """
+        if not is_large:
+            try:
+                return function(*arguments, may_postpone=True)
+            except WorkPostponed:
+                pass
+        return await self.run_in_thread(function, *arguments)
 
     async def run_for_call(
         self, function: Callable[[Call[BaseDialect]], _Result], call: Call[BaseDialect], *, is_large: bool = False

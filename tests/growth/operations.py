@@ -32,6 +32,10 @@ _HEADERS: Headers = (
     (b"anthropic-version", b"2023-06-01"),
     (b"content-type", b"application/json"),
 )
+_SESSION: Headers = (
+    (b"x-claude-code-session-id", b"growth"),
+    (b"anthropic-beta", b"context-management-2025-06-27,compact-2026-01-12"),
+)
 _OPENAI = {"PREFERRED_PROVIDER": "openai", "OPENAI_API_KEY": "sk-growth-0000"}
 _LOCAL = {**_OPENAI, "OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}
 _GOOGLE = {"PREFERRED_PROVIDER": "google", "GEMINI_API_KEY": "growth-0000"}
@@ -82,8 +86,11 @@ def _exchange(
             return FakeResponse(200, b"{}")
         return FakeResponse(status, *answer, headers=reply_headers)
 
-    proxy = ProxyHarness(upstream, **wire.settings)
-    request = {"model": wire.model, "max_tokens": _MAX_TOKENS, "messages": [{"role": "user", "content": "hi"}]}
+    return _ask(ProxyHarness(upstream, **wire.settings), wire.model, fields, path, headers)
+
+
+def _ask(proxy: ProxyHarness, model: str, fields: Fields, path: str, headers: Headers) -> Run:
+    request = {"model": model, "max_tokens": _MAX_TOKENS, "messages": [{"role": "user", "content": "hi"}]}
     body = json.dumps({**request, **fields}).encode()
     scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "client": ("127.0.0.1", 1)}
 
@@ -104,6 +111,25 @@ def _exchange(
         return _read_outcome(answered, b"".join(sent))
 
     return run
+
+
+def converse(name: str, fields: Fields, turns: int, path: str = "/v1/messages") -> list[Run]:
+    """Return the requests of a session with one proxy: a short one, then those of some turns of one conversation, of
+    which the first has the given fields.
+    """
+    wire = WIRES[name]
+    answer = wire.replies.whole(Reply(texts=["well"]))
+
+    def upstream(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        return FakeResponse(200, b"{}" if request.path.startswith(("/api/show", "/api/tags")) else answer)
+
+    proxy = ProxyHarness(upstream, **wire.settings)
+    messages = list(fields.get("messages", [{"role": "user", "content": "hi"}]))
+    runs = [_ask(proxy, wire.model, {}, path, _SESSION)]
+    for number in range(turns):
+        runs.append(_ask(proxy, wire.model, {**fields, "messages": messages}, path, _SESSION))
+        messages = [*messages, {"role": "assistant", "content": f"a{number}"}, {"role": "user", "content": "q"}]
+    return runs
 
 
 def _read_outcome(status: int, body: bytes) -> str:

@@ -34,7 +34,7 @@ from anthropic_proxy.engine.messages.models import (
     decode_request_or_envelope,
 )
 from anthropic_proxy.engine.messages.models.tools import list_tool_names
-from anthropic_proxy.engine.messages.preparation import ProxyTool, TargetLimits, prepare
+from anthropic_proxy.engine.messages.preparation import PreparationResult, ProxyTool, TargetLimits, prepare
 from anthropic_proxy.engine.messages.reply_filter import ReplyFilter
 from anthropic_proxy.engine.messages.reply_schema import ReplySchema
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
@@ -233,9 +233,8 @@ class AttemptPreparer(Struct, eq=False):
         self.incoming.receipt.fidelity.clear_notes()
         files: Mapping[tuple[str, str], Source | None] = {}
         if self.inliner is not None and not target.wire.accepts_media_url(target.dialect, SAMPLE_LINK):
-            read = await self.incoming.background.run_in_thread_if_large(
-                self.is_large, decode_request_or_envelope, self.incoming.body
-            )
+            run_reader = self.incoming.background.run_postponable
+            read = await run_reader(self.is_large, decode_request_or_envelope, self.incoming.body)
             fetched = await self._fetch_media(
                 self.inliner, read, target, engine.find_target_limits(target, self.servers)
             )
@@ -286,6 +285,7 @@ class AttemptPreparer(Struct, eq=False):
             request.citation_key = self.citation_key
         if self.editor is not None:
             request = await self.incoming.background.run_in_thread_if_large(self.is_large, self.editor.edit, request)
+        edited = request
         if call_ids := list_ids_with_states(request.messages):
             request = await restore_call_states(engine, incoming, request, call_ids, is_large=self.is_large)
         inliner = self.inliner
@@ -312,9 +312,14 @@ class AttemptPreparer(Struct, eq=False):
         if loads_tools:
             places = engine.observations.find_tool_places(conversation, request.messages)
         if self.is_large:
-            prepared = await self.incoming.background.run_in_thread(
-                prepare, request, limits, estimate, places or NOWHERE
-            )
+
+            def prepare_and_estimate() -> PreparationResult:
+                prepared = prepare(request, limits, estimate, places or NOWHERE)
+                if request.stream:  # `message_start` has the estimate
+                    estimate(edited)
+                return prepared
+
+            prepared = await self.incoming.background.run_in_thread(prepare_and_estimate)
         else:
             prepared = prepare(request, limits, estimate, places or NOWHERE)
         sent = prepared.request

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.engine.background import is_large_request
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.adaptation import (
     REFUSED_CONTENT,
@@ -151,7 +150,6 @@ class Attempts:
         self.receipt = incoming.receipt
         self.records = AttemptRecords(incoming.receipt, engine, clock)
         session = "" if incoming.cache_session else incoming.receipt.session
-        is_large = is_large_request(incoming.body, len(request.tools))
         inliner: MediaInliner | None = None
         if engine.web_fetch is not None and SOURCE_OF_LINK in incoming.body and WEB in origin.servers:
             inliner = MediaInliner(engine.web_fetch, origin)
@@ -163,7 +161,7 @@ class Attempts:
             engine,
             incoming,
             session,
-            is_large,
+            incoming.is_large,
             origin.servers,
             admission.estimates,
             inliner,

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from anthropic_proxy.engine.background import PayerWork
+from anthropic_proxy.engine.background import PayerWork, is_large
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.client_errors import find_told_error
 from anthropic_proxy.engine.hooks import NEGOTIATED, Client, EngineLog, Receipt, Recorder, RecordPoint
@@ -72,6 +72,8 @@ class ClientRequest(Struct, kw_only=True):
     """Received bytes of the request body. They are removed after the reply has started, to free memory."""
     background: PayerWork
     """Runner of long computations for this request, in the turns of its payer."""
+    parts: int = 0
+    """`MessagesRequest.parts` of the body. 0: it was not read so far."""
     query: str = ""
     """Query of the URL, without `?`. "": none."""
     purpose: AdmittedPurpose = "message"
@@ -92,6 +94,11 @@ class ClientRequest(Struct, kw_only=True):
     """Function that receives the requested model, once the body is read. None: nobody waits for it."""
     on_freed: Callable[[int], None] | None = None
     """Function that receives the size of the body when it is no longer needed. None: nobody waits for it."""
+
+    @property
+    def is_large(self) -> bool:
+        """True if a thread does what reads the whole body or the request in it."""
+        return is_large(len(self.body), self.parts)
 
     @property
     def learner(self) -> str:

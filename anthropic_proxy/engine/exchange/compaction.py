@@ -23,7 +23,6 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct, structs
 
-from anthropic_proxy.engine.background import is_large_request
 from anthropic_proxy.engine.exchange.adaptation import find_learned_dialect
 from anthropic_proxy.engine.exchange.inspection import InspectAdded
 from anthropic_proxy.engine.exchange.own_requests import OwnSink, ParentRequest
@@ -123,7 +122,7 @@ class Compaction:
         self._engine = parent.engine
         self._request = request
         self._body = parent.incoming.body
-        self._is_large = is_large_request(self._body, len(request.tools))
+        self._is_large = parent.incoming.is_large
 
     def prepare_writer(self, writer: MessageWriter) -> None:
         """The client is told the calls for summaries apart. A reply that is only a summary reports no edits."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP, is_large_request
+from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP, is_large
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.adaptation import correct_system_form
 from anthropic_proxy.engine.exchange.admission import Admission
@@ -394,7 +394,10 @@ class Delivery:
                 break
         # an estimate was needed if the input may fill the context window: the reply's count then corrects the next one
         if writer.usage.input_tokens is None or self._estimates.has_estimate():
-            writer.estimate = self._attempts.estimate_tokens(self._request)
+            latest = self._attempts.sender.latest
+            writer.estimate = await self._incoming.background.run_in_thread_if_large(
+                latest is not None and latest.is_large, self._attempts.estimate_tokens, self._request
+            )
         if writer.characters + writer.queued_characters > MAX_REPLY_BYTES_ON_LOOP:
             message = await self._incoming.background.run_in_thread(fold.finish)
         else:
@@ -580,8 +583,8 @@ class Delivery:
             prompt.tokens = counts.all_input_tokens
             if reply.has_one_call:
                 prompt.cached_tokens = counts.cache_read_tokens
-            is_large = is_large_request(prompt.body)
-            await self._incoming.background.run_in_thread_if_large(is_large, engine.prefix_guard.compare, prompt)
+            compares_long = is_large(len(prompt.body), self._incoming.parts)
+            await self._incoming.background.run_in_thread_if_large(compares_long, engine.prefix_guard.compare, prompt)
             if latest is not None and (lost := find_lost_tokens(prompt)):
                 before = prompt.cached_tokens + lost
                 correct_system_form(engine, latest.target, receipt.client.id, before, prompt.cached_tokens)
@@ -597,7 +600,6 @@ class Delivery:
             return estimate
         if (editor := self._attempts.editor) is not None:
             request = editor.find_edited(request)
-        is_large = is_large_request(incoming.body, len(request.tools))
         return await self._incoming.background.run_in_thread_if_large(
-            is_large, estimate_client_request_tokens, incoming, self._estimates, scale, request
+            incoming.is_large, estimate_client_request_tokens, incoming, self._estimates, scale, request
         )

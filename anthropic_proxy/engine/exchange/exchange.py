@@ -18,7 +18,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from anthropic_proxy.engine.background import is_large_request
+from anthropic_proxy.engine.background import is_large
 from anthropic_proxy.engine.clock import start_clock
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.admission import Admission
@@ -114,10 +114,9 @@ class Exchange:
         receipt = self._receipt
 
         # read
-        if is_large_request(incoming.body):
-            request, match = await incoming.background.run_in_thread(read_client_request, engine, incoming)
-        else:
-            request, match = read_client_request(engine, incoming)
+        run = incoming.background.run_postponable
+        request, match = await run(is_large(len(incoming.body)), read_client_request, engine, incoming)
+        incoming.parts = request.parts
         receipt.requested_model = request.model[:MAX_NAME_LENGTH]  # a longer one is refused, but recorded
         receipt.stream = request.stream
         receipt.tool_count = len(request.tools)
@@ -215,9 +214,8 @@ class Exchange:
     async def _check_summaries(self, request: MessagesRequest) -> None:
         from anthropic_proxy.engine.messages.models.compaction import require_valid_blocks  # noqa: PLC0415  # few requests
 
-        is_large = is_large_request(self._incoming.body)
         await self._incoming.background.run_in_thread_if_large(
-            is_large, require_valid_blocks, request.messages, request.context_edits or ()
+            self._incoming.is_large, require_valid_blocks, request.messages, request.context_edits or ()
         )
 
     def _record_plan(self, plan: Plan) -> None:
@@ -250,10 +248,11 @@ class Exchange:
         return (*chosen, plan), request
 
     async def _decode_body(self) -> MessagesRequest:
-        body = self._incoming.body
-        return await self._incoming.background.run_in_thread_if_large(
-            is_large_request(body), decode_request_or_envelope, body
-        )
+        incoming = self._incoming
+        run = self._incoming.background.run_postponable
+        request = await run(incoming.is_large, decode_request_or_envelope, incoming.body)
+        incoming.parts = request.parts
+        return request
 
     async def _inspect(self, request: MessagesRequest) -> "tuple[Inspection, MessagesRequest]":
         """Return the inspection, and the request as the inspectors leave it. The recorders get this form too."""
@@ -274,9 +273,10 @@ class Exchange:
         if body != incoming.body:
             incoming.body = body
             read = scan_request if request.scanned_only else decode_request_or_envelope
-            inspected = await incoming.background.run_in_thread_if_large(is_large_request(body), read, body)
+            inspected = await incoming.background.run_postponable(incoming.is_large, read, body)
             assert inspected is not None, "the body was scanned before"
             request = inspected
+            incoming.parts = request.parts
         if engine.recorders:
             start_recording(engine, incoming, self._sink, engine.recorders, inspection.hide_values)
         return inspection, request

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta, Raw, Struct, field, structs
 
-from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP, MAX_STEPS_ON_LOOP, is_large_request
+from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP, MAX_STEPS_ON_LOOP
 from anthropic_proxy.engine.clock import start_clock
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations, find_learned_dialect
@@ -142,8 +142,7 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
         work = _replace_media(engine, incoming, request, adapted, admission=admission, inspect=inspect)
         request = await end_if_disconnected(work, wait_disconnected)
         scale = engine.observations.find_token_scale(target.provider.name, target.model, incoming.receipt.client.id)
-        is_large = is_large_request(incoming.body, len(request.tools))
-        in_thread = partial(incoming.background.run_in_thread_if_large, is_large)
+        in_thread = partial(incoming.background.run_in_thread_if_large, incoming.is_large)
 
         async def count_translated(request: MessagesRequest) -> int:
             estimates = EstimateCache()
@@ -171,7 +170,7 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
         of_original: int | None = None
         if count is None:
             count = await count_translated(edited)
-        elif applied and (reply := await ask_relay(await _remove_edits(engine, incoming, is_large))) is not None:
+        elif applied and (reply := await ask_relay(await _remove_edits(incoming))) is not None:
             of_original = _read_count(reply.body)
         if of_original is None:
             of_original = await count_translated(original) if applied else count
@@ -180,11 +179,12 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
         )
 
 
-async def _remove_edits(engine: Engine, incoming: ClientRequest, is_large: bool) -> ClientRequest:
+async def _remove_edits(incoming: ClientRequest) -> ClientRequest:
     """Return the request without the field that asks for edits, for a server that does not know it."""
     from anthropic_proxy.engine.wires.anthropic.context_spans import edit_conversation  # noqa: PLC0415  # few requests
 
-    body = await incoming.background.run_in_thread_if_large(is_large, edit_conversation, incoming.body, None)
+    run = incoming.background.run_in_thread_if_large
+    body = await run(incoming.is_large, edit_conversation, incoming.body, None)
     return structs.replace(incoming, body=body, headers=remove_betas(incoming.headers, BETAS_OF_CONTEXT))
 
 
@@ -210,8 +210,7 @@ async def _edit_relayed(
     def edit() -> bytes:
         return edit_conversation(incoming.body, find_removed(request)[0])
 
-    is_large = is_large_request(incoming.body, len(request.tools))
-    body = await incoming.background.run_in_thread_if_large(is_large, edit)
+    body = await incoming.background.run_in_thread_if_large(incoming.is_large, edit)
     return structs.replace(incoming, body=body, headers=remove_betas(incoming.headers, BETAS_OF_CONTEXT))
 
 
@@ -233,7 +232,7 @@ async def _replace_media(
     reads_all = limits.accepts_pdf and limits.accepts_images and isinstance(request.messages, CleanMessages)
     if target.is_relayed or reads_all or not may_have_media(request.messages):
         return request
-    is_large = is_large_request(incoming.body, len(request.tools))
+    is_large = incoming.is_large
     describer: ImageDescriber | None = None
     if engine.settings.images is not None and not limits.accepts_images:
         from anthropic_proxy.engine.exchange import image_describing  # noqa: PLC0415  # few need it
@@ -258,9 +257,10 @@ async def _replace_media(
 
 
 async def _decode_count(engine: Engine, incoming: ClientRequest) -> MessagesRequest:
-    return await incoming.background.run_in_thread_if_large(
-        is_large_request(incoming.body), partial(decode_request_or_envelope, for_token_count=True), incoming.body
-    )
+    decode = partial(decode_request_or_envelope, for_token_count=True)
+    request = await incoming.background.run_postponable(incoming.is_large, decode, incoming.body)
+    incoming.parts = request.parts
+    return request
 
 
 async def _relay_count(
@@ -382,13 +382,12 @@ async def _count_by_provider(
         return await try_path(path, call)
 
     loop = asyncio.get_running_loop()
-    is_large = is_large_request(incoming.body, len(request.tools))
     deadline = loop.time() + PROVIDER_COUNT_SECONDS
     try:
         limits = engine.find_target_limits(target, admission.servers)
         if call_ids := list_ids_with_states(request.messages):
-            request = await restore_call_states(engine, incoming, request, call_ids, is_large=is_large)
-        prepared = await incoming.background.run_in_thread_if_large(is_large, prepare, request, limits)
+            request = await restore_call_states(engine, incoming, request, call_ids, is_large=incoming.is_large)
+        prepared = await incoming.background.run_in_thread_if_large(incoming.is_large, prepare, request, limits)
         call = TranslatedCall(
             request=prepared.request,
             model=model,
@@ -537,8 +536,8 @@ async def call_provider(
     provider = target.provider
     credentials = engine.credentials
     timeouts = engine.settings.timeouts
-    is_large = is_large_request(incoming.body, len(request.tools))
-    encoded = await incoming.background.run_for_call(encode or target.wire.encode_request, call, is_large=is_large)
+    encode = encode or target.wire.encode_request
+    encoded = await incoming.background.run_for_call(encode, call, is_large=incoming.is_large)
     if method is not None:
         encoded = structs.replace(encoded, method=method, may_repeat=method == "GET")
     options = engine.settings.call_options.get(provider.name)

@@ -15,7 +15,6 @@ from typing import Any
 import msgspec
 from msgspec import Struct, structs
 
-from anthropic_proxy.engine.background import is_large_request
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.adaptation import name_conversation
 from anthropic_proxy.engine.exchange.attempt import Attempt, Repair
@@ -297,7 +296,7 @@ class PlainForms(Struct, eq=False):
             return digest_first_reply(beginning, request.messages)
         body, background = self.incoming.body, self.incoming.background
         digest = partial(hashlib.blake2b, body, digest_size=16, key=beginning[:32].encode())
-        return (await background.run_in_thread_if_large(is_large_request(body), digest)).hexdigest()
+        return (await background.run_in_thread_if_large(self.incoming.is_large, digest)).hexdigest()
 
     async def _list_parts(
         self, attempt: Attempt, repair: Repair, names: Collection[str], sent: UpstreamRequest | None = None
@@ -374,9 +373,9 @@ class PlainForms(Struct, eq=False):
         """Return a request with its messages, of which a relay may know only the other fields, unless it is invalid."""
         if request.messages:
             return request
-        body, background = self.incoming.body, self.incoming.background
-        is_large = is_large_request(body)
-        return await background.run_in_thread_if_large(is_large, decode_request_or_envelope, body)
+        incoming = self.incoming
+        run = self.incoming.background.run_postponable
+        return await run(incoming.is_large, decode_request_or_envelope, incoming.body)
 
 
 def _digest_value(part: RequestPart, request: MessagesRequest) -> str:

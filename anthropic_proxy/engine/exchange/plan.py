@@ -7,7 +7,6 @@ conditions the request meets names the targets. Without a match, the model mappi
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.engine.background import is_large_request
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.adaptation import find_learned_dialect
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
@@ -43,18 +42,23 @@ class RouteMatch(Struct, frozen=True):
     """First matching route. None: no route matches."""
 
 
-def read_client_request(engine: Engine, incoming: ClientRequest) -> tuple[MessagesRequest, RouteMatch | None]:
+def read_client_request(
+    engine: Engine, incoming: ClientRequest, *, may_postpone: bool = False
+) -> tuple[MessagesRequest, RouteMatch | None]:
     """Return the decoded request, and the result of `match_route` if it was already determined.
+
+    `may_postpone`: see `BackgroundWork.run_postponable`.
 
     Raises `InvalidRequest` if the request has no valid model. Any other decoding error is stored in the field
     `decode_error` of the request.
     """
     if incoming.plans:
-        scanned = scan_request(incoming.body) if all(plan.is_relayed for plan in incoming.plans) else None
+        all_relayed = all(plan.is_relayed for plan in incoming.plans)
+        scanned = scan_request(incoming.body, may_postpone=may_postpone) if all_relayed else None
         if scanned is None or (
             scanned.context_edits and any(_edits_some(engine, incoming, plan, scanned) for plan in incoming.plans)
         ):
-            scanned = decode_request_or_envelope(incoming.body)
+            scanned = decode_request_or_envelope(incoming.body, may_postpone=may_postpone)
         return scanned, None
     routes = engine.compiled_routes
     plans = engine.plan_cache
@@ -66,7 +70,7 @@ def read_client_request(engine: Engine, incoming: ClientRequest) -> tuple[Messag
             may_be_relayed = plans.find_plan(RoutingQuery(model), engine.settings, engine.catalog).is_relayed
         else:
             may_be_relayed = plans.some_relayed
-        if may_be_relayed and (scanned := scan_request(incoming.body)) is not None:
+        if may_be_relayed and (scanned := scan_request(incoming.body, may_postpone=may_postpone)) is not None:
             if routes is not None:
                 match = match_route(engine, routes, incoming, scanned, EstimateCache())
             route = match.route if match is not None else None
@@ -81,8 +85,8 @@ def read_client_request(engine: Engine, incoming: ClientRequest) -> tuple[Messag
     if len(incoming.body) >= histories.min_bytes:
         conversation = histories.find(incoming.receipt.client, incoming.headers, incoming.body)
     if conversation is None:
-        return decode_request_or_envelope(incoming.body), match
-    request = decode_request_or_envelope(incoming.body, known=conversation.known)
+        return decode_request_or_envelope(incoming.body, may_postpone=may_postpone), match
+    request = decode_request_or_envelope(incoming.body, known=conversation.known, may_postpone=may_postpone)
     histories.learn(conversation, incoming.body, request)
     return request, match
 
@@ -124,7 +128,7 @@ async def choose_plan(
         return incoming.plans[0]
     routes = engine.compiled_routes
     if routes is not None and match is None:
-        large = routes.reads_body and is_large_request(incoming.body, len(request.tools))
+        large = routes.reads_body and incoming.is_large
         match = await incoming.background.run_in_thread_if_large(
             large, match_route, engine, routes, incoming, request, estimates
         )

@@ -32,7 +32,6 @@ from anthropic_proxy.engine.background import (
     MAX_REPLY_BYTES_ON_LOOP,
     MAX_STEPS_ON_LOOP,
     PayerWork,
-    is_large_request,
 )
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
@@ -493,8 +492,7 @@ async def restrict_relayed_request(engine: Engine, incoming: ClientRequest) -> N
     parameters = incoming.query.split("&") if incoming.query else ()
     incoming.query = "&".join(each for each in parameters if each.partition("=")[0] in _API_PARAMETERS)
     if incoming.body:
-        is_large = is_large_request(incoming.body)
-        read = await incoming.background.run_in_thread_if_large(is_large, keep_api_fields, incoming.body)
+        read = await incoming.background.run_in_thread_if_large(incoming.is_large, keep_api_fields, incoming.body)
         incoming.body, incoming.named_models, incoming.notes = read.body, read.named_models, read.notes
 
 

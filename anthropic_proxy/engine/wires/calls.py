@@ -51,8 +51,8 @@ class BaseCall(Struct, Generic[DialectT_co], frozen=True, kw_only=True):
     """Function that returns the estimated number of input tokens. 0: unknown. It is called only if a provider rejects
     the input as too long without a count."""
     max_schema_steps: int | None = None
-    """Number of steps to convert JSON Schemas after which `encode_request` raises `WorkPostponed`. None: no limit,
-    because the caller runs outside the event loop."""
+    """Number of steps to convert JSON Schemas, and of fields of a relayed body, above which `encode_request` raises
+    `WorkPostponed`. None: no limit, because the caller runs outside the event loop."""
 
     @property
     def effective_max_input_tokens(self) -> int | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 import msgspec
 from msgspec import Raw, Struct, structs
 
-from anthropic_proxy.engine.background import MAX_BYTES_ON_LOOP, is_large_request
+from anthropic_proxy.engine.background import is_large
 from anthropic_proxy.engine.exchange.final_calls import FinalCall, decode_arguments
 from anthropic_proxy.engine.exchange.inspection import open_inspection
 from anthropic_proxy.engine.exchange.own_requests import OwnSink, ParentRequest
@@ -206,6 +206,7 @@ class ReplyCheck:
         self._engine = parent.engine
         self._incoming = parent.incoming
         self._body = parent.incoming.body
+        self._is_large = parent.incoming.is_large
         self._context = context
         self._auto_mode = auto_mode
         self._placeholders: Mapping[str, str] = {} if inspection is None else inspection.values
@@ -276,7 +277,7 @@ class ReplyCheck:
         except InvalidRequest:
             return _UNREADABLE
         return await self._incoming.background.run_in_thread_if_large(
-            transcript.count_characters() > MAX_BYTES_ON_LOOP,
+            transcript.is_large,
             find_doubt_of_earlier_calls,
             transcript.earlier_calls,
             self._placeholders,
@@ -353,15 +354,14 @@ class ReplyCheck:
         return rule
 
     async def _find_doubt(self, call: FinalCall) -> str:
-        is_large = bool(call.hidden) and is_large_request(call.shown.encode(errors="replace"))
+        reads_long = bool(call.hidden) and is_large(len(call.shown), call.shown.count('"'))
         return await self._incoming.background.run_in_thread_if_large(
-            is_large, find_doubt, call.name, call.shown, call.hidden
+            reads_long, find_doubt, call.name, call.shown, call.hidden
         )
 
     async def _build_body(
         self, call: FinalCall, before: Sequence[FinalCall], transcript: Transcript, model: str
     ) -> bytes:
-        characters = len(call.shown) + transcript.count_characters()
         build = partial(
             build_check_body,
             context=self._context,
@@ -369,8 +369,8 @@ class ReplyCheck:
             model=model,
             placeholders=self._placeholders,
         )
-        is_large = characters > MAX_BYTES_ON_LOOP
-        return await self._incoming.background.run_in_thread_if_large(is_large, build, call, before, transcript)
+        shows_long = transcript.is_large or is_large(len(call.shown))
+        return await self._incoming.background.run_in_thread_if_large(shows_long, build, call, before, transcript)
 
     async def _wait_for_transcript(self) -> Transcript:
         if self._transcript is None:
@@ -379,10 +379,9 @@ class ReplyCheck:
 
     async def _read_transcript(self) -> Transcript:
         body, self._body = self._body, b""
-        is_large = is_large_request(body)
         is_subagent = AGENT_HEADER in self._incoming.headers or self._incoming.receipt.kind in ("subagent", "workflow")
         read = partial(read_transcript, is_subagent=is_subagent)
-        return await self._incoming.background.run_in_thread_if_large(is_large, read, body)
+        return await self._incoming.background.run_in_thread_if_large(self._is_large, read, body)
 
     async def _ask(
         self, call: FinalCall, before: Sequence[FinalCall], transcript: Transcript, purpose: CheckPurpose

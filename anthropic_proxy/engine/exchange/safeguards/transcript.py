@@ -17,6 +17,7 @@ from contextlib import suppress
 import msgspec
 from msgspec import Raw, Struct
 
+from anthropic_proxy.engine.background import is_large
 from anthropic_proxy.engine.messages.models.client_json import read_json
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.slices import give_way_between
@@ -95,9 +96,11 @@ class Transcript(Struct, frozen=True):
     agent_task: Sequence[str] = ()
     """What the model wrote to the sub-agent whose calls are checked, in place of `user_messages`."""
 
-    def count_characters(self) -> int:
-        """Return the length of the inputs of the earlier calls."""
-        return sum(len(call.input) for call in self.earlier_calls)
+    @property
+    def is_large(self) -> bool:
+        """True if a thread reads the inputs of the earlier calls."""
+        characters = sum(len(call.input) for call in self.earlier_calls)
+        return is_large(characters, sum(call.input.count('"') for call in self.earlier_calls))
 
 
 def read_transcript(body: bytes, *, is_subagent: bool = False) -> Transcript:

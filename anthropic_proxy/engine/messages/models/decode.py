@@ -15,7 +15,7 @@ stores the error in `decode_error`.
 
 import codecs
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence, Sized
 from contextlib import suppress
 from copy import copy
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar, assert_never, get_args
@@ -24,6 +24,13 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from anthropic_proxy.engine.messages.models.client_json import build_body_error, read_json
+from anthropic_proxy.engine.messages.models.parts import (
+    MIN_BYTES,
+    count_members,
+    count_messages_and_blocks,
+    count_parts,
+    count_surrogates,
+)
 from anthropic_proxy.engine.messages.models.raw_json import (
     ABOVE_STRINGS,
     ABSENT,
@@ -80,6 +87,7 @@ from anthropic_proxy.engine.messages.models.structs import (
 )
 from anthropic_proxy.engine.messages.models.tool_arguments import build_arguments_object
 from anthropic_proxy.engine.messages.models.tools import are_valid_ids, are_valid_names, decode_tools
+from anthropic_proxy.engine.messages.work_budget import WorkPostponed
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeature
 
@@ -89,6 +97,8 @@ if TYPE_CHECKING:
 _MAX_COUNTS = (("messages", b'"role"', 100_000), ("content blocks and tools", b'"type"', 50_000))
 """Rows: name of the counted objects, bytes in each such object, maximum number in a body. A body with more objects is
 rejected. JSON strings cannot contain these bytes, because their quotes are escaped."""
+_MAX_SLOW_BYTES = 256 * 1024
+"""Maximum size of a text on the event loop of which each part is decoded by itself, which takes some 10 ms."""
 _MAX_SEQUENCES, _MAX_SEQUENCE_CHARACTERS = 4_096, 65_536
 _GLOBAL_REGION = b'"global"'
 """Value of the request field `inference_geo`, as JSON, that permits every region."""
@@ -142,6 +152,8 @@ class CleanMessages(list[Message]):
 
     names: Mapping[str, str] = {}
     """Id of each tool call → name of the called tool."""
+    parts = 0
+    """See `MessagesRequest`."""
     has_media = False
     """True if the messages contain images or documents. Only these two can have more tokens than bytes."""
     late_system: Sequence[Message] = ()
@@ -178,12 +190,12 @@ class KnownMessages(Struct):
 
 
 def decode_request(
-    body: bytes, *, for_token_count: bool = False, known: KnownMessages | None = None
+    body: bytes, *, for_token_count: bool = False, known: KnownMessages | None = None, may_postpone: bool = False
 ) -> MessagesRequest:
     """Decode a body of `POST /v1/messages`. Raises `InvalidRequest` with the path of the invalid field.
 
     If `for_token_count` is True, `max_tokens` may be missing, because a request to count tokens has no output limit.
-    `known`: messages of this body that are not decoded again.
+    `known`: messages of this body that are not decoded again. `may_postpone`: see `_postpone_if_slow`.
     Raises `UnsupportedFeature` for the field `thread`, because the proxy stores no conversations.
     """
     if len(body) >= MIN_COUNTED_BYTES:
@@ -198,8 +210,10 @@ def decode_request(
     repairs: list[str] = []
     try:
         at_once = _decode_behind(body, known) or _decode_at_once(body)
+        if at_once is None:
+            _postpone_if_slow(body, may_postpone=may_postpone)
         read = at_once or _decode_field_by_field(body, repairs)
-        _require_supported_fields(read, for_token_count=for_token_count)
+        _require_supported_fields(read, for_token_count=for_token_count, may_postpone=may_postpone)
         request = MessagesRequest(
             model=read.model,
             messages=read.messages,
@@ -221,11 +235,27 @@ def decode_request(
         request.service_tier = read.service_tier
         request.is_fast = read.speed == _FAST
         request.tool_choice, request.output_format = read.tool_choice, read.output_format
+        parts = 0
         if read.tools not in _NOT_GIVEN:
+            if len(read.tools) > _MAX_SLOW_BYTES:
+                _postpone_if_slow(read.tools, may_postpone=may_postpone)
+                parts += count_members(read.tools)
             request.tools = decode_tools(read.tools)
+        if read.output_config is not None or read.output_format is not None:
+            for form in _list_forms(read):
+                parts += count_members(form.schema) if len(form.schema) > _MAX_SLOW_BYTES else 0
+        if len(body) >= MIN_BYTES:
+            messages = read.messages
+            parts += messages.parts if isinstance(messages, CleanMessages) else count_parts(messages)
+            request.parts = parts + len(request.tools)
+            if type(read.system) is list:
+                request.parts += len(read.system)
+            if at_once is None:
+                request.parts += count_surrogates(body)  # a relay replaces them again
         request.is_classifier_question = _is_classifier_question(body, request.tools, read.stop_sequences)
         if read.mcp_servers not in _NOT_GIVEN:
             request.mcp_servers = _decode_mcp_servers(read.mcp_servers)
+            request.parts += len(request.mcp_servers)
         if read.safeguards not in _NOT_GIVEN:
             request.safeguards = read.safeguards.copy()  # not of the whole body
         request.container = read.container not in _NOT_GIVEN
@@ -270,6 +300,14 @@ def decode_request(
     return request
 
 
+def _postpone_if_slow(text: Sized, *, may_postpone: bool) -> None:
+    """Raise `WorkPostponed`, if that is allowed, for a text that the event loop does not decode: its parts are decoded
+    one by one.
+    """
+    if may_postpone and len(text) > _MAX_SLOW_BYTES:
+        raise WorkPostponed
+
+
 def build_thread_error() -> UnsupportedFeature:
     """Return the error for a conversation that nobody keeps. The official SDKs then send the complete history."""
     return UnsupportedFeature(
@@ -280,7 +318,7 @@ def build_thread_error() -> UnsupportedFeature:
     )
 
 
-def _require_supported_fields(read: _Body, *, for_token_count: bool) -> None:
+def _require_supported_fields(read: _Body, *, for_token_count: bool, may_postpone: bool) -> None:
     if read.thread not in _NOT_GIVEN:
         raise build_thread_error()
     if not read.messages and (read.compaction in _NOT_GIVEN or for_token_count):
@@ -298,11 +336,17 @@ def _require_supported_fields(read: _Body, *, for_token_count: bool) -> None:
                 f"{_MAX_SEQUENCES} of {_MAX_SEQUENCE_CHARACTERS} characters together are allowed",
                 code="stop-sequences",
             )
-    config = read.output_config
-    if config is not None or read.output_format is not None:
-        for form in (read.output_format, config.format if config is not None else None):
-            if form is not None and (flaw := find_schema_error(bytes(form.schema))):
+    if read.output_config is not None or read.output_format is not None:
+        for form in _list_forms(read):
+            _postpone_if_slow(form.schema, may_postpone=may_postpone)
+            if flaw := find_schema_error(bytes(form.schema)):
                 raise InvalidRequest(f"output_config.format.schema: {flaw}", code="invalid-field")
+
+
+def _list_forms(read: _Body) -> Sequence[OutputFormat]:
+    """Return the formats that a body requests for its reply."""
+    config = read.output_config
+    return [form for form in (read.output_format, None if config is None else config.format) if form is not None]
 
 
 def _decode_compaction(read: _Body) -> "ContextEdit":
@@ -325,7 +369,7 @@ def _decode_compaction(read: _Body) -> "ContextEdit":
 
 
 def decode_request_or_envelope(
-    body: bytes, *, for_token_count: bool = False, known: KnownMessages | None = None
+    body: bytes, *, for_token_count: bool = False, known: KnownMessages | None = None, may_postpone: bool = False
 ) -> MessagesRequest:
     """Decode a client request body, also an invalid one, because a relay may forward it unchanged.
 
@@ -333,7 +377,7 @@ def decode_request_or_envelope(
     fields are invalid too, the error is raised.
     """
     try:
-        return decode_request(body, for_token_count=for_token_count, known=known)
+        return decode_request(body, for_token_count=for_token_count, known=known, may_postpone=may_postpone)
     except ClientError as error:
         return decode_envelope(body, error)
 
@@ -358,6 +402,7 @@ def decode_envelope(body: bytes, error: ClientError) -> MessagesRequest:
         stream=bool(read.stream),
         has_invalid_calls=False,
         body_bytes=len(body),
+        parts=count_members(body) if len(body) >= MIN_BYTES else 0,
         decode_error=error,
     )
 
@@ -524,11 +569,13 @@ def as_clean_messages(messages: list[Message], before: CleanMessages | None = No
     # without calls of functions for the usual blocks: an agent's request has hundreds of them
     late_system: list[Message] = []  # a call of `list[Message]` takes ten times as long
     names: dict[str, str] = {}
+    parts = count_messages_and_blocks(messages)
     if before is None:
         clean = CleanMessages(messages)
     else:
         clean = CleanMessages([*before, *messages])
         clean.known, clean.has_media = before, before.has_media
+        parts += before.parts
         late_system += before.late_system
         names |= before.names
     clean.late_system, clean.names = late_system, names
@@ -585,6 +632,7 @@ def as_clean_messages(messages: list[Message], before: CleanMessages | None = No
             return None
         if not blocks:
             return None
+        parts += len(blocks)
         for block in blocks:
             if type(block) is TextBlock:
                 if not (is_string_or_absent(block.text) and len(block.text) > EMPTY_STRING_LENGTH):
@@ -593,6 +641,7 @@ def as_clean_messages(messages: list[Message], before: CleanMessages | None = No
                 clean.has_media = True
             else:
                 return None
+    clean.parts = parts
     return clean
 
 
@@ -997,10 +1046,10 @@ def guess_model(body: bytes) -> str:
     return found[1].decode(errors="replace") if found else ""
 
 
-def scan_request(body: bytes) -> MessagesRequest | None:
+def scan_request(body: bytes, *, may_postpone: bool = False) -> MessagesRequest | None:
     """Return a client request with the fields that a relay needs, without its messages.
 
-    None: the body may be invalid, so `decode_request` must decode it.
+    None: the body may be invalid, so `decode_request` must decode it. `may_postpone`: see `_postpone_if_slow`.
     """
     if len(body) >= MIN_COUNTED_BYTES and has_too_many_members(body):
         return None
@@ -1010,7 +1059,10 @@ def scan_request(body: bytes) -> MessagesRequest | None:
             read = _decode_plain(body)
         except msgspec.ValidationError:
             read = _decode_scanned(body)
-        tools = decode_tools(read.tools) if read.tools not in _NOT_GIVEN else []
+        tools: list[Tool] = []
+        if read.tools not in _NOT_GIVEN:
+            _postpone_if_slow(read.tools, may_postpone=may_postpone)
+            tools = decode_tools(read.tools)
         if read.compaction not in _NOT_GIVEN:  # not every server with the API knows it
             return None
         tool_results = tool_errors = 0
@@ -1043,6 +1095,8 @@ def scan_request(body: bytes) -> MessagesRequest | None:
             has_invalid_calls=_has_invalid_calls(read, tools),
             is_classifier_question=_is_classifier_question(body, tools, read.stop_sequences),
         )
+        if len(body) >= MIN_BYTES:
+            request.parts = count_messages_and_blocks(read.messages) + len(tools)
         if read.context_management not in _NOT_GIVEN:
             from anthropic_proxy.engine.messages.models.context_edits import (  # noqa: PLC0415  # few requests
                 decode_context_edits,

@@ -7,7 +7,7 @@ the format of Anthropic's API: the path of the invalid value (`messages.0.conten
 import functools
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Sized
 from itertools import accumulate, compress
 from operator import countOf
 from typing import Any, TypeVar
@@ -138,13 +138,9 @@ def has_too_many_members(text: bytes, *, counts_nested: bool = True) -> bool:
     """
     if len(text) < 2 * MAX_MEMBERS or text.count(b",") < MAX_MEMBERS:
         return False
-    text = text.replace(rb"\\", b"").replace(rb"\"", b"")  # then each quote begins or ends a string
     members = depth = 0
-    open_quote = b""
-    for start in range(0, len(text), _COUNTED_BYTES):
-        texts = (open_quote + text[start : start + _COUNTED_BYTES]).split(b'"')
-        open_quote = b"" if len(texts) % 2 else b'"'
-        structure = b"".join(texts[::2]).translate(_AS_LIST, _NO_STRUCTURE)
+    for piece in _find_structure(text):
+        structure = piece
         if counts_nested:
             members += structure.count(b",")
         else:
@@ -159,6 +155,19 @@ def has_too_many_members(text: bytes, *, counts_nested: bool = True) -> bool:
     return False
 
 
+def _find_structure(text: bytes) -> Iterator[bytes]:
+    """Yield the brackets and commas of JSON text that are outside of its strings, piece by piece. Braces are brackets.
+
+    A call for the whole text would block all other threads until it returns.
+    """
+    text = text.replace(rb"\\", b"").replace(rb"\"", b"")  # then each quote begins or ends a string
+    open_quote = b""
+    for start in range(0, len(text), _COUNTED_BYTES):
+        texts = (open_quote + text[start : start + _COUNTED_BYTES]).split(b'"')
+        open_quote = b"" if len(texts) % 2 else b'"'
+        yield b"".join(texts[::2]).translate(_AS_LIST, _NO_STRUCTURE)
+
+
 MAX_JSON_DEPTH = 200
 """Maximum nesting of lists and objects in a schema or in the input of a tool call. Deeper JSON is rejected with 400."""
 MAX_SCHEMA_BYTES = 4 * 1024 * 1024
@@ -166,8 +175,7 @@ MAX_SCHEMA_BYTES = 4 * 1024 * 1024
 TOO_DEEP_MESSAGE = "nests lists and objects too deeply; at most 200 levels are allowed"
 SHALLOW_BYTES = 2 * MAX_JSON_DEPTH
 """Size in bytes up to which JSON needs no check of its depth, because each level of nesting needs two bytes."""
-_STRINGS = compile_later(rb'"[^"\\]*+(?:\\.?[^"\\]*+)*+"?', re.DOTALL)
-_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_OPENING = ord("[")
 
 
 def is_raw_too_deep(tree: Raw) -> bool:
@@ -197,10 +205,11 @@ def is_json_text_too_deep(text: bytes) -> bool:
     if text.count(b"{") + text.count(b"[") <= MAX_JSON_DEPTH:
         return False
     depth = 0
-    for bracket in _STRINGS.sub(b"", text).translate(None, _NOT_BRACKETS):
-        depth += 1 if bracket in b"[{" else -1
-        if depth > MAX_JSON_DEPTH:
-            return True
+    for structure in _find_structure(text):
+        for bracket in structure.replace(b",", b""):
+            depth += 1 if bracket == _OPENING else -1
+            if depth > MAX_JSON_DEPTH:
+                return True
     return False
 
 

@@ -466,6 +466,8 @@ class MessagesRequest(Struct, kw_only=True):
     """True if the messages were decoded and may contain blocks of type `compaction`."""
     body_bytes: int = 0
     """Size of the request body in bytes. 0: the request was not decoded from a body."""
+    parts: int = 0
+    """Number of its parts (`parts.py`), or more. 0: the body is small."""
     is_classifier_question: bool = False
     """True for a question of Claude Code's own classifier about a tool call."""
     safeguards: Raw = ABSENT

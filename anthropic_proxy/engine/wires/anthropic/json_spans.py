@@ -14,6 +14,7 @@ from msgspec import Raw, Struct
 from anthropic_proxy.engine.messages.models import require_bounded_members
 from anthropic_proxy.engine.messages.models.client_json import RepeatedKeyError, read_with_source
 from anthropic_proxy.engine.messages.models.raw_json import MAX_MEMBERS
+from anthropic_proxy.engine.messages.work_budget import WorkPostponed
 from anthropic_proxy.engine.patterns import compile_anchored
 
 _decode_object = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -44,17 +45,19 @@ class Edit(Struct, frozen=True):
     """JSON text to insert in place of the old bytes. b"": the bytes are removed."""
 
 
-def find_members(text: bytes, offset: int = 0, end: int | None = None) -> list[JsonSpan]:
+def find_members(text: bytes, offset: int = 0, end: int | None = None, *, most: int | None = None) -> list[JsonSpan]:
     """Return the position of each member (key and value) of the JSON object in `text[offset:end]`.
 
-    Raises `RepeatedKeyError` for a key with two different values, `msgspec.DecodeError` for invalid JSON, and
-    `InvalidRequest` for an object of too many members.
+    Raises `WorkPostponed` for more than `most` members, `RepeatedKeyError` for a key with two different values,
+    `msgspec.DecodeError` for invalid JSON, and `InvalidRequest` for an object of too many members.
     """
     end = len(text) if end is None else end
     view = memoryview(text)[offset:end]
     if len(view) >= _MIN_COUNTED_BYTES:
         require_bounded_members(text[offset:end], counts_nested=False)
     values = _decode_object(view)
+    if most is not None and len(values) > most:
+        raise WorkPostponed
     found: list[JsonSpan] = []
     position = _end(_OPEN.match(view, 0))
     while key := _KEY.match(view, position):

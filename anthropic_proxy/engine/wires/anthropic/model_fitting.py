@@ -282,7 +282,7 @@ def find_fitting_edits(body: bytes, call: RelayCall[Dialect], notes: list[Fideli
     dialect, limits = call.dialect, call.limits
     if limits is None or not (dialect.thinking_forms or dialect.accepts_forced_tool != "always"):
         return []
-    members = json_spans.find_members(body)
+    members = json_spans.find_members(body, most=call.max_schema_steps)
     try:
         fields = _decode_fields(body)
     except msgspec.ValidationError:

@@ -324,7 +324,7 @@ def _find_edits(
         moved.add("stream")
     if filters_betas(dialect):
         moved.add(BETA_FIELD)
-    members = json_spans.find_members(body)
+    members = json_spans.find_members(body, most=call.max_schema_steps)
     removals = Removals(
         dialect,
         name_model(call),

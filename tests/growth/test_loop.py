@@ -1,0 +1,66 @@
+"""The event loop is free for others while a request with many small parts is served, whatever the parts are."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+from tests.growth import loop
+from tests.growth.operations import converse
+from tests.growth.rows_loop import ROWS, fill
+
+WIRES = ("server", "responses", "gemini", "ollama", "relay", "moonshot", "bedrock")
+COUNT = "/v1/messages/count_tokens"
+FORMS: dict[str, Callable[[dict[str, Any]], list[Any]]] = {
+    **{wire: lambda fields, wire=wire: converse(wire, fields, 1) for wire in WIRES},
+    "server, streamed": lambda fields: converse("server", {**fields, "stream": True}, 1),
+    "server, three turns": lambda fields: converse("server", fields, 3),
+    "server, count": lambda fields: converse("server", fields, 1, COUNT),
+}
+"""Where a request goes, and how → requests with given fields, the first of which is short."""
+LOCKING = ("server", "relay", "bedrock", "server, count")
+"""Forms in which C functions are measured."""
+IN_EACH_RUN = [
+    ("sentences of two characters", "server"),
+    ("uses that are cleared", "moonshot"),
+    ("steps with one call id", "relay"),
+    ("tools", "server, streamed"),
+    ("lone surrogates in one text", "bedrock"),
+]
+
+
+def list_holding(name: str, forms: Iterable[str]) -> list[str]:
+    """Return how the requests of a row hold the loop too long. Empty: they do not."""
+    fields = fill(ROWS[name])
+    found: list[str] = []
+    for form in forms:
+        units, outcome = loop.try_again(loop.find_longest_turn, lambda form=form: FORMS[form](fields))
+        if units > loop.MAX_UNITS or outcome.startswith("500"):
+            found.append(f"{form}: a turn of {units:.0f} units, {outcome}")
+        if form in LOCKING:
+            units, call = loop.try_again(loop.find_locked_call, lambda form=form: FORMS[form](fields))
+            if units > loop.MAX_UNITS:
+                found.append(f"{form}: a call of {units:.0f} units, {call}")
+    return found
+
+
+@pytest.mark.parametrize(("name", "form"), IN_EACH_RUN)
+def test_no_step_of_a_request_holds_the_loop(name: str, form: str) -> None:
+    assert list_holding(name, [form]) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ROWS)
+def test_no_step_of_any_form_of_a_request_holds_the_loop(name: str) -> None:
+    assert list_holding(name, FORMS) == []
+
+
+def test_a_long_step_and_a_long_call_are_found() -> None:
+    async def hold() -> str:
+        total = sum(number for number in range(3_000_000))
+        return f"{' ' * 200_000_000}{total}"[-1:].replace(" ", "")
+
+    assert loop.find_longest_turn([hold])[0] > loop.MAX_UNITS
+    units, call = loop.find_locked_call([hold])
+    assert units > 0
+    assert call
