@@ -1,5 +1,6 @@
 """Long computations give way to others while they compute: each step over a request, for each kind of its parts."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from anthropic_proxy.engine.messages.context_editing import edit_context
 from anthropic_proxy.engine.messages.models import decode_request
 from anthropic_proxy.engine.messages.work_budget import STEPS_OF_SLICE, WorkBudget
 from anthropic_proxy.engine.slices import call_in_slices
+from anthropic_proxy.gateway.inspectors.patterns import find_matches
 
 PARTS = 2_000
 EDIT = {
@@ -68,6 +70,10 @@ STEPS: Mapping[str, tuple[int, Callable[[], object]]] = {
     "uses of tools that are cleared": (PARTS, lambda: edit_context(decode_request(EDITED))),
     "messages of a transcript": (PARTS, lambda: read_transcript(CONVERSATION)),
     "tags of a text": (PARTS, lambda: remove_added_text("<system-reminder></system-reminder>" * PARTS)),
+    "pieces that a pattern of the company searches": (
+        1_000,
+        lambda: list(find_matches(re.compile("secret"), "word " * 60_000)),
+    ),
     "steps over schemas": (9, count_steps),
 }
 """Parts, and the computation."""

@@ -53,7 +53,7 @@ Span = tuple[int, int]
 
 
 def _find_keys(text: str) -> Iterator[Span]:
-    for begin, secret, found_end in find_key_patterns(text):
+    for begin, secret, found_end in give_way_between(find_key_patterns(text)):
         start, end = begin, found_end
         if text.startswith("Bearer", begin):
             token = _TOKEN.match(text, secret, found_end)
@@ -61,11 +61,11 @@ def _find_keys(text: str) -> Iterator[Span]:
         key = text[start:end]
         if len(key) >= _MIN_KEY and any(map(str.isdigit, key)) and any(map(str.isalpha, key)):
             yield start, end
-    yield from (key.span() for key in _PRIVATE_KEY.finditer(text))
+    yield from (key.span() for key in give_way_between(_PRIVATE_KEY.finditer(text)))
 
 
 def _find_cards(text: str) -> Iterator[Span]:
-    for match in _CARD.finditer(text):
+    for match in give_way_between(_CARD.finditer(text)):
         digits = match[0].replace(" ", "").replace("-", "")
         if _CARD_FORMS.fullmatch(digits) and _has_valid_check_digit(digits):
             yield match.span()
