@@ -306,7 +306,10 @@ NO_BODIES = {
     "engine.wires.anthropic.stream",
 }
 """The readers, a module that shows the bodies of its own example, and those that read replies."""
-PARTS_OF_BODIES = "engine.messages engine.exchange engine.histories engine.providers gateway.inspectors gateway.server"
+PARTS_OF_BODIES = (
+    "engine.messages engine.exchange engine.histories engine.providers gateway.inspectors gateway.server "
+    "console.ledger.contents console.dashboard.conversation"
+)
 REQUEST_ENCODERS = (
     "request",
     "tools",

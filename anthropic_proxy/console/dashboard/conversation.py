@@ -30,9 +30,11 @@ from anthropic_proxy.console.ledger.records import (
 )
 from anthropic_proxy.console.ledger.request_queries import list_request_ids
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
+from anthropic_proxy.engine.messages.models.client_json import decode_values, read_json
 from anthropic_proxy.engine.messages.models.structs import IMAGE_TYPES
 from anthropic_proxy.engine.messages.server_tools import CALL_TYPES
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
+from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_cost
 from anthropic_proxy.gateway.telemetry.log.lines import escape_terminal_controls
 from anthropic_proxy.gateway.telemetry.outcomes import INCIDENTS, VERDICTS, describe_outcome, name_verdict
@@ -59,7 +61,7 @@ _OF_CLIENT = {
 """Beginning of a text that the client wrote → title of its folded block."""
 _FENCE = compile_anchored(r"(`{3,}|~{3,})\s*([^`]*)")
 """Line that begins a code block. What follows a line with ``` has no ` in it: else it is a word in the text."""
-_ERRORS = (InvalidJson, LookupError, TypeError, AttributeError, RecursionError)
+_ERRORS = (InvalidJson, InvalidRequest, LookupError, TypeError, AttributeError, RecursionError)
 
 
 class Part(NamedTuple):
@@ -153,6 +155,9 @@ class _Body(Struct):
     messages: Sequence[Raw] = ()
     system: Raw = field(default_factory=lambda: Raw(b"null"))
     tools: Sequence[Raw] = ()
+
+
+_decode_body = msgspec.json.Decoder(_Body).decode
 
 
 def find_cache_breaks(rows: Sequence[StoredRequest], costs: ModelCosts) -> dict[str, CacheBreak]:
@@ -362,8 +367,8 @@ def _add_verdicts(row: StoredRequest, blocks: Sequence[Block], limit: _Limit) ->
 def list_new_messages(data: bytes) -> Sequence[Mapping[str, Any]]:
     """Return the messages of a request after the last reply. Raises one of `_ERRORS` if `data` is no request."""
     new_messages: list[Mapping[str, Any]] = []
-    for raw in reversed(decode_json(data, _Body).messages):
-        message = decode_json(bytes(raw))
+    for raw in reversed(read_json(data, _decode_body).messages):
+        message = decode_values(raw)
         if message["role"] == "assistant" and new_messages:
             break
         if message["role"] != "assistant":  # a last one is the beginning of the reply
@@ -530,8 +535,15 @@ def _format_arguments(value: Any) -> str:
     return "\n".join(lines)
 
 
+def _write_number(number: Raw) -> str:
+    """Of a number beyond 64 bits (`decode_values`)."""
+    return bytes(number).decode()
+
+
 def _write_value(value: Any, indent: int | None = None) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=indent)
+    return (
+        value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=indent, default=_write_number)
+    )
 
 
 def _split_code(text: str) -> list[Part]:

@@ -11,10 +11,12 @@ from itertools import groupby
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.receipt_queue import MAX_CONTENT_BYTES, BufferedContent
+from anthropic_proxy.engine.messages.models.client_json import decode_values, read_json
+from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.secrets import new_redactor, redact_json_value, redact_secrets
 
 _DELTA = b"event: content_block_delta\ndata: "
@@ -151,13 +153,13 @@ def _redact(data: bytes, secrets: Sequence[str]) -> bytes:
     """Valid JSON stays valid."""
     redacted = redact_secrets(data.decode(errors="replace"), secrets).encode()
     if _is_json(data) and not _is_json(redacted):  # a mark replaced a part of an escape
-        return msgspec.json.encode(redact_json_value(msgspec.json.decode(data), new_redactor(secrets)))
+        return msgspec.json.encode(redact_json_value(decode_values(data), new_redactor(secrets)))
     return redacted
 
 
 def _is_json(data: bytes) -> bool:
     try:
-        msgspec.json.decode(data, type=msgspec.Raw)
+        msgspec.json.decode(data, type=Raw)
     except (msgspec.DecodeError, RecursionError):
         return False
     return True
@@ -175,7 +177,7 @@ _FIRST_ITEMS = 5
 def outline_json(body: bytes) -> str:
     """One line for each field or list item. "": `body` is no JSON object, or is nested too deeply."""
     try:
-        if not isinstance(fields := msgspec.json.decode(body), dict):
+        if not isinstance(fields := read_json(body, decode_values), dict):
             return ""
         lines = []
         for name, value in fields.items():
@@ -185,7 +187,7 @@ def outline_json(body: bytes) -> str:
             else:
                 lines.append(f"  {_quote(name)}: {_outline(value, name)}")
         return "\n".join(["{", ",\n".join(lines), "}"]) if lines else "{\n}"
-    except (msgspec.DecodeError, RecursionError):
+    except (InvalidRequest, RecursionError):
         return ""
 
 
@@ -200,7 +202,7 @@ def _outline(value: Any, name: str) -> str:
         if name in _TOOL_LISTS:
             return f"[{len(value):,} tools]"
         return "[" + ", ".join(_shorten([_outline(item, name) for item in value])) + "]"
-    return json.dumps(value)
+    return bytes(value).decode() if isinstance(value, Raw) else json.dumps(value)
 
 
 def _shorten(items: Sequence[str]) -> Sequence[str]:

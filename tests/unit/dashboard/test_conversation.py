@@ -249,6 +249,18 @@ def test_a_beginning_of_the_reply_in_the_request_is_no_new_message() -> None:
     assert list_new_messages(data) == [{"role": "user", "content": "a"}]
 
 
+def test_an_odd_body_has_its_messages() -> None:
+    call = b'{"type":"tool_use","id":"t","name":"Read","input":{"n":1e999}}'
+    data = (
+        b'\xef\xbb\xbf{"messages":[{"role":"user","content":"no","content":[{"type":"text","text":"a \\ud83d"},%b]}]}'
+        % call
+    )
+    (message,) = list_new_messages(data)
+    text, use = message["content"]
+    assert text == {"type": "text", "text": "a \ufffd"}
+    assert bytes(use["input"]["n"]) == b"1e999"
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

@@ -250,6 +250,11 @@ def test_a_deeply_nested_body_has_an_outline_or_none(depth: int) -> None:
         assert outline or depth > 100
 
 
+def test_an_odd_body_has_an_outline() -> None:
+    body = b'\xef\xbb\xbf{"model":"m","max_tokens":1,"max_tokens":1e999,"system":"half \\ud83d"}'
+    assert outline_json(body) == '{\n  "model": "m",\n  "max_tokens": 1e999,\n  "system": [text, 6 characters]\n}'
+
+
 @pytest.mark.parametrize("body", [b"", b"[]", b"1", b"{", b"\xff", b'"text"'])
 def test_a_body_without_an_object_has_no_outline(body: bytes) -> None:
     assert outline_json(body) == ""
