@@ -18,8 +18,8 @@ from tests.support.scripted_answers import new_scripted_server
 
 VERSION = "2.1.332"
 """The version whose reactions were measured."""
-ORDERS = ("/login", "Failed to authenticate", "selected model", "server-side issue")
-"""What Claude Code writes beside the text of other statuses, or in place of it."""
+ORDERS = ("/login", "Failed to authenticate", "selected model", "server-side issue", "esend your message")
+"""What Claude Code writes beside the text of other statuses, in place of it, or into the input line."""
 
 
 @pytest.fixture(scope="module")

@@ -108,8 +108,8 @@ def test_raw_responses_time_limits_and_retries(sdk: Path, wire: Upstream) -> Non
 
 def test_errors_become_their_classes(sdk: Path, proxy: Proxy) -> None:
     expected = {
-        "unauthorized": ("APIError", 424, "api_error"),
-        "forbidden": ("APIError", 424, "api_error"),
+        "unauthorized": ("APIError", 424, "invalid_request_error"),
+        "forbidden": ("APIError", 424, "invalid_request_error"),
         "missing": ("BadRequestError", 400, "policy_blocked"),  # the model is a setting's, not the client's
         "rate after=30": ("RateLimitError", 429, "rate_limit_error"),
         "server": ("InternalServerError", 500, "api_error"),

@@ -106,7 +106,7 @@ def test_the_metadata_server_gives_tokens_and_the_project(cloud: Cloud, tmp_path
     del settings["VERTEX_PROJECT"]
     with proxy_with(tmp_path, settings) as proxy:
         status, kind, message = refused(ask(proxy))
-    assert (status, kind) == (424, "api_error")
+    assert (status, kind) == (424, "invalid_request_error")
     assert f"projects/{PROJECT_OF_CREDENTIALS}/locations/us-central1" in message
     assert cloud.servers.issued
 
@@ -169,7 +169,7 @@ def test_a_token_that_is_refused_is_renewed_once(cloud: Cloud, tmp_path: Path) -
         assert len(cloud.servers.issued) == 2
         cloud.servers.revoked.add(cloud.servers.issued[1])
         status, kind, message = refused(ask(proxy))
-    assert (status, kind) == (424, "api_error")
+    assert (status, kind) == (424, "invalid_request_error")
     assert "GOOGLE_APPLICATION_CREDENTIALS" in message
     assert len(cloud.servers.issued) == 2
 
@@ -179,7 +179,7 @@ def test_rejected_credentials_are_reported(cloud: Cloud, tmp_path: Path) -> None
     file.write_text(json.dumps(json.loads(file.read_text()) | {"client_email": "else@where.example"}))
     with proxy_with(tmp_path, {**cloud.settings, "GOOGLE_APPLICATION_CREDENTIALS": str(file)}) as proxy:
         answer = ask(proxy)
-        assert refused(answer)[:2] == (424, "api_error")
+        assert refused(answer)[:2] == (424, "invalid_request_error")
         assert "GOOGLE_APPLICATION_CREDENTIALS" in refused(answer)[2]
         assert answer.headers["x-should-retry"] == "false"
     cloud.tokens.journal.exchanges.clear()
@@ -188,7 +188,7 @@ def test_rejected_credentials_are_reported(cloud: Cloud, tmp_path: Path) -> None
 def test_without_credentials_the_error_names_the_remedy(cloud: Cloud, tmp_path: Path) -> None:
     with proxy_with(tmp_path, {**cloud.settings, "NO_GCE_CHECK": "true"}) as proxy:
         answer = ask(proxy)
-        assert refused(answer)[:2] == (424, "api_error")
+        assert refused(answer)[:2] == (424, "invalid_request_error")
         assert "gcloud auth application-default login" in refused(answer)[2]
         assert answer.headers["x-should-retry"] == "false"
 
@@ -205,7 +205,7 @@ def test_without_a_project_the_error_names_the_variable(cloud: Cloud, tmp_path: 
     )
     with proxy_with(tmp_path, settings) as proxy:
         status, kind, message = refused(ask(proxy))
-    assert (status, kind) == (424, "api_error")
+    assert (status, kind) == (424, "invalid_request_error")
     assert "VERTEX_PROJECT is not set" in message
 
 

@@ -33,12 +33,12 @@ def _refuse(status: int, text: str, code: str = "") -> str:
 REFUSALS = {
     "key": Refusal(
         _refuse(401, "Incorrect API key provided.", "invalid_api_key"),
-        *(424, "api_error", "openai: Incorrect API key provided. The key comes from OPENAI_API_KEY"),
+        *(424, "invalid_request_error", "openai: Incorrect API key provided. The key comes from OPENAI_API_KEY"),
     ),
-    "access": Refusal(_refuse(403, "Not in your plan."), 424, "api_error", "openai: Not in your plan."),
+    "access": Refusal(_refuse(403, "Not in your plan."), 424, "invalid_request_error", "openai: Not in your plan."),
     "region": Refusal(
         _refuse(403, "Country, region, or territory not supported", "unsupported_country_region_territory"),
-        *(424, "api_error", "openai: Country, region, or territory not supported"),
+        *(424, "invalid_request_error", "openai: Country, region, or territory not supported"),
     ),
     "credit": Refusal(_refuse(402, "Pay the bill."), 402, "billing_error", "openai: Pay the bill."),
     "model": Refusal(
@@ -49,14 +49,24 @@ REFUSALS = {
             "openai: The model `gpt-9` does not exist. The model openai/gpt-9 is set by BIG_MODEL",
         ),
     ),
-    "address": Refusal(_refuse(404, "Not Found"), 424, "api_error", "openai: nothing is served at http://127.0.0.1"),
-    "proxy key": Refusal(_refuse(407, "Who are you?"), 424, "api_error", f"openai: Who are you? {ON_THE_WAY}"),
-    "too early": Refusal(_refuse(425, "Too early."), 424, "api_error", f"openai: Too early. {ON_THE_WAY}"),
-    "legal": Refusal(_refuse(451, "Not for you."), 424, "api_error", "openai: Not for you."),
-    "network": Refusal(_refuse(511, "Log in."), 424, "api_error", f"openai: Log in. {ON_THE_WAY}"),
-    "page 401": Refusal(f"401 {_PAGE}", 424, "api_error", "openai: the response is a web page (HTTP 401, text/html)"),
-    "page 403": Refusal(f"403 {_PAGE}", 424, "api_error", "openai: the response is a web page (HTTP 403, text/html)"),
-    "page 200": Refusal(f"200 {_PAGE}", 424, "api_error", "openai: the response is a web page (HTTP 200, text/html)"),
+    "address": Refusal(
+        _refuse(404, "Not Found"), 424, "invalid_request_error", "openai: nothing is served at http://127.0.0.1"
+    ),
+    "proxy key": Refusal(
+        _refuse(407, "Who are you?"), 424, "invalid_request_error", f"openai: Who are you? {ON_THE_WAY}"
+    ),
+    "too early": Refusal(_refuse(425, "Too early."), 424, "invalid_request_error", f"openai: Too early. {ON_THE_WAY}"),
+    "legal": Refusal(_refuse(451, "Not for you."), 424, "invalid_request_error", "openai: Not for you."),
+    "network": Refusal(_refuse(511, "Log in."), 424, "invalid_request_error", f"openai: Log in. {ON_THE_WAY}"),
+    "page 401": Refusal(
+        f"401 {_PAGE}", 424, "invalid_request_error", "openai: the response is a web page (HTTP 401, text/html)"
+    ),
+    "page 403": Refusal(
+        f"403 {_PAGE}", 424, "invalid_request_error", "openai: the response is a web page (HTTP 403, text/html)"
+    ),
+    "page 200": Refusal(
+        f"200 {_PAGE}", 424, "invalid_request_error", "openai: the response is a web page (HTTP 200, text/html)"
+    ),
 }
 
 

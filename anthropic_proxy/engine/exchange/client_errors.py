@@ -43,10 +43,13 @@ class Row(Struct, frozen=True):
     statuses: tuple[int, ...] = ()
 
 
-_FAILED = Told(424, "api_error")
+_FAILED = Told(424, "invalid_request_error")
+"""After another type, Claude Code asks its user to send the message again."""
 _ASK = "It is a key of the proxy: tell its administrator."
 _ON_THE_WAY = Told(
-    424, "api_error", "A proxy or gateway before the provider refuses the request, or the network asks for a log-in."
+    424,
+    "invalid_request_error",
+    "A proxy or gateway before the provider refuses the request, or the network asks for a log-in.",
 )
 
 
@@ -63,7 +66,7 @@ ROWS = (
     Row(
         {
             "settings": _FAILED,
-            "virtual key": Told(424, "api_error", _ASK),
+            "virtual key": Told(424, "invalid_request_error", _ASK),
             # It knows that an administrator manages the gateway, and names it.
             "sign-in": Told(403, "permission_error", _ASK),
         },

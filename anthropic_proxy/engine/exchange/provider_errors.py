@@ -88,7 +88,7 @@ def next_target_may_help(error: ProxyError) -> bool:
     return error.status in _STATUSES_OF_THE_PLACE or error.status >= 500
 
 
-_STATUSES_OF_THE_PLACE = (401, 402, 403, 404, 407, 408, 421, 425, 429, 451)
+_STATUSES_OF_THE_PLACE = (401, 402, 403, 404, 407, 408, 421, 424, 425, 429, 451)
 """HTTP statuses below 500 that another provider may not have, because they are not about the content of the request."""
 _PAGE_TYPES = ("text/html", "application/xhtml+xml")
 _PAGE = compile_anchored(rb"\s*<(?:!doctype html|html)\b", re.IGNORECASE)

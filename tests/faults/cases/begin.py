@@ -55,7 +55,7 @@ CASES = (
     ),
     case(
         "a redirect",
-        both(Refused(424, "api_error", final=True)),
+        both(Refused(424, "invalid_request_error", final=True)),
         head(302, "location: http://127.0.0.1:1/elsewhere", framing="length", length=0),
     ),
     case("two different `content-length` headers", BROKEN, head(200, "content-length: 3", framing="length"), *ENDED),

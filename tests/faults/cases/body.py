@@ -73,7 +73,7 @@ def swap(call: Call) -> None:
 CASES = (
     case(
         "a web page",
-        both(Refused(424, "api_error", final=True)),
+        both(Refused(424, "invalid_request_error", final=True)),
         *(head(200, "content-type: text/html"), send(b"<html></html>"), Call.finish),
     ),
     case("content-type: text/plain", COMPLETE, head(200, "content-type: text/plain"), *ENDED, Call.finish),

@@ -61,7 +61,7 @@ _REPEATED = {
 }
 _PLAINER = "once more without the parts that a request can do without, if it has any"
 _OVERLOAD = both(Refused(529, "overloaded_error"), 2)
-_TOLD = Refused(424, "api_error", final=True)
+_TOLD = Refused(424, "invalid_request_error", final=True)
 _PLAIN: tuple[tuple[int, Cases, Mapping[str, Cases], str], ...] = (
     (400, both(_INVALID), _REPEATED, _PLAINER),
     (

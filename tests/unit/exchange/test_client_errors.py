@@ -79,25 +79,27 @@ class Case(Struct, frozen=True):
 SIGNED_IN = (403, "permission_error")
 HTML = b"<!DOCTYPE html><html><head><title>Log in</title></head><body>Log in to this network</body></html>"
 CASES = {
-    "key": Case(401, "rejected-key", 424, "api_error", "{name}: No. {key}", signed_in=SIGNED_IN, ask=True),
-    "access": Case(403, "no-access", 424, "api_error", "{name}: No.", signed_in=SIGNED_IN, ask=True),
+    "key": Case(401, "rejected-key", 424, "invalid_request_error", "{name}: No. {key}", signed_in=SIGNED_IN, ask=True),
+    "access": Case(403, "no-access", 424, "invalid_request_error", "{name}: No.", signed_in=SIGNED_IN, ask=True),
     "credit": Case(402, "no-credit", 402, "billing_error", "{name}: No."),
-    "legal": Case(451, "no-access", 424, "api_error", "{name}: No."),
-    "proxy key": Case(407, "refused-on-the-way", 424, "api_error", f"{{name}}: No. {ON_THE_WAY}"),
-    "misdirected": Case(421, "refused-on-the-way", 424, "api_error", f"{{name}}: No. {ON_THE_WAY}"),
-    "too early": Case(425, "refused-on-the-way", 424, "api_error", f"{{name}}: No. {ON_THE_WAY}"),
-    "network": Case(511, "refused-on-the-way", 424, "api_error", f"{{name}}: No. {ON_THE_WAY}"),
+    "legal": Case(451, "no-access", 424, "invalid_request_error", "{name}: No."),
+    "proxy key": Case(407, "refused-on-the-way", 424, "invalid_request_error", f"{{name}}: No. {ON_THE_WAY}"),
+    "misdirected": Case(421, "refused-on-the-way", 424, "invalid_request_error", f"{{name}}: No. {ON_THE_WAY}"),
+    "too early": Case(425, "refused-on-the-way", 424, "invalid_request_error", f"{{name}}: No. {ON_THE_WAY}"),
+    "network": Case(511, "refused-on-the-way", 424, "invalid_request_error", f"{{name}}: No. {ON_THE_WAY}"),
     "region": Case(
-        *(403, "region", 424, "api_error", "{name}: Country, region, or territory not supported"),
+        *(403, "region", 424, "invalid_request_error", "{name}: Country, region, or territory not supported"),
         text="Country, region, or territory not supported",
     ),
     "region of Gemini": Case(
-        *(400, "region", 424, "api_error", "{name}: User location is not supported for the API use."),
+        *(400, "region", 424, "invalid_request_error", "{name}: User location is not supported for the API use."),
         text="User location is not supported for the API use.",
     ),
-    "page 401": Case(401, "not-an-api", 424, "api_error", f"{{name}}: {PAGE.format(401)} {{key}}", page=HTML),
-    "page 403": Case(403, "not-an-api", 424, "api_error", f"{{name}}: {PAGE.format(403)}", page=HTML),
-    "page 511": Case(511, "not-an-api", 424, "api_error", f"{{name}}: {PAGE.format(511)}", page=HTML),
+    "page 401": Case(
+        401, "not-an-api", 424, "invalid_request_error", f"{{name}}: {PAGE.format(401)} {{key}}", page=HTML
+    ),
+    "page 403": Case(403, "not-an-api", 424, "invalid_request_error", f"{{name}}: {PAGE.format(403)}", page=HTML),
+    "page 511": Case(511, "not-an-api", 424, "invalid_request_error", f"{{name}}: {PAGE.format(511)}", page=HTML),
     "model": Case(
         *(404, "configured-model-not-found", 400, "policy_blocked"),
         "{name}: The model gone does not exist. The model {model} is set by MODEL_SONNET, environment. Remedy: set "
@@ -164,8 +166,8 @@ def test_a_client_is_told_what_concerns_its_own_hop(wire: str, case: str, owner:
 
 
 KINDS = {
-    "authentication_error": ("rejected-key", 424, "api_error", SIGNED_IN[1]),
-    "permission_error": ("no-access", 424, "api_error", SIGNED_IN[1]),
+    "authentication_error": ("rejected-key", 424, "invalid_request_error", SIGNED_IN[1]),
+    "permission_error": ("no-access", 424, "invalid_request_error", SIGNED_IN[1]),
     "billing_error": ("no-credit", 402, "billing_error", "billing_error"),
     "overloaded_error": ("overloaded", 529, "overloaded_error", "overloaded_error"),
 }
@@ -210,10 +212,16 @@ async def test_the_own_key_of_a_client_keeps_the_status_and_the_body(status: int
     assert (proxy.receipts[-1].status, proxy.receipts[-1].error_type) == (status, kind)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case != "region of Gemini"])
+PASSED_ON = {
+    **{name: case for name, case in CASES.items() if name != "region of Gemini"},
+    "another proxy": Case(424, "", 424, "", ""),  # that is refused by its provider
+}
+
+
+@pytest.mark.parametrize("case", PASSED_ON)
 @pytest.mark.parametrize("wire", WIRES)
 async def test_the_next_target_is_called_by_the_status_of_the_provider(wire: str, case: str) -> None:
-    row, kind = CASES[case], WIRES[wire]
+    row, kind = PASSED_ON[case], WIRES[wire]
     called = list[str]()
 
     def upstream(base_url: str, request: Any, credential: Any) -> FakeResponse:

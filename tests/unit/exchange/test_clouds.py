@@ -1671,7 +1671,7 @@ async def test_a_stream_of_bedrock_that_fails_ends_with_the_error(monkeypatch: p
         ("ModelTimeoutException", 408, 504, "timeout_error"),
         ("ServiceUnavailableException", 503, 529, "overloaded_error"),
         ("InternalServerException", 500, 500, "api_error"),
-        ("AccessDeniedException", 403, 424, "api_error"),
+        ("AccessDeniedException", 403, 424, "invalid_request_error"),
         ("ResourceNotFoundException", 404, 404, "not_found_error"),
         ("ValidationException", 400, 400, "invalid_request_error"),
     ],
@@ -1751,7 +1751,7 @@ async def test_a_rejected_key_is_an_error_without_the_key(kind: Kind) -> None:
     assert reply.status == 424
     assert KEY not in json.dumps(message)
     code = "no_access" if kind in ("bedrock", "mantle") else "rejected_key"
-    assert (message["error"]["type"], message["error"]["details"]) == ("api_error", {"error_code": code})
+    assert (message["error"]["type"], message["error"]["details"]) == ("invalid_request_error", {"error_code": code})
 
 
 @pytest.mark.parametrize(

@@ -436,7 +436,7 @@ async def test_an_error_that_lasts_is_that_of_the_provider() -> None:
     script = Script(FakeResponse(401, b'{"error": {"message": "wrong key"}}'))
     error = (await ask(proxy(script), messages=SHORT, **SUMMARIZE)).error
     assert error is not None
-    assert (error.status, error.error_type) == (424, "api_error")
+    assert (error.status, error.error_type) == (424, "invalid_request_error")
 
 
 async def test_the_summary_has_a_record_of_its_own() -> None:

@@ -129,9 +129,11 @@ CASES = {
     "billing Anthropic": Case(
         "Your credit balance is too low to access the API.", 400, 402, "billing_error", next_model=True
     ),
-    "authentication": Case("Incorrect API key provided.", 401, 424, "api_error", next_model=True),
-    "authentication xAI": Case("Invalid API key.", 401, 424, "api_error", next_model=True),
-    "permission": Case("You do not have permission to use this model.", 403, 424, "api_error", next_model=True),
+    "authentication": Case("Incorrect API key provided.", 401, 424, "invalid_request_error", next_model=True),
+    "authentication xAI": Case("Invalid API key.", 401, 424, "invalid_request_error", next_model=True),
+    "permission": Case(
+        "You do not have permission to use this model.", 403, 424, "invalid_request_error", next_model=True
+    ),
     "unreadable Ollama": Case(
         "XML syntax error on line 8: element <function> closed by </parameter>",
         500,

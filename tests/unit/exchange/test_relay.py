@@ -391,8 +391,8 @@ async def test_a_rejected_key_of_the_company_is_no_401_for_a_person(provider: st
     body = {**HELLO, "model": ASKED, "stream": stream}
     for client, status, kind, message in (
         (Client(key_id="key_1", sign_in="sign_1", role="member"), 403, "permission_error", f"{found} {OF_THE_PROXY}"),
-        (Client(key_id="key_1", role="member"), 424, "api_error", f"{found} {OF_THE_PROXY}"),
-        (Client(), 424, "api_error", found),
+        (Client(key_id="key_1", role="member"), 424, "invalid_request_error", f"{found} {OF_THE_PROXY}"),
+        (Client(), 424, "invalid_request_error", found),
     ):
         built = ProxyHarness(upstream, **keys)
         incoming, sink = new_client_request(json.dumps(body).encode(), client=client), RecordingSink(client)
@@ -1198,9 +1198,9 @@ def test_an_error_in_the_first_read_is_a_real_status(beginning: bytes, refusal: 
     ("error_type", "status", "told"),
     [
         ("invalid_request_error", 400, "invalid_request_error"),
-        ("authentication_error", 424, "api_error"),
+        ("authentication_error", 424, "invalid_request_error"),
         ("billing_error", 402, "billing_error"),
-        ("permission_error", 424, "api_error"),
+        ("permission_error", 424, "invalid_request_error"),
         ("not_found_error", 404, "not_found_error"),
         ("request_too_large", 413, "request_too_large"),
         ("rate_limit_error", 429, "rate_limit_error"),
