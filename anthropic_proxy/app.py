@@ -10,7 +10,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -389,6 +389,8 @@ class App:
         """Set the gauges of requests, circuits and keys in `now`. The supervisor serves no request and counts as 0."""
         self._receipts.flush()  # the counters too have all that has ended
         now.replace(metrics.WORKERS, int(self._current is not None))
+        inspectors = ask_plugin(self._name_inspectors, frozenset, self._log) or ()
+        metrics.add_first_counts(now, self._receipts.observer_names, inspectors)
         now.replace(metrics.REQUESTS_IN_FLIGHT, self.peer.running.count - self.peer.requests.live.count)
         for plugin in self._plugins:
             if plugin.ledger_state is not None:
@@ -414,6 +416,9 @@ class App:
                 now.add(metrics.CONDITIONS, labels=(condition.check,))
         now.replace(metrics.OPEN_CIRCUITS, open_circuits)
         now.replace(metrics.KEYS_IN_COOLDOWN, cooldowns)
+
+    def _name_inspectors(self) -> Collection[str]:
+        return () if self._current is None else {one.scope.name for one in self._current[0].inspectors}
 
     def _apply_observation(self, observation: SharedObservation) -> None:
         if self._current is not None:

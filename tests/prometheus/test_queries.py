@@ -24,7 +24,7 @@ from tests.support.waiting import WAIT_SECONDS, wait_for
 BINARIES = Path(os.environ.get("PROMETHEUS_BINARIES", "/usr/bin"))
 """Folder of `prometheus` and `promtool`. `python3 scripts/ci.py prometheus` sets it."""
 WITHOUT_SAMPLES = {
-    *("Dropped receipts", "Budgets nearly used", "Tool calls in auto mode by verdict", "Decisions of inspectors"),
+    *("Budgets nearly used", "Tool calls in auto mode by verdict", "Decisions of inspectors"),
     *("Time of inspectors", "Telemetry of clients"),
 }
 """Panels that are empty in a healthy server without budgets, auto mode, inspectors and telemetry."""

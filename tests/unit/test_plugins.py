@@ -114,6 +114,9 @@ async def test_a_plugin_observes_admits_serves_and_calls() -> None:
     ]
     _, page = await send_request(app, "GET", "/metrics")
     assert b'anthropic_proxy_rejected_requests_total{status="404"} 1' in page
+    # what has not happened is counted too: an alert compares with it
+    assert b'anthropic_proxy_rejected_requests_total{status="413"} 0' in page
+    assert f'anthropic_proxy_receipts_dropped_total{{observer="{type(observer).__name__}"}} 0'.encode() in page
 
 
 async def test_a_plugin_s_request_is_not_sent_twice_if_a_connection_closes_without_a_reply() -> None:

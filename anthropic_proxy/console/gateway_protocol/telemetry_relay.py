@@ -79,6 +79,8 @@ class TelemetryRelay:
         encoding = request.headers.get("content-encoding", "")
         is_readable = content_type in _ACCEPTED and Decompressor(encoding).supports_encoding
         person = request.client.owner or request.client.name
+        if len(self.dropped) < MAX_COUNTED_PEOPLE:
+            self.dropped.setdefault(person, 0)  # Prometheus finds no increase in a counter that begins with a drop
         collectors = [one.name for one in settings.collectors if kind in one.urls and settings.virtual_keys]
         is_stored = kind == "metrics" and settings.ledger_activity
         if len(request.body) > MAX_BYTES or not is_readable or not (collectors or is_stored):

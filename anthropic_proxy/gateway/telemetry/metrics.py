@@ -5,8 +5,9 @@ import platform
 import sys
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from itertools import product
 from operator import add, attrgetter
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
 from msgspec import Struct, field
@@ -14,7 +15,15 @@ from msgspec import Struct, field
 from anthropic_proxy import __version__
 from anthropic_proxy.engine.model_calls import list_calls
 from anthropic_proxy.gateway.money import NANO_DOLLARS
-from anthropic_proxy.plugins import LedgerState, Receipt, RouteRequest, RouteResponse, StoreState
+from anthropic_proxy.plugins import (
+    InspectedPart,
+    InspectionDecision,
+    LedgerState,
+    Receipt,
+    RouteRequest,
+    RouteResponse,
+    StoreState,
+)
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -243,6 +252,10 @@ RESIDENT_MEMORY = MetricFamily("process_resident_memory_bytes", (), "Resident me
 OPEN_FDS = MetricFamily("process_open_fds", (), "Open file descriptors of all processes.", kind="gauge")
 MAX_FDS = MetricFamily("process_max_fds", (), "Maximum number of open file descriptors of all processes.", kind="gauge")
 
+_REJECTED_STATUSES = (400, 401, 403, 404, 405, 408, 413, 414, 415, 429, 431, 500, 503, 529)
+"""Statuses of requests without an exchange."""
+
+
 FAMILIES = tuple(value for value in tuple(globals().values()) if isinstance(value, MetricFamily))
 """Definitions of all metrics, in the order of the page `/metrics`."""
 _BY_NAME = {family.name: family for family in FAMILIES}
@@ -320,6 +333,19 @@ class MetricsSnapshot(Struct):
         for name, numbers in other.values.items():
             for labels, number in numbers.items():
                 self.add(_BY_NAME[name], number, labels)
+
+
+def add_first_counts(snapshot: MetricsSnapshot, observers: Iterable[str], inspectors: Iterable[str]) -> None:
+    """Add 0 to each counter of events that may never happen, if its labels are known.
+
+    Prometheus finds no increase in a counter that begins with its first event, so an alert would not fire.
+    """
+    for observer in observers:
+        snapshot.add(DROPPED_RECEIPTS, 0, (observer,))
+    for status in _REJECTED_STATUSES:
+        snapshot.add(REJECTED_REQUESTS, 0, (str(status),))
+    for labels in product(inspectors, get_args(InspectedPart), get_args(InspectionDecision)):
+        snapshot.add(INSPECTIONS, 0, labels)
 
 
 class MetricsTotals:

@@ -324,6 +324,7 @@ class Receipts:
         self.feed = feed or RequestFeed(RunningRequests())
         self.totals = totals or MetricsTotals(lambda _: False)
         self._queues = [_Queue(self, observer) for observer in observers]
+        self.observer_names = {queue.name for queue in self._queues}
         self._ended: deque[tuple[Receipt, Log]] = deque()
         """Exchanges that wait, and the log that each is written to."""
         self._pausing: asyncio.AbstractEventLoop | None = None
@@ -398,6 +399,7 @@ class _Queue:
     def __init__(self, receipts: Receipts, observer: Observer) -> None:
         self._receipts = receipts
         self._observer = observer
+        self.name = type(observer).__name__
         self._waiting: deque[Receipt] = deque()
         self.task: asyncio.Task[None] | None = None
         """Task that passes receipts to the observer. None: no receipt waits, and the observer is not running."""
@@ -410,7 +412,7 @@ class _Queue:
             return
         if len(self._waiting) >= MAX_QUEUED_RECEIPTS:
             self._waiting.popleft()
-            self._receipts.totals.count_dropped_receipt(type(self._observer).__name__)
+            self._receipts.totals.count_dropped_receipt(self.name)
         self._waiting.append(receipt)
 
     def _record(self, receipt: Receipt) -> Awaitable[None] | None:

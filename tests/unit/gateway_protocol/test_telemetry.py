@@ -369,7 +369,10 @@ async def test_nobody_takes_the_place_of_others_in_the_queue(tmp_path: Path, col
         assert [number for number, sender in enumerate(senders) if "bob" in sender] == [2, 4, 6]
         text = (await send(app, "GET", "/metrics", x_api_key="pk-0123456789")).body.decode()
         drops = [line for line in text.splitlines() if line.startswith("anthropic_proxy_telemetry_dropped_total")]
-        assert drops == ['anthropic_proxy_telemetry_dropped_total{person="ann"} 13.0']
+        assert drops == [
+            'anthropic_proxy_telemetry_dropped_total{person="ann"} 13.0',
+            'anthropic_proxy_telemetry_dropped_total{person="bob"} 0.0',
+        ]
         assert await count(app, "dropped") == 13
 
 
