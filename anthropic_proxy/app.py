@@ -389,7 +389,7 @@ class App:
         """Set the gauges of requests, circuits and keys in `now`. The supervisor serves no request and counts as 0."""
         self._receipts.flush()  # the counters too have all that has ended
         now.replace(metrics.WORKERS, int(self._current is not None))
-        inspectors = ask_plugin(self._name_inspectors, frozenset, self._log) or ()
+        inspectors = ask_plugin(self._name_inspectors, frozenset[str], self._log) or ()
         metrics.add_first_counts(now, self._receipts.observer_names, inspectors)
         now.replace(metrics.REQUESTS_IN_FLIGHT, self.peer.running.count - self.peer.requests.live.count)
         for plugin in self._plugins:

@@ -3,7 +3,9 @@
 Theory of operation. A row of `event_cursors` is the place of a destination in one source of events. All processes look
 for events behind it. The one that claims the row sends the next batch, and moves the place only after the destination
 has accepted it. A claim ends after a minute, so that another process goes on for one that was killed, which may repeat
-a batch. While a destination does not accept, its events wait in the database, and requests wait for nothing.
+a batch. The row has the end of the batch, so that it is repeated with the same events and the same `webhook-id`,
+however many have come since. While a destination does not accept, its events wait in the database, and requests wait
+for nothing.
 
 A rejected batch is halved. An event that is rejected alone, while the destination accepts the next one, is parked: it
 is a row of `parked_events`, and a condition of the server. It is sent again after as long as it has been parked, and at
@@ -75,6 +77,8 @@ class _Cursor(Struct, frozen=True):
     next_at: int
     """Time from which these are sent, again or by another process."""
     failing_since: int | None
+    batch_end: int = 0
+    """Id of the last event of the batch that is sent, or is to be sent again. 0: there is none."""
 
 
 class _Claim(Struct, frozen=True):
@@ -177,15 +181,22 @@ class EventPush:
         cursor = _read_cursor(connection, destination.name, source)
         if cursor is None or cursor.next_at > self._now():
             return None
-        limit = self._limits.get((destination.name, source), MAX_EVENTS)
-        rows = _bound(read_events(connection, source, cursor.position, limit))
+        rows: Sequence[EventRow] = ()
+        if cursor.batch_end:
+            rows = read_events(connection, source, cursor.position, MAX_EVENTS, cursor.batch_end)
+        if not rows:
+            limit = self._limits.get((destination.name, source), MAX_EVENTS)
+            rows = _bound(read_events(connection, source, cursor.position, limit))
+        if not rows:
+            return None
         claimed = _Cursor(
             cursor.position,
             cursor.attempts + 1,
             self._now() + to_microseconds(LEASE_SECONDS),
             cursor.failing_since,
+            rows[-1].id,
         )
-        is_claimed = rows and _replace_cursor(connection, destination.name, source, cursor, claimed)
+        is_claimed = _replace_cursor(connection, destination.name, source, cursor, claimed)
         return _Claim(destination, source, claimed, rows) if is_claimed else None
 
     async def _send(self, claim: _Claim) -> bool:
@@ -210,7 +221,8 @@ class EventPush:
         else:
             pause = find_pause(before.attempts, LONGEST_PAUSE_SECONDS, answer.retry_after)
             since = self._now() if before.failing_since is None else before.failing_since
-            cursor = _Cursor(before.position, before.attempts, self._now() + to_microseconds(pause), since)
+            again_at = self._now() + to_microseconds(pause)
+            cursor = _Cursor(before.position, before.attempts, again_at, since, before.batch_end)
             if before.failing_since is None:
                 self._report(
                     claim.destination,
@@ -293,7 +305,7 @@ class EventPush:
     async def _post(self, destination: SiemSettings, source: EventSource, rows: Sequence[EventRow]) -> Delivery:
         is_otlp = destination.type == "otlp"
         body = (encode_otlp if is_otlp else encode_webhook)(source, rows)
-        message_id = f"msg_{hashlib.sha256(destination.name.encode() + body).hexdigest()[:32]}"
+        message_id = _name_batch(destination.name, source, rows)
         own = build_headers(message_id, self._now() // MICROSECONDS, body, destination.secrets)
         headers = {name: value.reveal() for name, value in destination.headers.items()} | own
         size = _MAX_REPLY_BYTES if is_otlp else 0
@@ -350,6 +362,12 @@ _DELETE_ACCEPTED = (
     "DELETE FROM verdict_log WHERE id < (SELECT min(position) FROM event_cursors WHERE source = 'verdicts')"
 )
 """The last one stays, because SQLite counts on from the highest id."""
+
+
+def _name_batch(destination: str, source: EventSource, rows: Sequence[EventRow]) -> str:
+    """Return the same id for the same events, whatever a version of the program writes about them."""
+    named = f"{destination}\n{source}\n{rows[0].at}\n{rows[0].id}\n{rows[-1].id}"
+    return f"msg_{hashlib.sha256(named.encode()).hexdigest()[:32]}"
 
 
 def _bound(rows: Sequence[EventRow]) -> Sequence[EventRow]:
@@ -416,8 +434,8 @@ def _read_cursor(connection: Connection, name: str, source: EventSource) -> _Cur
 def _replace_cursor(connection: Connection, name: str, source: EventSource, before: _Cursor, after: _Cursor) -> bool:
     """Return False if another process has changed the row since `before`."""
     sql = (
-        "UPDATE event_cursors SET position = ?, attempts = ?, next_at = ?, failing_since = ? "
+        "UPDATE event_cursors SET position = ?, attempts = ?, next_at = ?, failing_since = ?, batch_end = ? "
         "WHERE destination = ? AND source = ? AND position = ? AND attempts = ? AND next_at = ?"
     )
-    new = (after.position, after.attempts, after.next_at, after.failing_since)
+    new = (after.position, after.attempts, after.next_at, after.failing_since, after.batch_end)
     return connection.execute(sql, (*new, name, source, before.position, before.attempts, before.next_at)) == 1

@@ -110,10 +110,15 @@ def _build_verdict(row: StoredRequest) -> Event | None:
     }
 
 
-def read_events(connection: Connection, source: EventSource, after: int, count: int) -> Sequence[EventRow]:
+_MAX_ID = 2**63 - 1
+
+
+def read_events(
+    connection: Connection, source: EventSource, after: int, count: int, until: int = _MAX_ID
+) -> Sequence[EventRow]:
     row = SOURCES[source]
-    sql = f"SELECT id, at, {row.columns} FROM {row.table} WHERE id > ? ORDER BY id LIMIT {count}"
-    return [EventRow(id_, at, row.decode(*values)) for id_, at, *values in connection.query(sql, (after,))]
+    sql = f"SELECT id, at, {row.columns} FROM {row.table} WHERE id > ? AND id <= ? ORDER BY id LIMIT {count}"
+    return [EventRow(id_, at, row.decode(*values)) for id_, at, *values in connection.query(sql, (after, until))]
 
 
 def find_place(connection: Connection, source: EventSource, since: float) -> int:

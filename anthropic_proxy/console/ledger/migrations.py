@@ -238,6 +238,7 @@ _STEPS: Mapping[str, Sequence[str | _Statements]] = {
         *_add_columns("client", tables="activity_points"),
         "CREATE INDEX activity_points_by_client ON activity_points (client, ends_at)",
     ),
+    "0039": (f"ALTER TABLE event_cursors ADD COLUMN batch_end {COUNT}",),
 }
 """Version of the schema → statements of the migration from the version before, or a function that returns some."""
 NEWEST_VERSION = max(_STEPS)

@@ -270,10 +270,12 @@ EVENT_CURSORS = TableDefinition(
         **dict.fromkeys(("destination", "source"), _KEY),
         **dict.fromkeys(("position", "attempts", "next_at"), COUNT),
         "failing_since": "BIGINT",
+        "batch_end": COUNT,
     },
     ("destination", "source"),
 )
-"""Place of each destination of `[siem]` in `audit_log` and `verdict_log`: the id of the last event that it accepted."""
+"""Place of each destination of `[siem]` in `audit_log` and `verdict_log`: the id of the last event that it accepted,
+and that of the last one of the batch that is sent, or is to be sent again."""
 
 PARKED_EVENTS = TableDefinition(
     "parked_events",

@@ -230,7 +230,8 @@ async def test_an_hour_without_the_endpoint_loses_nothing(database: Settings) ->
     for process in processes:
         await process.work()
     assert world.objects == names
-    assert len(world.accepted) == -(-len(names) // MAX_EVENTS)
+    # the first request is repeated as it was
+    assert len(world.accepted) == 1 + -(-(len(names) - 1) // MAX_EVENTS)
     assert world.log == [
         "[siem.main], siem.example.org, has not accepted events (audit): status 503. They wait in the database and are "
         "sent again, first in 5 s.",
@@ -274,6 +275,36 @@ async def test_a_batch_of_a_killed_process_is_sent_again_with_the_same_id(databa
     await other.work()
     assert world.objects == ["ci"]
     assert len({headers["webhook-id"] for headers, _ in world.requests}) == 1
+
+
+@pytest.mark.parametrize("way", ["killed", "lost answer", "refused"])
+async def test_a_batch_is_sent_again_as_it_was_whatever_has_come_since(database: Settings, way: str) -> None:
+    world = World(database, structs.replace(WEBHOOK, events=("audit",)))
+    world.audit("first", "second")
+    if way == "killed":
+        world.silent = "https://siem"
+        killed = asyncio.create_task(world.start().work())
+        await world.asked.wait()
+        killed.cancel()
+        await asyncio.wait({killed})
+        world.silent = ""
+    else:
+
+        def answer(url: str, body: bytes) -> int:
+            if way == "refused":
+                return 503
+            raise UpstreamTimeout("siem.example.org did not answer within 10 s")
+
+        world.answer = answer
+        await world.start().work()
+        world.answer = lambda url, body: 200
+    world.audit("third")
+    world.now += LEASE_SECONDS
+    await world.start().work()
+    (first, before), (again, repeated), (other, _) = world.requests
+    assert (again["webhook-id"], repeated) == (first["webhook-id"], before)
+    assert other["webhook-id"] != first["webhook-id"]
+    assert world.objects == ["first", "second", "third"]
 
 
 async def test_a_process_whose_claim_has_ended_does_not_move_the_place_back(database: Settings) -> None:
@@ -323,9 +354,9 @@ async def test_a_silent_destination_holds_up_no_other_one(database: Settings) ->
     world.accepted.clear()
     world.now += LEASE_SECONDS
     await world.start().work()
-    ((_, body),) = world.accepted
-    records = json.loads(body)["resourceLogs"][0]["scopeLogs"][0]["logRecords"]
-    assert [json.loads(record["body"]["stringValue"])["object"] for record in records] == ["first", "second"]
+    found = [json.loads(body)["resourceLogs"][0]["scopeLogs"][0]["logRecords"] for _, body in world.accepted]
+    names = [[json.loads(record["body"]["stringValue"])["object"] for record in records] for records in found]
+    assert names == [["first"], ["second"]]  # the request of the other process is repeated as it was
 
 
 async def test_a_request_that_is_too_large_for_the_destination_is_divided(database: Settings) -> None:
