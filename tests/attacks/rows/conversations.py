@@ -1,8 +1,11 @@
 """Conversations and request fields with quadratic cost in a careless implementation."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
+from anthropic_proxy.engine.messages.call_states import CallState, HiddenThought, encode_state_id
+from anthropic_proxy.engine.messages.models.tools import KEPT_ID_PREFIX
 from tests.attacks.lab import Attack, Row, ordinary
 from tests.attacks.rows.schemas import WIRES, as_tool
 from tests.attacks.upstream import reply_text
@@ -22,6 +25,16 @@ def _calls_in_one_message(ids: list[str]) -> list[Body]:
         {"role": "assistant", "content": uses},
         {"role": "user", "content": results},
     ]
+
+
+def _state_ids(count: int) -> list[str]:
+    """Return ids of calls whose states are as long as their packed form allows."""
+    thought = HiddenThought(0, "gem", json.dumps({"s": "a" * 500}))
+    return [encode_state_id(CallState(f"i{number}", [thought])) for number in range(count)]
+
+
+def _kept_ids(count: int) -> list[str]:
+    return [f"{KEPT_ID_PREFIX}{number:024d}" for number in range(count)]
 
 
 def _calls_in_turns(ids: list[str]) -> list[Body]:
@@ -66,6 +79,14 @@ _PDF: Any = [document(write_pdf("A deed", objects=[write_stream(bytes(20_000_000
 
 CONVERSATIONS: tuple[Row, ...] = (
     Row(name="8,000 calls with one id in a message", run=_on_wires(_messages(_calls_in_one_message(["same"] * 8_000)))),
+    Row(
+        name="8,000 turns with made-up states in their ids",
+        run=_on_wires(_messages(_calls_in_turns(_state_ids(8_000)))),
+    ),
+    Row(
+        name="8,000 turns with ids of states that are not kept",
+        run=_on_wires(_messages(_calls_in_turns(_kept_ids(8_000)))),
+    ),
     Row(name="8,000 turns with one id", run=_on_wires(_messages(_calls_in_turns(["same"] * 8_000)))),
     Row(name="4,000 turns with two alternating ids", run=_on_wires(_messages(_calls_in_turns(["a", "b"] * 2_000)))),
     Row(

@@ -123,7 +123,9 @@ def _run_replies(attack: Attack) -> list[Answer]:
             attack.upstream.reply = _with_text(text, where)
             for number, model in enumerate(_MODELS):
                 tools = [{"name": "probe", "input_schema": {"type": "object"}}]
-                answers.append(attack.post(ordinary(model, tools=tools, stream=bool((number + len(where)) % 2))))
+                shown = {"thinking": {"type": "adaptive"}} if where == "thinking" else {}
+                streams = bool((number + len(where)) % 2)
+                answers.append(attack.post(ordinary(model, tools=tools, stream=streams, **shown)))
     for text in HOSTILE.values():
         for status in (400, 401, 404, 200):
             attack.upstream.reply = _error_with(text, status)

@@ -9,6 +9,10 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import msgspec
+
+from anthropic_proxy.engine.messages.call_states import CallState, HiddenThought, decode_state_id, encode_state_id
+from anthropic_proxy.engine.messages.models.tools import STATE_ID_PREFIX
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.upstream.html_to_markdown import convert_html
 from anthropic_proxy.engine.upstream.http.connection import Decompressor
@@ -73,6 +77,13 @@ def _check_carry(data: bytes) -> None:
             if carried is not None:
                 again = encode_signature(tag, carried)
                 expect(decode_signature(tag, again) == carried, "a carry does not come back")
+    for call_id in (text, STATE_ID_PREFIX + text):
+        state = decode_state_id(call_id)
+        if state is not None:
+            expect_bounded(sum(len(thought.state) + len(thought.text) for thought in state.thoughts), len(call_id), 8)
+            expect(decode_state_id(encode_state_id(state)) == state, "a state does not come back")
+            for thought in state.thoughts:
+                decode_signature(thought.tag, thought.build_block().signature)
 
 
 def _carries() -> Iterator[bytes]:
@@ -86,6 +97,8 @@ def _carries() -> Iterator[bytes]:
             signature = encode_signature(tag, carry)
             yield signature.encode()
             yield signature.rpartition(".")[2].encode()
+            content = msgspec.json.encode(carry).decode()
+            yield encode_state_id(CallState("call_1", [HiddenThought(1, tag, content, "Hm.")])).encode()
 
 
 def _check_settings(data: bytes) -> None:
