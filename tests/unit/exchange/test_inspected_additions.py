@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tests.support.tool_loop import FETCH, SEARCH, Script, call, calls, reply, t
 Json = dict[str, Any]
 Decision = Sequence[Redaction] | Refusal
 SECRET = "walrus"
+PLACEHOLDER = re.compile(r"REDACTED_ANIMAL_[0-9a-f]{16}")
 KEYS = {
     "GROQ_API_KEY": "gsk_0123456789abcdef",
     "MOONSHOT_API_KEY": "sk-0123456789abcdef",
@@ -148,7 +150,7 @@ def open_world(folder: Path, decide: Callable[[InspectedTexts], Decision]) -> Wo
             return FakeResponse(200, b'{"input_tokens":100}')
         if "You describe a picture" in text:
             return chat_reply(f"A {SECRET}.")
-        words = "well"
+        words = f"It is a {found[0]}." if (found := PLACEHOLDER.search(text)) else "well"
         if "the summary that you write now replaces it" in text:
             words = f"<summary>\nThe user has a {SECRET}.\n</summary>"
         else:
@@ -190,6 +192,7 @@ async def test_a_redacted_text_leaves_as_a_placeholder_and_is_inspected_once(
     for _ in range(2):
         sink = await world.post(ADDITIONS[addition], stream=stream)
         assert sink.error is None, (sink.error, world.proxy.log.getvalue())
+        assert f"It is a {SECRET}." in (json.dumps(sink.body) + sink.stream.decode())
     assert len(world.sent) == 2
     assert SECRET not in shown(world)
     assert all("REDACTED_ANIMAL_" in text for text in world.sent)

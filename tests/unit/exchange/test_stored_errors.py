@@ -12,6 +12,7 @@ from anthropic_proxy.engine.exchange.forwarding import count_tokens, forward_res
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.plugins import Client
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
+from tests.support.replies import CHAT, Reply
 from tests.support.routes import CONFIG_FILE
 
 Json = dict[str, Any]
@@ -191,3 +192,22 @@ async def test_an_error_in_a_stream_stores_no_words_of_the_request() -> None:
     assert "characters of the request" in receipt.error
     assert WORDS not in repr(receipt)
     assert WORDS not in built.log.getvalue()
+
+
+@pytest.mark.parametrize("verdict", ["flagged", "not_flagged"])
+async def test_the_rule_of_a_check_is_stored_only_for_a_flagged_call(verdict: str) -> None:
+    told = {"rule": WORDS, "verdict": verdict, "explanation": "It deletes data." if verdict == "flagged" else ""}
+    call = Reply(calls=[("call_1", "Bash", ['{"command":"rm -rf x"}'])])
+
+    def answer(_: str, request: Any, __: Any) -> FakeResponse:
+        is_check = b"safety check of a coding agent" in request.body
+        reply = Reply(texts=[json.dumps(told)]) if is_check else call
+        return FakeResponse(200, CHAT.whole(reply), headers={"content-type": "application/json"})
+
+    built = ProxyHarness(answer, **OPENAI)
+    tools = [{"name": "Bash", "input_schema": {"type": "object", "properties": {"command": {"type": "string"}}}}]
+    safeguards = [{"type": "dangerous_tool_use", "classifier_context": {}}]
+    sink = await built.post("go", tools=tools, safeguards=safeguards)
+    assert sink.error is None
+    (check,) = built.receipts[-1].checks
+    assert (check.verdict, check.rule) == (verdict, WORDS if verdict == "flagged" else "")
