@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
-from anthropic_proxy.engine.wires.failures import find_bare_error
+from anthropic_proxy.engine.wires.failures import describe_text, find_bare_error
 from anthropic_proxy.engine.wires.json_repair import decode_repaired
 
 MAX_KEPT_BYTES = 4_096
@@ -39,10 +39,6 @@ _STATEMENT = compile_later(
     re.IGNORECASE | re.MULTILINE,
 )
 """Beginning of a line that may state an error."""
-_TITLE = compile_later(r"<(title|h1|message)>([^<]+)", re.IGNORECASE)
-_TAG = compile_later(r"<[^<>]*>")
-_SERVER_STATUS = compile_later(r"\b5\d\d\b", most=200)
-_BAD_GATEWAY = 502
 _WITHOUT_TEXT = "the server reported an error without a text"
 
 
@@ -81,6 +77,8 @@ class ForeignLines:
             elif name not in _FIELDS and line.strip():
                 follows_data = has_data if not foreign else follows_data
                 foreign.append(line)
+        if data and follows_data and isinstance(decode_repaired(data[0]), str) and data[0][:1] in (b"{", b"["):
+            data, foreign = [b"\n".join((*data, *foreign))], []  # only the first line of a value has the field
         if is_error:
             return [_encode_error(b"\n".join(data or foreign))]
         frames = [*data]
@@ -109,7 +107,8 @@ class ForeignLines:
 
     def build_last_frame(self) -> bytes:
         """Return the error of a reply that ends without a stop reason: a frame with the kept lines."""
-        return _find_statement(self._kept, are_whole=True) or _encode_text(self._kept, {"code": _BAD_GATEWAY})
+        error = _find_statement(self._kept, are_whole=True)
+        return _encode_reply(self._kept) or _encode_text(self._kept) if error is None else error
 
 
 def _find_statement(text: bytes, *, are_whole: bool) -> bytes | None:
@@ -123,7 +122,7 @@ def _find_statement(text: bytes, *, are_whole: bool) -> bytes | None:
             is_open = not are_whole and value[:1] in (b"{", b"[") and isinstance(decode_repaired(value), str)
             return None if is_open else _encode_error(value)
         if kind == "page":
-            return _encode_page(text[match.start("page") :])
+            return _encode_reply(text[match.start("page") :])
         value = text[match.start("json") :]
         if is_first and isinstance(content := decode_repaired(value), dict | list):
             return _encode_statement(content, value)  # perhaps of several lines
@@ -163,17 +162,10 @@ def _encode_error(value: bytes) -> bytes:
     return _encode_text(value)
 
 
-def _encode_page(page: bytes) -> bytes | None:
-    """Return a frame with an error whose text is the title of a web page, or the page without its tags. None: the
-    page has no text yet.
-    """
-    text = page[:MAX_KEPT_BYTES].decode(errors="replace")
-    title = _TITLE.search(text)
-    words = title[2] if title is not None else _TAG.sub(" ", text)
-    if not words.strip():
-        return None
-    status = _SERVER_STATUS.search(words)
-    return _encode_text(words.encode(), {"code": _BAD_GATEWAY if status is None else int(status[0])})
+def _encode_reply(text: bytes) -> bytes | None:
+    """Return a frame with an error whose text, or page, stands in place of a reply. None: the page has no text yet."""
+    message, status = describe_text(text[:MAX_KEPT_BYTES].decode(errors="replace"))
+    return _encode_text(message.encode(), {"code": status}) if message else None
 
 
 def _encode_text(text: bytes, fields: Mapping[str, Any] = MappingProxyType({})) -> bytes:

@@ -19,6 +19,7 @@ from anthropic_proxy.engine.wires.failures.classification import (
 from anthropic_proxy.engine.wires.failures.error_body import (
     UpstreamFault,
     decode_error_body,
+    describe_text,
     find_bare_error,
     read_error_object,
     remove_wrappers,
@@ -32,6 +33,7 @@ __all__ = [
     "build_call_error",
     "build_upstream_error",
     "decode_error_body",
+    "describe_text",
     "find_bare_error",
     "find_rejected_parameter",
     "find_replacement_effort",

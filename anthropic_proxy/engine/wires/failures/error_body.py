@@ -57,6 +57,11 @@ _BASE_STATUSES = {1001: 504, 1002: 429, 1004: 401, 1008: 402, 1039: 429, 1041: 4
 (platform.minimax.io/docs/api-reference/errorcode.md, read 2026-11-25)."""
 _FILTERED_CODES = (1026, 1027)
 """Error codes in `base_resp` for sensitive text in the request or the reply."""
+_TITLE = compile_later(r"<(title|h1|message)>([^<]+)", re.IGNORECASE)
+_TAG = compile_later(r"<[^<>]*>")
+_SERVER_STATUS = compile_later(r"\b5\d\d\b", most=200)
+_BAD_GATEWAY = 502
+"""Status of a text in place of a reply that states none."""
 _EXCERPT_CHARACTERS = 200
 _MESSAGE_CHARACTERS = 4_000
 """Maximum number of characters of a provider's error message. A longer one is cut, because many patterns search it."""
@@ -231,9 +236,11 @@ def find_bare_error(data: bytes) -> UpstreamFault | None:
 
     Servers send `error`, or only the fields of an error object: FastAPI `detail` (saberjack/SHTUCodeProxy issue 4),
     MiniMax `base_resp` (platform.minimax.io/docs/api-reference/errorcode.md), Z.ai `msg` and `success`, vLLM before
-    0.10 `message` (serving_engine.py; read 2026-11).
+    0.10 `message` (serving_engine.py; read 2026-11). Others send a text or a page in place of JSON.
     """
     content = decode_repaired(data)
+    if isinstance(content, str):
+        return _read_text(content)
     while isinstance(content, list) and content:
         content = content[0]
     if not isinstance(content, dict) or isinstance(content.get("message"), dict):  # Ollama's replies have a message
@@ -245,6 +252,26 @@ def find_bare_error(data: bytes) -> UpstreamFault | None:
         return None
     fault = read_error_object(content, 200, {})
     return fault if fault.message or fault.is_unreadable_output else None
+
+
+def _read_text(text: str) -> UpstreamFault | None:
+    if text.lstrip()[:1] in ("", "{", "["):  # damaged JSON
+        return None
+    message, status = describe_text(text)
+    return read_error_object({"error": {"message": message, "code": status}}, 200, {}) if message else None
+
+
+def describe_text(text: str) -> tuple[str, int]:
+    """Return the message and the status of a text in place of a reply. Of a page, the title or the text counts, and a
+    status in it.
+    """
+    text, status = text[:_MESSAGE_CHARACTERS], _BAD_GATEWAY
+    if text.lstrip()[:1] == "<":
+        title = _TITLE.search(text)
+        text = title[2] if title is not None else _TAG.sub(" ", text)
+        if (stated := _SERVER_STATUS.search(text)) is not None:
+            status = int(stated[0])
+    return "".join(filter(str.isprintable, " ".join(text.split()))), status
 
 
 def _find_nested_errors(error: dict[str, Any], *, reads_texts: bool = True) -> list[dict[str, Any]]:

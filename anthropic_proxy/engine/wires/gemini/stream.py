@@ -324,7 +324,7 @@ class GeminiDecoder(Decoder):
         try:
             reply = decode_strict_reply(frame)
         except DECODE_ERRORS:
-            for reply in self._replies_in(frame, self.repair_frame):
+            for reply in self._replies_in(frame, self.repair_frame, deltas):
                 self._read(reply, deltas)
         else:
             if reply == _NO_REPLY:
@@ -345,7 +345,7 @@ class GeminiDecoder(Decoder):
 
     def decode_body(self, body: bytes) -> list[Delta]:
         deltas: list[Delta] = []
-        replies = self._replies_in(body, repair_json)
+        replies = self._replies_in(body, repair_json, deltas)
         if all(reply == _NO_REPLY for reply in replies):
             self._fail(find_bare_error(body), deltas)
         for reply in replies:
@@ -356,10 +356,13 @@ class GeminiDecoder(Decoder):
             deltas += self._stop(Stop("end_turn"))
         return deltas + self.flush_pending()
 
-    def _replies_in(self, frame: bytes, repair: Callable[[bytes], bytes]) -> list[GenerateContentResponse]:
+    def _replies_in(
+        self, frame: bytes, repair: Callable[[bytes], bytes], deltas: list[Delta]
+    ) -> list[GenerateContentResponse]:
         try:
             return decode_or_repair(decode_replies, frame, repair)
         except DECODE_ERRORS as error:
+            self._fail(find_bare_error(frame), deltas)
             if self._stopped or self._unreadable is not None:
                 return []
             raise self._call.build_protocol_error(f": a frame of the reply cannot be decoded: {error}") from None

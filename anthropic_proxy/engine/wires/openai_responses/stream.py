@@ -463,8 +463,11 @@ class ResponsesDecoder(Decoder):
     def _read_error(self, _: StreamEvent, deltas: list[Delta]) -> None:
         deltas += self._fail(decode_error_object(decode_repaired(self._frame)))
 
-    def _read_untyped(self, _: StreamEvent, deltas: list[Delta]) -> None:
-        if (fault := decode_bare_error(self._frame)) is not None:
+    def _read_untyped(self, event: StreamEvent, deltas: list[Delta]) -> None:
+        fault = decode_bare_error(self._frame)
+        if fault is None and is_present(event.error):
+            fault = decode_error_object(decode_repaired(self._frame))
+        if fault is not None:
             deltas += self._fail(fault)
 
     def _read_end(self, response: Response, deltas: list[Delta]) -> None:
