@@ -283,7 +283,7 @@ def _has_control(text: str) -> bool:
     return any(unicodedata.category(character) in ("Cc", "Cs") and character not in "\t" for character in text)
 
 
-_ANY = frozenset({200, 400, 401, 402, 403, 404, 413, 422, 429, 500, 502, 503, 529})
+_ANY = frozenset({200, 400, 401, 402, 403, 404, 413, 422, 424, 429, 500, 502, 503, 529})
 TEXTS: tuple[Row, ...] = (
     Row(name="texts: of models and servers", run=_run_replies, settings=_SETTINGS, statuses=_ANY),
     Row(name="texts: numbers of servers that are none", run=_run_numbers, settings=_SETTINGS, statuses=_ANY),
