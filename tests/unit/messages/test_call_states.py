@@ -1,21 +1,28 @@
 """States of tool calls are restored alike, whether the first messages of the conversation are known or not."""
 
+import base64
+import hashlib
 import json
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from anthropic_proxy.engine.histories import Histories
 from anthropic_proxy.engine.messages.call_states import (
+    MAX_ID_CHARACTERS,
     CallState,
+    HiddenThinking,
     HiddenThought,
     decode_state_id,
     encode_state_id,
     list_ids_with_states,
     restore_states,
 )
+from anthropic_proxy.engine.messages.deltas import Thinking
 from anthropic_proxy.engine.messages.models import CleanMessages, decode_request_or_envelope
-from anthropic_proxy.engine.messages.models.tools import KEPT_ID_PREFIX, are_valid_ids
+from anthropic_proxy.engine.messages.models.tools import KEPT_ID_PREFIX, STATE_ID_PREFIX, are_valid_ids
+from anthropic_proxy.engine.wires.thinking import ReasoningState, encode_signature
 
 HEADERS = {"x-claude-code-session-id": "one"}
 KEPT_STATE = CallState("call_kept", [HiddenThought(0, "ds", '{"r":1}', "Hm.")])
@@ -60,6 +67,20 @@ def test_known_messages_are_restored_as_others(keeps: bool) -> None:
         known = restored.known if isinstance(restored, CleanMessages) else None
         has_known.add(known is not None)
     assert has_known == ({False} if keeps else {True, False})
+
+
+@pytest.mark.parametrize(("size", "is_kept"), [(1, False), (2_048, False), (2_400, True)])
+@pytest.mark.parametrize("state", [ReasoningState(model="gemini-3.8-flash"), ReasoningState(item_id="rs_" + "7" * 48)])
+def test_a_state_up_to_2_kb_stands_in_the_id(state: ReasoningState, size: int, is_kept: bool) -> None:
+    digests = (hashlib.sha512(bytes([number])).digest() for number in range(48))
+    opaque = base64.b64encode(b"".join(digests)).decode()[:size]
+    name = "call_signature" if state.model else "encrypted"
+    hidden = HiddenThinking(lambda prefix: f"{prefix}1")
+    hidden.add(Thinking(signature=encode_signature("tag", structs.replace(state, **{name: opaque}))), 0)
+    call_id = hidden.assign_id("call_" + "c" * 24, 0, "")
+    assert call_id.startswith(KEPT_ID_PREFIX if is_kept else STATE_ID_PREFIX)
+    assert len(call_id) <= MAX_ID_CHARACTERS
+    assert [*hidden.unsaved] == ([call_id] if is_kept else [])
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, 5_000])
