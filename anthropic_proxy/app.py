@@ -346,9 +346,8 @@ class App:
             async with asyncio.timeout(SHUTDOWN_GRACE_SECONDS):
                 await self.peer.running.wait_until_ended()
         await self._receipts.close(min(SHUTDOWN_GRACE_SECONDS, self._settings.stop_timeout_seconds))
-        for plugin in self._plugins if self._current is not None else ():
-            if plugin.stop is not None:
-                await self._stop_plugin(plugin.stop)
+        stops = [plugin.stop for plugin in self._plugins if plugin.stop is not None and self._current is not None]
+        await asyncio.gather(*map(self._stop_plugin, stops))  # one may wait for its limit
         for task in (*self._tasks, self._condition_reports):
             if task is not None:
                 task.cancel()

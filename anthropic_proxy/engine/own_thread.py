@@ -7,11 +7,13 @@ command that does not answer would hold them all.
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from threading import Thread
 from typing import TypeVar, TypeVarTuple
 
 _Result = TypeVar("_Result")
 _Arguments = TypeVarTuple("_Arguments")
+_CLOSE_SECONDS = 2.0
 
 
 async def run_in_own_thread(name: str, function: Callable[[*_Arguments], _Result], *arguments: *_Arguments) -> _Result:
@@ -20,6 +22,15 @@ async def run_in_own_thread(name: str, function: Callable[[*_Arguments], _Result
     The caller limits how many run at the same time. If it is cancelled, the thread goes on.
     """
     return await asyncio.wrap_future(start_in_own_thread(name, function, *arguments))
+
+
+async def close_in_own_thread(name: str, close: Callable[[], None]) -> None:
+    """Call `close` at the end of the process, and wait at most two seconds: what it closes may be in use by a thread
+    that waits for a program which does not answer.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await run_in_own_thread(name, close)
 
 
 def start_in_own_thread(

@@ -281,6 +281,24 @@ async def test_a_plugin_that_cannot_stop_keeps_no_other_from_its_end(stop: Calla
     assert stopped == ["next"]
 
 
+async def test_plugins_stop_together_so_that_one_takes_no_time_from_another(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    has_begun = asyncio.Event()
+
+    async def begin() -> None:
+        has_begun.set()
+
+    async def wait_for_next() -> None:
+        await has_begun.wait()
+
+    settings = load_settings({"SERVE_DEMO": "true", "DATABASE_URL": "off"}, PROVIDERS, env_file=None)
+    app = App(settings, logs_startup=False, plugins=[Plugin(stop=wait_for_next), Plugin(stop=begin)])
+    await app.start()
+    assert await app.close()
+    assert "has not ended" not in capsys.readouterr().err
+
+
 class Mute(Exception):
     def __str__(self) -> str:
         raise RuntimeError("another defect")

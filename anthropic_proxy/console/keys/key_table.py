@@ -35,7 +35,7 @@ from anthropic_proxy.console.ledger.database import (
     open_for_reading,
     open_for_writing,
 )
-from anthropic_proxy.engine.own_thread import run_in_own_thread
+from anthropic_proxy.engine.own_thread import close_in_own_thread, run_in_own_thread
 from anthropic_proxy.errors import ProxyBusy
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client, LedgerCondition
@@ -211,7 +211,7 @@ class KeyTable:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
-        await run_in_own_thread("keys", self._close)
+        await close_in_own_thread("keys", self._close)
 
     async def refresh(self) -> bool:
         """Return False, and keep the present keys, if the database cannot be read."""

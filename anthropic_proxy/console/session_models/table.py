@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from anthropic_proxy.console.units import MICROSECONDS
-from anthropic_proxy.engine.own_thread import run_in_own_thread
+from anthropic_proxy.engine.own_thread import close_in_own_thread, run_in_own_thread
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client, SessionModel
 
@@ -69,7 +69,7 @@ class SessionModelTable:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
-        await run_in_own_thread("session models", self._close)
+        await close_in_own_thread("session models", self._close)
 
     async def _poll(self) -> None:
         while True:

@@ -1,5 +1,6 @@
 """Another program holds the database: the ledger shows it, and loses no request at a stop or a kill."""
 
+import asyncio
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
@@ -11,6 +12,7 @@ import pytest
 from msgspec import structs
 from sqlalchemy import make_url
 
+from anthropic_proxy.console.keys.key_table import KeyTable
 from anthropic_proxy.console.ledger import plugin as ledger_plugin
 from anthropic_proxy.console.ledger.api import respond
 from anthropic_proxy.console.ledger.connection import Connection
@@ -213,6 +215,21 @@ async def test_what_was_given_up_is_stored_once_after_the_release(held: Held) ->
     await held.release(3)
     ledger.stop()
     assert count_rows(held.database) == sum(row["requests"] for row in read_hourly(held.database)) == 3
+
+
+async def test_keys_are_closed_although_a_query_waits_for_a_server_that_does_not_answer(tmp_path: Path) -> None:
+    with new_database("postgresql", tmp_path) as database, ExitStack() as stack:
+        open_for_writing(database).close()
+        holder = FrozenServer(database, stack)
+        table = KeyTable(holder.reached, print)
+        assert await table.refresh()
+        holder.hold()
+        reading = asyncio.create_task(table.refresh())
+        await asyncio.sleep(0)
+        await table.stop()
+        assert not reading.done()
+        stack.close()
+        await asyncio.wait({reading})
 
 
 async def test_what_neither_the_database_nor_the_file_takes_is_reported(
