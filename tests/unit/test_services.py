@@ -10,6 +10,7 @@ import pytest
 
 from anthropic_proxy.engine.exchange.in_process import send_request
 from anthropic_proxy.engine.ids import new_id
+from anthropic_proxy.engine.messages.models.tools import KEPT_ID_PREFIX
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.routing.model_listing import list_models
 from anthropic_proxy.gateway.services import Services, open_services
@@ -100,6 +101,17 @@ async def test_a_request_from_before_a_reload_shows_nothing_about_the_new_server
         assert calls == [2, 2]
         await services.close()
         await reloaded.close()
+
+
+async def test_a_reload_keeps_what_belongs_to_calls_of_clients(tmp_path: Path) -> None:
+    services = await open_services(load(tmp_path, table="http://127.0.0.1:9/v1"))
+    call_id = f"{KEPT_ID_PREFIX}1"
+    await services.kept_states.keep(services.store, "key local", {call_id: '["call_1",[[0,"ds","{}","Hm."]]]'})
+    reloaded = await open_services(load(tmp_path, table="http://127.0.0.1:9/v2"), previous=services)
+    found = await reloaded.kept_states.find(reloaded.store, "key local", [call_id])
+    assert [state.call_id for state in found.values()] == ["call_1"]
+    await services.close()
+    await reloaded.close()
 
 
 @pytest.mark.parametrize(

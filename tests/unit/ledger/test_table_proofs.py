@@ -118,7 +118,7 @@ PROOFS = {
         "databases/test_budgets.py::test_the_amounts_of_a_killed_process_end_by_the_clock_of_the_database",
     ),
     "shared_values": Proof(
-        "- the store knows no owners: a value is its name, and sessions have random ones",
+        "unit/exchange/test_hidden_thinking.py::test_a_kept_state_belongs_to_the_client_that_got_the_call",
         "unit/stores/test_own_keys.py::test_processes_that_share_values_have_the_same_keys",
         "databases/test_budgets.py::test_a_session_of_the_dashboard_is_one_of_all_servers",
     ),
