@@ -29,9 +29,10 @@ from anthropic_proxy.console.ledger.instances import (
     store_instance,
 )
 from anthropic_proxy.console.ledger.schema import INSTANCES
-from anthropic_proxy.console.ledger.settings_watch import SettingsEntry, SettingsWatch
+from anthropic_proxy.console.ledger.settings_watch import SettingsEntry, SettingsWatch, record_states
 from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings.changes import SettingStates
 from anthropic_proxy.plugins import Condition, Gateway, StoreState
 
 READ_SECONDS = 2.0
@@ -51,6 +52,8 @@ class InstanceWatch:
         self._clock = clock
         self._is_writer = gateway.describe_server().worker_index == 0
         self._watched = SettingsWatch(gateway, settings)
+        self._recorded: SettingStates | None = None
+        """The settings whose state the database has. None: this server has just started."""
         self._entries: list[SettingsEntry] = []
         """Changes of the settings that are not in the audit log yet."""
         self._connection: Connection | None = None
@@ -123,6 +126,7 @@ class InstanceWatch:
                 now, difference = read_time(connection, self._clock)
                 if instance is not None:
                     self._store_entries(connection, now)
+                    self._record_states(connection, now)
                     store_instance(connection, structs.replace(instance, clock_difference=difference), now)
                 self._known = read_instances(connection, now)
                 self._known_at = time.monotonic()
@@ -137,6 +141,20 @@ class InstanceWatch:
         if self._connection is None:
             self._connection = (open_for_writing if self._is_writer else open_for_reading)(self._settings)
         return self._connection
+
+    def _record_states(self, connection: Connection, now: float) -> None:
+        """Add what has changed by the start to the audit log. Changes while the server runs have their entries."""
+        states = self._watched.states
+        if states == self._recorded:
+            return
+        own = self._gateway.describe_server()
+        others = [one for one in read_instances(connection, now).list_running() if one.id != own.id]
+        with changing(connection):
+            changes = record_states(connection, self._settings.env_file, states, others)
+            if changes and self._recorded is None:
+                target = add_port(platform.node(), own.address)
+                add_entry(connection, now, actor="start", action="change settings", target=target, changes=changes)
+        self._recorded = states
 
     def _store_entries(self, connection: Connection, now: float) -> None:
         """Add the changes of the settings to the audit log."""

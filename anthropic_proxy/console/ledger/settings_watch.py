@@ -4,6 +4,11 @@ Theory of operation. The row of a server in the table `instances` has digests of
 which it has read them. If a server reads in the row of another one that a file has another content, and its own file
 has this content too, the file is shared: then it reads its settings again. A file of its own keeps its content, and the
 page Settings and the log name the server as one that has not followed. No content of a file is in the database.
+
+Many settings change by a restart. So the database has the latest state of the settings too, in `shared_values`, and the
+first server that starts with another one writes the entry. What is compared is what people have written, so that other
+defaults of a new version are no change. While a server runs with the same value, its state is known already: an old
+instance that starts again during a rolling change writes nothing.
 """
 
 import asyncio
@@ -13,20 +18,31 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 
+import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.console.ledger.audit import Changes
+from anthropic_proxy.console.ledger.connection import Connection
 from anthropic_proxy.console.ledger.database import LEDGER_FAILURES, open_for_reading
 from anthropic_proxy.console.ledger.instances import (
+    Instance,
     KnownInstances,
     list_names,
     name_instances,
     read_instances,
     read_time,
 )
+from anthropic_proxy.console.ledger.schema import SHARED_VALUES
 from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.gateway.settings import Settings, digest_files
-from anthropic_proxy.gateway.settings.changes import digest_value, digest_values, list_changes
+from anthropic_proxy.gateway.settings.changes import (
+    SettingStates,
+    digest_value,
+    digest_values,
+    list_changed_states,
+    list_changes,
+    show_values,
+)
 from anthropic_proxy.plugins import Gateway, StoreUnavailable, ValueStore
 
 FOLLOW_SECONDS = 10.0
@@ -113,6 +129,45 @@ def _read(settings: Settings) -> KnownInstances | None:
         return None
 
 
+_decode_states = msgspec.json.Decoder(dict[str, tuple[str, str | None]]).decode
+_READ_STATES = f"SELECT value FROM {SHARED_VALUES.name} WHERE name = ?"
+_STORE_STATES = (
+    f"INSERT INTO {SHARED_VALUES.name} (name, value, expires_at) VALUES (?, ?, {1 << 62}) "
+    "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+)
+
+
+def record_states(
+    connection: Connection, place: str | None, states: SettingStates, others: Sequence[Instance]
+) -> Changes:
+    """Store the state of the settings in `place`, and return what has changed since the one before. Call it within
+    `changing`.
+
+    `others`: running servers. A change that one of them has too is not returned, because it is known, and nothing is
+    stored then.
+    """
+    name = f"settings/states/{digest_value('place', place or '', is_secret=False)}"
+    rows = connection.query(_READ_STATES, (name,))
+    changes: Changes = {}
+    if rows:
+        before = _read_states(str(rows[0][0]))
+        if before == states:
+            return {}
+        changes = list_changed_states(before, states)
+        digests = {name: states[name][0] if name in states else None for name in changes}
+        if any(digests == {name: other.settings.get(name) for name in changes} for other in others):
+            return {}
+    connection.execute(_STORE_STATES, (name, msgspec.json.encode(states).decode()))
+    return changes
+
+
+def _read_states(text: str) -> SettingStates:
+    try:
+        return _decode_states(text)
+    except msgspec.DecodeError:  # somebody else has written it
+        return {}
+
+
 class SettingsWatch:
     """What the first worker of a server notes. `started`: the settings of the start."""
 
@@ -121,6 +176,8 @@ class SettingsWatch:
         self._examined = started
         self.values: Mapping[str, str] | None = None
         """Name of a setting → digest of its value. None: not calculated yet."""
+        self.states: SettingStates = {}
+        """The same with the values as people read them."""
         self.files: Mapping[str, str] = {}
         """Name of a settings file → digest of the content that was read."""
         self._followed: frozenset[tuple[str, str]] = frozenset()
@@ -135,6 +192,8 @@ class SettingsWatch:
         if before is after and self.values is not None:
             return None
         self.values = await run_in_own_thread("settings", digest_values, after)
+        shown = show_values(after)
+        self.states = {name: (digest, shown[name]) for name, digest in self.values.items()}
         self.files = await run_in_own_thread("settings", _name_files, after.files)
         self._examined = after
         changes = list_changes(before, after)

@@ -19,6 +19,8 @@ from anthropic_proxy.secrets import Secret
 
 SettingChanges = Mapping[str, tuple[str | None, str | None]]
 """Name → old and new value; None: none. Values that are not shown are `set`, and `changed` in place of the new one."""
+SettingStates = Mapping[str, tuple[str, str | None]]
+"""Name → digest of the value, and the value as people read it. None: it is not shown."""
 _OF_EACH_INSTANCE = frozenset({"HOST", "PORT"})
 """Variables that are different on each instance."""
 _ROUNDS = 10_000
@@ -79,6 +81,30 @@ def digest_values(settings: Settings) -> Mapping[str, str]:
         for name, value in sorted(settings.raw_values.items())
         if name not in _OF_EACH_INSTANCE
     }
+
+
+def show_values(settings: Settings) -> Mapping[str, str | None]:
+    """Return name → text as people read it, for the same names. None: a secret, or a table that may have one."""
+    secret = _SecretNames(settings)
+    return {
+        name: None if name in secret else _show(name, value)
+        for name, value in sorted(settings.raw_values.items())
+        if name not in _OF_EACH_INSTANCE
+    }
+
+
+def list_changed_states(before: SettingStates, after: SettingStates) -> SettingChanges:
+    """Return what has changed between two starts, of which only digests and shown texts are known."""
+    changes: dict[str, tuple[str | None, str | None]] = {}
+    for name in dict.fromkeys((*before, *after)):
+        old, new = before.get(name), after.get(name)
+        if old is None or new is None or old[0] != new[0]:
+            changed = _SET if old is None or old[1] is not None else _CHANGED
+            changes[name] = (
+                None if old is None else _SET if old[1] is None else old[1],
+                None if new is None else changed if new[1] is None else new[1],
+            )
+    return changes
 
 
 class _SecretNames:

@@ -51,7 +51,7 @@ def read_settings(folder: Path, database: Settings) -> Settings:
 
 
 def new_folder(path: Path, text: str) -> Path:
-    path.mkdir()
+    path.mkdir(exist_ok=True)
     (path / ".env").write_text(text)
     return path
 
@@ -132,3 +132,65 @@ async def test_a_change_before_the_stop_is_in_the_log(servers: Servers, tmp_path
     await server.reload_settings()
     await servers.close()
     assert servers.read_log() == [("file (.env)", {"LOG_LEVEL": ["info", None]})]
+
+
+async def restart(servers: Servers, folder: Path, text: str, name: str = "1") -> None:
+    """Start a server with these settings, and stop it."""
+    servers.start(name, new_folder(folder, text))
+    await servers.wait_for_rows()
+    await servers.close()
+    servers.tasks.clear()
+
+
+async def test_a_change_by_a_restart_has_an_entry_and_no_secret(servers: Servers, tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    await restart(servers, folder, "BUDGET=5USD/day\nOPENAI_API_KEY=sk-canary-of-one\nPORT=8083\n")
+    assert servers.read_log() == []
+    await restart(servers, folder, "BUDGET=5USD/day\nOPENAI_API_KEY=sk-canary-of-one\nPORT=8084\n")
+    assert servers.read_log() == []
+    await restart(servers, folder, "BUDGET=50USD/day\nOPENAI_API_KEY=sk-canary-of-two\nLEDGER_CONTENT=true\n")
+    await restart(servers, folder, "LEDGER_CONTENT=true\nXAI_API_KEY=xai-canary\n")
+    assert servers.read_log() == [
+        (
+            "start",
+            {
+                "BUDGET": ["5USD/day", "50USD/day"],
+                "OPENAI_API_KEY": ["set", "changed"],
+                "LEDGER_CONTENT": [None, "true"],
+            },
+        ),
+        ("start", {"BUDGET": ["50USD/day", None], "OPENAI_API_KEY": ["set", None], "XAI_API_KEY": [None, "set"]}),
+    ]
+    with closing(open_for_writing(servers.database)) as connection:
+        assert "canary" not in str(connection.query("SELECT value FROM shared_values"))
+
+
+async def test_a_change_by_a_reload_has_no_second_entry_at_the_restart(servers: Servers, tmp_path: Path) -> None:
+    folder = new_folder(tmp_path / "a", "LOG_LEVEL=info\n")
+    server = servers.start("1", folder)
+    await servers.wait_for_rows()
+    (folder / ".env").write_text("LOG_LEVEL=debug\n")
+    await server.reload_settings()
+    changed = [("file (.env)", {"LOG_LEVEL": ["info", "debug"]})]
+    await wait_for_async(servers.read_log, lambda entries: entries == changed)
+    await servers.close()
+    servers.tasks.clear()
+    await restart(servers, folder, "LOG_LEVEL=debug\n")
+    assert servers.read_log() == changed
+
+
+async def test_a_rolling_change_has_one_entry_also_if_an_old_server_starts_again(
+    servers: Servers, tmp_path: Path
+) -> None:
+    folder = new_folder(tmp_path / "a", "LOG_LEVEL=info\n")
+    for name in "12":
+        servers.start(name, folder)
+    await servers.wait_for_rows()
+    (folder / ".env").write_text("LOG_LEVEL=debug\n")
+    for name in "34":
+        servers.start(name, folder)
+        await servers.wait_for_rows()
+    (folder / ".env").write_text("LOG_LEVEL=info\n")
+    servers.start("5", folder)
+    await servers.wait_for_rows()
+    assert servers.read_log() == [("start", {"LOG_LEVEL": ["info", "debug"]})]
