@@ -98,6 +98,11 @@ class ProblemKind(Enum):
         "[alerts] is set, but without virtual keys there are no budgets. ",
         "Add VIRTUAL_KEYS=true to {file}",
     )
+    NO_PRICE = (
+        "The limits of {subject} have a budget in dollars, and {models} no known price, so that such requests are "
+        "rejected. ",
+        "Add to {file}:  {line}",
+    )
     SHADOWED_MODELS = (
         "{subject} lists {models}. Without a prefix, {model} is sent to {target}. ",
         "For this server, request {prefix}/{model}",

@@ -55,6 +55,7 @@ from anthropic_proxy.engine.wires.operator_origin import OperatorOrigin
 from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from anthropic_proxy.errors import ProxyError, build_extra_install_command, is_installed, join_with_and
 from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings.files import format_toml_value
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.gateway.settings.table import MODEL_VARIABLES
 from anthropic_proxy.gateway.settings.values import mask_setting
@@ -90,6 +91,7 @@ def find_problems(
     found += find_route_problems(settings, catalog)
     found += find_image_problems(settings, catalog)
     found += _find_ignored_settings(settings, catalog, used)
+    found += _find_unpriced_models(settings, used)
     by_text: dict[str, Problem] = {}
     for problem in found:
         by_text.setdefault(problem.text, problem)
@@ -238,6 +240,39 @@ def _find_shadowed_models(preferred: Provider, settings: Settings, catalog: Cata
                 model=shadowed[0],
                 target=targets[shadowed[0]].prefixed_id,
                 prefix=provider.prefix,
+            )
+
+
+def _find_unpriced_models(settings: Settings, used: Mapping[str, Sequence[str]]) -> Iterator[Problem]:
+    """Yield a problem for each table whose budgets in dollars reject a model in use, because its price is unknown."""
+    groups = () if settings.sign_in is None else settings.sign_in.groups
+    rules = {f"[sign_in.groups.{format_toml_value(group.name)}]": group.rules for group in groups}
+    rules |= {f"[token_issuers.{issuer.name}]": issuer.rules for issuer in settings.token_issuers}
+    in_dollars = {
+        table: [budget for budget in of_table.budgets if budget.unit == "usd" and not budget.soft]
+        for table, of_table in rules.items()
+    }
+    if not any(in_dollars.values()):
+        return
+    from anthropic_proxy.gateway.prices.price_list import PriceList  # noqa: PLC0415  # most starts need no price
+
+    prices = PriceList(settings, uses_server_lists=False)
+    unpriced = [
+        f"{provider.prefix}/{model}"
+        for provider in find_registry(settings)
+        for model in used.get(provider.name, ())
+        if prices.find(provider, model) is None
+    ]
+    for table, budgets in in_dollars.items():
+        if names := [name for name in unpriced if any(budget.counts(name) for budget in budgets)]:
+            more = [f"{len(names) - _MAX_MODELS} more"] if len(names) > _MAX_MODELS else []
+            shown = join_with_and([*names[:_MAX_MODELS], *more])
+            yield report_problem(
+                ProblemKind.NO_PRICE,
+                table,
+                models=f"{shown} {'has' if len(names) == 1 else 'have'}",
+                file="anthropic-proxy.toml",
+                line=f"[prices.{format_toml_value(names[0])}]  with input and output",
             )
 
 

@@ -13,14 +13,17 @@ from typing import Any, Literal
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.engine.advice import SIGNS
+from anthropic_proxy.engine.advice import SIGNS, list_texts
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog
+from anthropic_proxy.gateway.problems import find_problems
 from anthropic_proxy.gateway.services import PluginRoutes
-from anthropic_proxy.gateway.settings import load_settings
+from anthropic_proxy.gateway.settings import SignInGroup, SignInSettings, load_settings
+from anthropic_proxy.gateway.settings.key_rules import Rules, decode_budget
 from anthropic_proxy.gateway.startup_summary import log_startup_summary
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.plugins import Route, RouteRequest, RouteResponse
+from anthropic_proxy.secrets import Secret
 from tests.support.golden_texts import Check, mask
 from tests.support.harness import ProxyHarness
 
@@ -171,6 +174,30 @@ def test_without_litellm_a_name_of_the_preferred_server_gets_the_line_for_it() -
             "✕ BIG_MODEL (environment) names a model of LiteLLM. For that of openrouter.ai:  "
             "BIG_MODEL=openai/deepseek/deepseek-chat",
         ]
+
+
+@pytest.mark.parametrize(
+    ("budget", "models", "is_problem"),
+    [
+        ("5USD/day", "no-such-model", True),
+        ("5USD/day for openai/no-such-*", "no-such-model", True),
+        ("5USD/day", "gpt-4.1", False),
+        ("5USD/day soft", "no-such-model", False),
+        ("5USD/day for gpt-*", "no-such-model", False),
+        ("500tokens/day", "no-such-model", False),
+    ],
+)
+def test_a_budget_in_dollars_needs_the_prices_of_the_models_in_use(budget: str, models: str, is_problem: bool) -> None:
+    group = SignInGroup(name="developers", rules=Rules(budgets=(decode_budget(budget),)))
+    sign_in = SignInSettings(secrets=(Secret("s" * 32),), groups=(group,))
+    environ = {**OPENAI, "BIG_MODEL": f"openai/{models}", "SMALL_MODEL": "openai/gpt-4.1-mini"}
+    expected = (
+        'The limits of [sign_in.groups."developers"] have a budget in dollars, and openai/no-such-model has no known '
+        "price, so that such requests are rejected. Add to anthropic-proxy.toml:  "
+        '[prices."openai/no-such-model"]  with input and output'
+    )
+    settings = structs.replace(load_settings(environ, PROVIDERS, env_file=None), sign_in=sign_in)
+    assert (expected in list_texts(find_problems(settings, Catalog(), NOW))) is is_problem
 
 
 def test_web_fetch_without_its_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
