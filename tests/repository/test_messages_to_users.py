@@ -46,6 +46,7 @@ _OF_CLAUDE_CODE = re.compile(r"(?:Failed to authenticate\. )?API Error: (?:\d+ ?
 """Matches what Claude Code writes before the message of an error."""
 _OF_OTHER_PROGRAMS = {
     *("Not logged in · Please run /login", "There's an issue with the selected model"),  # Claude Code
+    *("Please run /login", "Failed to authenticate"),  # the same
     "anthropic-proxy: command not found",  # shells
     "No matching distribution found",  # pip
     *("model 'x' not found", "API Error: 529 ollama: …server busy…"),  # Ollama

@@ -41,6 +41,7 @@ async def real_page() -> str:
     totals = MetricsTotals(lambda _: False)
     receipt = Receipt(request_id="req_1", client=Client(), started_at=0.0, provider="groq", model="m", status=200)
     receipt.outcome, receipt.first_token_seconds, receipt.failed_attempts = "end_turn", 0.5, ["openai 429"]
+    receipt.error_code = "rejected-key"
     receipt.prefix_change = PrefixChange("tools", "tool 3 (WebFetch)", 0.9, 45_000)
     receipt.checks = [CallCheck("toolu_1", "Bash", "flagged", "Deletes data.")]
     receipt.inspections = [InspectionRecord("secrets", "request", "redacted", {"key": 1}, 0.1)]
