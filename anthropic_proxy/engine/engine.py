@@ -30,6 +30,7 @@ from anthropic_proxy.engine.hooks import (
 )
 from anthropic_proxy.engine.ids import new_id
 from anthropic_proxy.engine.inspected_texts import KeptDecisions
+from anthropic_proxy.engine.kept_passages import KeptPassages
 from anthropic_proxy.engine.kept_states import KeptStates
 from anthropic_proxy.engine.library_log import LibraryLog
 from anthropic_proxy.engine.memory_values import MemoryValues
@@ -80,6 +81,8 @@ class Engine(Struct, frozen=True, kw_only=True):
     """Model id with prefix → price of a typical request, for routes with `balance = "cost"`. Empty: no such route."""
     histories: Histories = field(default_factory=Histories)
     """Decoded messages that the next requests of a conversation have too."""
+    kept_passages: KeptPassages = field(default_factory=KeptPassages)
+    """Numbered sources that the next requests of a conversation have too."""
     documents: DocumentReader = field(default_factory=DocumentReader)
     """What was read of documents that the next requests of a conversation have too."""
     descriptions: Descriptions = field(default_factory=Descriptions)

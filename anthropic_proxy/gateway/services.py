@@ -178,7 +178,7 @@ def _continue_from(services: Services, previous: Services) -> Services:
     carried["background"], carried["pattern_searches"] = previous.background, previous.pattern_searches
     carried["documents"], carried["descriptions"] = previous.documents, previous.descriptions
     carried["inspected_texts"] = previous.inspected_texts
-    carried["kept_states"] = previous.kept_states
+    carried["kept_states"], carried["kept_passages"] = previous.kept_states, previous.kept_passages
     services.observations.continue_from(previous.observations)
     is_same_server = services.observations.settings_digests == previous.observations.settings_digests
     if is_same_server and now.keys == then.keys and now.call_options == then.call_options:

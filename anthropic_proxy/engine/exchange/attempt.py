@@ -282,7 +282,7 @@ class AttemptPreparer(Struct, eq=False):
             limits = structs.replace(limits, reject_overflow=True)
         if type(request.messages) is not CleanMessages:
             self.citation_key = self.citation_key or await find_citation_key(engine, incoming)
-            request.citation_key = self.citation_key
+            request.citation_key, request.kept_passages = self.citation_key, engine.kept_passages
         if self.editor is not None:
             request = await self.incoming.background.run_in_thread_if_large(self.is_large, self.editor.edit, request)
         edited = request

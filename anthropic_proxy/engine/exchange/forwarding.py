@@ -136,7 +136,7 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
                 return reply
         if request.decode_error is not None:
             raise request.decode_error
-        request.citation_key = await find_citation_key(engine, incoming)
+        request.citation_key, request.kept_passages = await find_citation_key(engine, incoming), engine.kept_passages
         inspect = None if inspection is None else inspection.inspect_added
         adapted = structs.replace(plan, targets=[target])
         work = _replace_media(engine, incoming, request, adapted, admission=admission, inspect=inspect)

@@ -20,17 +20,19 @@ Sources: platform.claude.com, "Citations", "Search results" and "Structured outp
 """
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from hashlib import blake2b
 from itertools import groupby
 from re import Match
 from string import ascii_lowercase
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
+from anthropic_proxy.engine.kept_passages import KeptPassages
 from anthropic_proxy.engine.messages.deltas import Block as BlockDelta
 from anthropic_proxy.engine.messages.deltas import Citation, Delta, Stop, Text, TextEnd, Thinking, ToolCall
 from anthropic_proxy.engine.messages.documents import digest_content, write_page
@@ -50,6 +52,8 @@ from anthropic_proxy.engine.messages.models import (
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.slices import give_way, give_way_between
 from anthropic_proxy.errors import InternalError, InvalidRequest
+
+_Content = TypeVar("_Content", str, Raw)
 
 _INSTRUCTIONS = (
     "[The passages of this source, and of those that follow, have numbers in square brackets. If a statement of your "
@@ -116,37 +120,42 @@ class _Source(Struct, frozen=True):
         }
 
 
+class _Passages(Struct, frozen=True):
+    """A source in numbered passages."""
+
+    texts: Sequence[str]
+    bounds: Sequence[tuple[int, int]]
+    """Place of each passage in the source: characters or blocks, from the first to behind the last."""
+    blocks: Sequence[Block]
+    """What the model reads."""
+
+
 class NumberedSources:
     """The sources of a request, found by the numbers of their passages."""
 
     def __init__(self) -> None:
         self._sources: list[_Source] = []
         self._firsts: list[int] = []
-        self._next = 1
+        self.next = 1
+        """Number of the first passage of the next source."""
         self.word = ""
         """Word in the marks of the reply. "": there is no source."""
 
     def __bool__(self) -> bool:
         return bool(self._sources)
 
-    def add(self, passages: Sequence[str], bounds: Sequence[tuple[int, int]], fields: dict[str, Any]) -> range:
-        """Return the numbers of the passages of the next source."""
-        first = self._next
-        self._sources.append(_Source(first, passages, bounds, fields))
-        self._firsts.append(first)
-        self._next += len(passages)
-        return range(first, self._next)
-
-    def count_fine(self) -> int:
-        """Return the number of sentences of the next source that are passages of their own."""
-        return MAX_FINE_PASSAGES - self._next + 1
+    def add(self, passages: Sequence[str], bounds: Sequence[tuple[int, int]], fields: dict[str, Any]) -> None:
+        """Add the next source."""
+        self._sources.append(_Source(self.next, passages, bounds, fields))
+        self._firsts.append(self.next)
+        self.next += len(passages)
 
     def encode(self) -> bytes:
         return msgspec.json.encode(self._sources)
 
     def find(self, first: int, last: int) -> Iterator[dict[str, Any]]:
         """Yield a citation for each source with passages of these numbers."""
-        last = min(last, self._next - 1)
+        last = min(last, self.next - 1)
         place = max(bisect_right(self._firsts, first) - 1, 0)
         while first <= last:
             source = self._sources[place]
@@ -164,14 +173,16 @@ def number_passages(
     picture_texts: Collection[str] = (),
     *,
     key: bytes,
+    kept: KeptPassages | None = None,
 ) -> tuple[list[Message], NumberedSources]:
     """Return the messages with texts in place of the sources that the client wants cited. No sources: all are equal.
 
-    `pages`, `picture_texts`: see `MessagesRequest`. `key`: secret of the client for its marks.
+    `pages`, `picture_texts`: see `MessagesRequest`. `key`: secret of the client for its marks. `kept`: sources of
+    earlier requests.
 
     Raises `InvalidRequest` if only some of the documents, or of the search results, have `citations`.
     """
-    numbering = _Numbering(pages, picture_texts, key)
+    numbering = _Numbering(pages, picture_texts, key, KeptPassages(0) if kept is None else kept)
     numbered = [
         message
         if isinstance(message.content, str)
@@ -199,7 +210,10 @@ def build_format_error() -> InvalidRequest:
 class _Numbering:
     """Numbers the passages of one request."""
 
-    def __init__(self, pages: Collection[bytes], picture_texts: Collection[str], key: bytes) -> None:
+    def __init__(
+        self, pages: Collection[bytes], picture_texts: Collection[str], key: bytes, kept: KeptPassages
+    ) -> None:
+        self._kept = kept
         self._pages = pages
         self._picture_texts = picture_texts
         self._key = key
@@ -288,41 +302,28 @@ class _Numbering:
         if block.source.type == "content":
             content = block.source.content
             if self._pages and digest_content(content) in self._pages:
-                return [*written, *self._number_pages(content, {"type": "page_location", **about})]
-            return [*written, *self._number_blocks(content, {"type": "content_block_location", **about})]
-        text = block.source.data
-        bounds = [*split_sentences(text, self.sources.count_fine())]
-        passages = [text[begin:end] for begin, end in bounds]
-        numbers = self.sources.add(passages, bounds, {"type": "char_location", **about})
-        lines = _write_lines(numbers, passages)
-        return [*written, TextBlock(json_string(lines))] if lines else written
+                return [*written, *self._add("page_location", content, _number_pages, about)]
+            return [*written, *self._add("content_block_location", content, self._number_blocks, about)]
+        return [*written, *self._add("char_location", block.source.data, _number_text, about)]
 
-    def _number_pages(self, content: Raw, about: dict[str, Any]) -> list[Block]:
-        """Number the sentences of a PDF. Each text is a page. Pictures and their descriptions cannot be cited."""
-        blocks = decode_nested_content(content, in_result=False)
-        texts = (msgspec.json.decode(block.text, type=str) for block in blocks if isinstance(block, TextBlock))
-        pages = [split_description(text) for text in texts]
-        sentences = list[list[str]]()
-        fine = self.sources.count_fine()
-        for text, _ in pages:
-            sentences.append([text[begin:end] for begin, end in split_sentences(text, fine)])
-            fine -= len(sentences[-1])
-        passages = [passage for page in sentences for passage in page]
-        bounds = [(number, number + 1) for number, page in enumerate(sentences, 1) for _ in page]
-        numbers = iter(self.sources.add(passages, bounds, about))
-        written = iter(
-            write_page(_write_lines(numbers, page), place, _show(description))
-            for place, (page, (_, description)) in enumerate(zip(sentences, pages, strict=True), 1)
-        )
-        return [TextBlock(json_string(next(written))) if isinstance(block, TextBlock) else block for block in blocks]
+    def _add(
+        self, kind: str, source: _Content, number: Callable[[_Content, int], _Passages], about: dict[str, Any]
+    ) -> Sequence[Block]:
+        """Return what the model reads of the next source. `about`: fields of its citations beside the type."""
+        first = self.sources.next
+        if self._picture_texts:  # they decide too what is a passage
+            found = number(source, first)
+        else:
+            found = self._kept.get_or_number(self._key, kind, first, source, partial(number, source, first))
+        self.sources.add(found.texts, found.bounds, {"type": kind, **about})
+        return found.blocks
 
     def _number_result(self, block: SearchResultBlock, index: int) -> list[Block]:
-        about = {"type": "search_result_location", "search_result_index": index}
-        about |= {"source": block.source, "title": block.title}
+        about = {"search_result_index": index, "source": block.source, "title": block.title}
         heading = TextBlock(json_string(_show(f"{block.title}\n{block.source}")))
-        return [heading, *self._number_blocks(block.content, about)]
+        return [heading, *self._add("search_result_location", block.content, self._number_blocks, about)]
 
-    def _number_blocks(self, content: Raw, about: dict[str, Any]) -> list[Block]:
+    def _number_blocks(self, content: Raw, first: int) -> _Passages:
         """Number the texts among the blocks. Others cannot be cited: images, and texts in their place."""
         blocks = decode_nested_content(content, in_result=False)
         given = {
@@ -332,12 +333,41 @@ class _Numbering:
         }
         texts = {place: text for place, text in given.items() if text.strip() and text not in self._picture_texts}
         bounds = [(place, place + 1) for place in texts]
-        numbers = self.sources.add([*texts.values()], bounds, about)
-        marks = {place: f"[{number}] " for place, number in zip(texts, numbers, strict=True)}
-        return [
+        marks = {place: f"[{number}] " for number, place in enumerate(texts, first)}
+        shown = [
             TextBlock(json_string(marks.get(place, "") + _show(given[place]))) if place in given else block
             for place, block in enumerate(blocks)
         ]
+        return _Passages([*texts.values()], bounds, shown)
+
+
+def _number_text(text: str, first: int) -> _Passages:
+    bounds = [*split_sentences(text, _count_fine(first))]
+    passages = [text[begin:end] for begin, end in bounds]
+    lines = _write_lines(first, passages)
+    return _Passages(passages, bounds, [TextBlock(json_string(lines))] if lines else [])
+
+
+def _number_pages(content: Raw, first: int) -> _Passages:
+    """Number the sentences of a PDF. Each text is a page. Pictures and their descriptions cannot be cited."""
+    blocks = decode_nested_content(content, in_result=False)
+    texts = (msgspec.json.decode(block.text, type=str) for block in blocks if isinstance(block, TextBlock))
+    passages, bounds, written = list[str](), list[tuple[int, int]](), list[Block]()
+    for number, text in enumerate(texts, 1):
+        page, description = split_description(text)
+        next_number = first + len(passages)
+        sentences = [page[begin:end] for begin, end in split_sentences(page, _count_fine(next_number))]
+        shown = write_page(_write_lines(next_number, sentences), number, _show(description))
+        written.append(TextBlock(json_string(shown)))
+        passages += sentences
+        bounds += [(number, number + 1)] * len(sentences)
+    pages = iter(written)
+    return _Passages(passages, bounds, [next(pages) if isinstance(block, TextBlock) else block for block in blocks])
+
+
+def _count_fine(first: int) -> int:
+    """Return how many sentences from this number on are passages of their own."""
+    return MAX_FINE_PASSAGES - first + 1
 
 
 def _join_texts(blocks: list[Block]) -> list[Block]:
@@ -377,9 +407,9 @@ def _begins_line(text: str, place: int) -> bool:
     return True
 
 
-def _write_lines(numbers: Iterable[int], passages: Iterable[str]) -> str:
-    pairs = zip(give_way_between(passages), numbers, strict=False)
-    return "\n".join(f"[{number}] {_show(passage.strip())}" for passage, number in pairs)
+def _write_lines(first: int, passages: Iterable[str]) -> str:
+    numbered = enumerate(give_way_between(passages), first)
+    return "\n".join(f"[{number}] {_show(passage.strip())}" for number, passage in numbered)
 
 
 _MAY_BE_SOURCE = compile_later(rb'"(?:document|search_result)"')

@@ -18,6 +18,7 @@ from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import ClientError
 
 if TYPE_CHECKING:
+    from anthropic_proxy.engine.kept_passages import KeptPassages
     from anthropic_proxy.engine.messages.models.context_edits import ContextEdit
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
@@ -449,6 +450,8 @@ class MessagesRequest(Struct, kw_only=True):
     """Texts in place of pictures. They are no words of the sources that contain them. No client sets it."""
     citation_key: bytes = b""
     """Key of the client for the word in marks of citations. b"": the request cites nothing. No client sets it."""
+    kept_passages: "KeptPassages | None" = None
+    """Numbered sources of earlier requests. None: this one cites nothing, or nothing is kept. No client sets it."""
     message_count: int = 0
     tool_results: int = 0
     """Number of results of client tools after the last assistant message."""

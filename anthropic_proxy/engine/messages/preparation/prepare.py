@@ -132,7 +132,8 @@ def number_sources(
 
     Raises `InvalidRequest` if they cannot be cited.
     """
-    numbered, sources = number_passages(messages, notes, request.pages, request.picture_texts, key=request.citation_key)
+    key, kept = request.citation_key, request.kept_passages
+    numbered, sources = number_passages(messages, notes, request.pages, request.picture_texts, key=key, kept=kept)
     if sources and len(_find_reply_schema(request)):
         raise build_format_error()
     return numbered, sources
