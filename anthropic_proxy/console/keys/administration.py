@@ -677,8 +677,11 @@ class KeyAdministration:
             if is_person(key):
                 self._connection.execute("UPDATE virtual_keys SET sessions_from = ? WHERE id = ?", times)
                 self._connection.execute("DELETE FROM device_codes WHERE key_id = ?", (key.id,))
+            reason = describe_deactivation(key.label) if ended_by == SCIM else ""
             self._connection.execute(
-                "UPDATE sign_ins SET ended_at = ?, provider_token = '' WHERE key_id = ? AND ended_at IS NULL", times
+                "UPDATE sign_ins SET end_reason = CASE WHEN ? = '' THEN end_reason ELSE ? END, ended_at = ?, "
+                "provider_token = '' WHERE key_id = ? AND ended_at IS NULL",
+                (reason, reason, *times),
             )
             self._end_key(key, changes, now, ended_by)
             for owned_key in ended:

@@ -18,7 +18,7 @@ from anthropic_proxy.console.keys.access_tokens import TokenKeys
 from anthropic_proxy.console.keys.administration import KeyCommand, open_administration
 from anthropic_proxy.console.keys.descriptions import describe_creator, encode_key
 from anthropic_proxy.console.keys.queries import find_key, list_audit_entries, list_keys
-from anthropic_proxy.console.keys.sign_ins import SignIn, list_sign_ins
+from anthropic_proxy.console.keys.sign_ins import SignIn, list_sign_ins, read_end_reason
 from anthropic_proxy.console.keys.virtual_keys import KeyState, VirtualKey
 from anthropic_proxy.console.ledger.database import open_for_reading
 from anthropic_proxy.console.scim.plugin import open_plugin
@@ -104,6 +104,10 @@ class Company:
     def list_sign_ins(self) -> list[SignIn]:
         with closing(open_for_reading(self.settings)) as connection:
             return [*list_sign_ins(connection, self.now)]
+
+    def read_end_reason(self, sign_in: SignIn) -> str:
+        with closing(open_for_reading(self.settings)) as connection:
+            return read_end_reason(connection, "id", sign_in.id)
 
     def list_entries(self) -> list[tuple[str, str]]:
         with closing(open_for_reading(self.settings)) as connection:
@@ -247,6 +251,8 @@ async def test_a_deactivation_ends_each_device_for_good(company: Company) -> Non
     other = company.sign_in("2", "bob@example.org")
     await company.set_active(user, active=False)
     assert [sign_in.id for sign_in in company.list_sign_ins()] == [other.id]
+    for device in devices:
+        assert company.read_end_reason(device) == "The identity provider has deactivated ann@example.org (SCIM)."
     await company.set_active(user, active=True)
     assert [sign_in.id for sign_in in company.list_sign_ins()] == [other.id]
     again = company.sign_in("1")
