@@ -413,6 +413,9 @@ def _find_misspellings(sources: Sources, names: Sequence[str], providers: Sequen
         # the comparison is slow; a misspelled name of several words has one that is right
         nearby = [variable for variable, parts in words.items() if len(parts) == 1 or not own_words.isdisjoint(parts)]
         meant = find_similar_choice(name.upper(), nearby, min_similarity)
+        if not meant and not in_environment:  # `PROVIDER` for PREFERRED_PROVIDER
+            longer = [variable for variable, parts in words.items() if own_words < parts]
+            meant = longer[0] if len(longer) == 1 else ""
         if meant and not (in_environment and meant in sources.origins):
             yield f"{origin}: {name} is not a setting. Did you mean:  {meant}"
 
