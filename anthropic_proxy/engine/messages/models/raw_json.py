@@ -206,7 +206,15 @@ def is_json_text_too_deep(text: bytes) -> bool:
         return False
     depth = 0
     for structure in _find_structure(text):
-        for bracket in structure.replace(b",", b""):
+        begin, brackets = depth, structure.replace(b",", b"")
+        for bracket in brackets.replace(b"[]", b""):  # most lists and objects have none inside
+            depth += 1 if bracket == _OPENING else -1
+            if depth >= MAX_JSON_DEPTH:  # one that was left out may be too deep
+                break
+        else:
+            continue
+        depth = begin
+        for bracket in brackets:
             depth += 1 if bracket == _OPENING else -1
             if depth > MAX_JSON_DEPTH:
                 return True
