@@ -263,6 +263,19 @@ HELD = (
     ("", "<tool_call>", "x"),
     ("```\n", "`", "x"),
     ("```", "a", "x"),
+    ("<function=now>{}</function>", " ", "x"),
+    ("<function=now>{}</function>", "</function>", "x"),
+    ("", "<function=now>{}</function>", " x"),
+    ("It says ", "<function=now>{}</function>", " x"),
+    ("<|tool_call>call:Read{path:", "[", "x"),
+    ('<|tool_call>call:Read{path:<|"|>', "<tool_call|>", "x"),
+    ("<|tool_call>call:Read{path:[", '<|"|>a<|"|>,', "]}<tool_call|>"),
+    ("<|tool_call>call:Read{", "a:1,", "}<tool_call|>"),
+    ('call:Read{path:"a"}', ' call:Read{path:"a"}', ""),
+    ("assistantcommentary to=functions.Read {}", "assistantcommentary to=functions.Read {}", "x"),
+    (']<]minimax[>[<invoke name="Read">', "]<]minimax[>[<path>", "x"),
+    (']<]minimax[>[<invoke name="Read">]<]minimax[>[<path>', "]<]minimax[>[<item>]<]minimax[>[</item>", "</invoke>"),
+    (']<]minimax[>[<invoke name="Read">]<]minimax[>[<path>', "</invoke>", "x"),
 )
 """Texts of which a reader holds back a part that may still become a call."""
 ERRORS = (

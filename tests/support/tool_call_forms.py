@@ -43,6 +43,11 @@ FORMS = {
     "invoke": '<function_calls>\n<invoke name="Read">\n<parameter name="path">a.py</parameter>\n'
     '<parameter name="limit">3</parameter>\n</invoke>\n<invoke name="Run">\n'
     '<parameter name="command">echo "<hi>"</parameter>\n</invoke>\n</function_calls>',
+    "braces": '<|tool_call>call:Read{limit:3,path:<|"|>a.py<|"|>}<tool_call|>'
+    '<|tool_call>call:Run{command:<|"|>echo "<hi>"<|"|>}<tool_call|>',
+    "marked": ']<]minimax[>[<tool_call>\n]<]minimax[>[<invoke name="Read">]<]minimax[>[<path>a.py]<]minimax[>[</path>'
+    ']<]minimax[>[<limit>3]<]minimax[>[</limit>]<]minimax[>[</invoke>\n]<]minimax[>[<invoke name="Run">\n'
+    ']<]minimax[>[<command>echo "<hi>"]<]minimax[>[</command>\n]<]minimax[>[</invoke>\n]<]minimax[>[</tool_call>',
     "bare_json": f'{{"name": "Read", "parameters": {READ}}}\n{{"type": "function", "function": '
     f'{{"name": "Run", "arguments": {RUN}}}}}',
     "bare_python": '[Read(path="a.py", limit=3), Run(command=\'echo "<hi>"\')]',
@@ -98,6 +103,19 @@ MORE_FORMS = {
     '</parameter>\n</invoke>\n<invoke name="Run">\n<parameter name="command">echo "<hi>"</invoke>',
     "keys without ends": "<tool_call>Read\n<arg_key>path</arg_key>\n<arg_value>a.py\n<arg_key>limit</arg_key>\n"
     '<arg_value>3\n</tool_call>\n<tool_call>Run\n<arg_key>command</arg_key>\n<arg_value>echo "<hi>"\n</tool_call>',
+    "words for channels": f"assistantcommentary to=functions.Read json{READ}"
+    f"assistantcommentary to=functions.Runjson{RUN}<|call|>",
+    "one word for a channel": f"commentary to=functions.Readjson{READ}\n"
+    f"<|start|>assistantcommentary to=functions.Run {RUN}",
+    "words for braces": 'call:Read{path: "a.py", limit: 3}\ncall:Run{command: "echo \\"<hi>\\""}',
+    "escapes in braces": "<start_function_call>call:Read{path:<escape>a.py<escape>,limit:3}<end_function_call>"
+    '<start_function_call>call:Run{command:<escape>echo "<hi>"<escape>}<end_function_call>',
+    "braces without a last end": '<|tool_call>call:Read{path:<|"|>a.py<|"|>,limit:3}<tool_call|><|tool_call>call:Run{'
+    'command:<|"|>echo "<hi>"<|"|>}<turn|>',
+    "a mark before some tags": '<tool_call>\n]<]minimax[>[<invoke name="Read">'
+    "]<]minimax[>[<path>a.py]<]minimax[>[</path>"
+    '\n]<]minimax[>[<limit>3]<]minimax[>[</limit>\n</invoke>\n</tool_call>\n]<]minimax[>[<invoke name="Run">'
+    ']<]minimax[>[<command>echo "<hi>"]<]minimax[>[</command>]<]minimax[>[</invoke>',
     "input for arguments": f'<tool_call>{{"name": "Read", "input": {READ}}}</tool_call>'
     f'<tool_call>{{"name": "Run", "args": {RUN}}}</tool_call>',
 }

@@ -82,8 +82,30 @@ def test_the_examples_of_the_readme_are_calls(name: str, written: str) -> None:
 QUOTATIONS: dict[CallSign, tuple[str, ...]] = {
     "offered tool": ("CALL",),
     "no code": ("Look:\n```\nCALL\n```\n", "Look:\n~~~~\nCALL\n~~~~\nSo.", "Look: `CALL`."),
-    "end of reply": ("CALL\n\nSo.", "It says CALL here."),
-    "whole reply": ("Look.\n\nCALL", "It says CALL"),
+    "by itself": (
+        "It says CALL here.",
+        "It says CALL",
+        "It says: CALL",
+        "It says:\tCALL\n",
+        "The page (a.html) says CALL\nSo.",
+        "It says `CALLCALL`.",
+        "It says `CALL` and CALL.",
+        "CALL is what it says.",
+        "\n\nCALL, it says",
+        "CALL CALL is what it says.",
+        "It says that. CALL is all.",
+        "> CALL",
+        "It says:\n> Look.\n> CALL\n",
+        "- CALL\n1. CALL\n 12) CALL",
+        '"CALL"',
+        "It says </think>CALL",
+        "It says <|end|></think>CALL",
+        "<code>CALL</code>",
+        "| CALL |",
+        "It says that" + " " * 100 + "CALL",
+    ),
+    "end of reply": ("CALL\n\nSo.",),
+    "whole reply": ("Look.\n\nCALL",),
 }
 """Sign → replies in which a call lacks it. One of another tool lacks the first sign."""
 
@@ -100,6 +122,50 @@ def test_a_call_is_told_from_a_quoted_one_by_the_signs_of_its_format(name: Any, 
         if [folded(read([text], [name])) for text in quoted] == [[text] for text in quoted]
     ]
     assert found == [*CALL_SIGNS[name]]
+
+
+OWN_CALLS = (
+    "CALL",
+    "\n  CALL  \n",
+    "I look.\nCALL",
+    "I look\n\n\tCALL",
+    "I look.CALL",
+    "I look. CALL",
+    "I look (at it!) CALL\r\n",
+    "**I look.** CALL",
+    "I'll look:CALL",
+    "**I'll look:**CALL",
+    "我来看看：CALL",
+    "我再查几条。CALL",
+    "I look</think>CALL",
+    "I look.\n</think>CALL",
+    "I look<|end|>CALL",
+    "It is in version 2. CALL",
+    "I look…\nCALL<|im_end|>",
+)
+"""Replies with a call of the model, as templates and servers let them stand behind a text."""
+
+
+@pytest.mark.parametrize(("name", "written"), README_EXAMPLES)
+def test_a_call_behind_a_text_is_one_in_all_formats(name: Any, written: str) -> None:
+    call = written.replace("\\|", "|").replace("⏎", "\n")
+    texts = [text.replace("CALL", call) for text in OWN_CALLS]
+    if "end of reply" in CALL_SIGNS[name]:
+        texts = [text for text in texts if not text.endswith(">") or text.endswith(call)]
+    found = [[item for item in folded(read([text], [name])) if not isinstance(item, str)] for text in texts]
+    is_whole = "whole reply" in CALL_SIGNS[name]
+    made = [is_whole <= (text.strip() == call) for text in texts]
+    assert found == [[("Read", {"path": "a"})] if is_made else [] for is_made in made]
+    assert [[item for item in folded(read(list(text), [name])) if not isinstance(item, str)] for text in texts] == found
+
+
+def test_calls_on_a_line_are_made_or_quoted_together() -> None:
+    call = FORMS["function_json"]
+    assert folded(read([f"{call} \n{call}"])) == EXPECTED * 2
+    assert folded(read([f"{call} {call}</tool_call> is it."])) == [f"{call} {call}</tool_call> is it."]
+    broken = f"{call}<function=Read>[1]</function> is it."
+    assert folded(read([broken])) == [*EXPECTED, broken.removeprefix(call)]
+    assert folded(read([f"{call}<function=Re"], cut=True)) == [*EXPECTED, "<function=Re"]
 
 
 def test_the_readme_has_the_signs_of_calls() -> None:

@@ -3,8 +3,8 @@
 Theory of operation: open models write calls and reasoning as text with markers, which some servers do not parse. The
 text of a reply passes through `TextSplitter`: first `ThinkingTagParser`, until no more reasoning can follow, then
 `TextCallDetector`. Both buffer only text that may still become reasoning or a call; all other text leaves at once. A
-text is a call only if it stands outside of code, names an offered tool (`OfferedTools`) and has readable arguments.
-Everything else stays text, because a wrong call is worse than a missed one.
+text is a call only if it stands outside of code and sentences, names an offered tool (`OfferedTools`) and has readable
+arguments. Everything else stays text, because a wrong call is worse than a missed one.
 
 `ToolCallRepair` corrects the names and arguments of calls, wherever they came from. It accepts only a repair with one
 possible meaning. The limits of each step keep the work proportional to the text. `README.md` has one example of each

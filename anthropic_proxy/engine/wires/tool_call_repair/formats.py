@@ -23,6 +23,7 @@ from anthropic_proxy.engine.wires.tool_call_repair.calls import (
     is_json_object,
     repair_arguments,
 )
+from anthropic_proxy.engine.wires.tool_call_repair.nested_calls import read_gemma_calls, read_minimax_calls
 from anthropic_proxy.engine.wires.tool_call_repair.tagged_calls import (
     FUNCTIONS,
     INVOKES,
@@ -44,6 +45,8 @@ ToolCallFormat = Literal[
     "tool_code",
     "channel",
     "invoke",
+    "braces",
+    "marked",
     "bare_json",
     "bare_python",
 ]
@@ -171,10 +174,14 @@ _BARRED_CALL = compile_later(
 _BARRED_MARKERS = compile_later(r"<｜tool▁calls▁(?:begin|end)｜>|\s+")
 _CODE_FENCE = "```"
 _CHANNEL = compile_anchored(
-    r"\A.*?\bto=(?:functions\.)?([\w.:-]++)(?:<\|channel\|>\w++)?\s*+(?:<\|constrain\|>\s*+)?(?:(?:json|code)\s*+)?"
-    r"<\|message\|>(.*?)(?:<\|call\|>|<\|end\|>|\Z)",
-    re.DOTALL,
+    r"(?:<\|start\|>)?(?:assistant)?(?:<\|channel\|>)?(?:commentary|analysis)?\s*+to=(?:functions\.)?"
+    r"(?P<name>[\w.:-]{1,128}+)(?:<\|channel\|>\w++)?\s*+(?:<\|constrain\|>\s*+)?(?:(?:json|code)\s*+)?"
+    r"(?:<\|message\|>|(?=\{))"
 )
+_CHANNEL_END = compile_anchored(r"\s*+(?:<\|(?:call|end)\|>\s*+)?")
+_CHANNEL_MARK = compile_later(r"<\|(?:call|end)\|>")
+_METHOD, _CONTENT_TYPE = NAME_SUFFIXES = (".call", "json")
+"""What may follow a name directly: `name.call(…)` (Llama), `namejson{…}` (a server dropped the token between them)."""
 
 
 def read_tagged_json(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
@@ -306,15 +313,32 @@ def read_deepseek_calls(text: str, offered: OfferedTools) -> list[RecoveredCall]
     return _read_all(text, _BARRED_CALL, _BARRED_MARKERS, offered)
 
 
-def read_harmony_call(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
-    """Return the call of `<|channel|>commentary to=functions.name <|constrain|>json<|message|>{…}<|call|>`.
+def read_harmony_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
+    """Return the calls of `<|channel|>commentary to=functions.name <|constrain|>json<|message|>{…}<|call|>`.
 
     Written by gpt-oss ("OpenAI harmony response format", Function calling). The part `to=…` (the recipient) may also
-    stand before `<|channel|>`, after the role.
+    stand before `<|channel|>`, after the role. A server that drops special tokens leaves
+    `assistantcommentary to=functions.name json{…}` (ollama/ollama-python issue 679, read 2026-11).
     """
-    written = _CHANNEL.match(text)
-    call = resolve_call(written[1], written[2], offered) if written and not _is_cut(written) else None
-    return [call] if call else None
+    calls: list[RecoveredCall] = []
+    position = 0
+    while begin := _CHANNEL.match(text, position):
+        start = begin.end()
+        end = find_value_end(text, start)
+        after = _CHANNEL_END.match(text, end) if end is not None else None
+        if end is None or after is None or (after.end() < len(text) and not _CHANNEL.match(text, after.end())):
+            mark = _CHANNEL_MARK.search(text, start)  # no JSON, or more than JSON
+            end = mark.start() if mark else len(text)
+            after = _CHANNEL_END.match(text, end)
+        arguments, name = text[start:end], begin["name"]
+        if offered.find_tool_name(name) is None:
+            name = name.removesuffix(_CONTENT_TYPE)
+        call = resolve_call(name, arguments, offered) if arguments.strip() or end < len(text) else None
+        if call is None:
+            return None
+        calls.append(call)
+        position = after.end() if after else end
+    return calls if position == len(text) else None
 
 
 def _read_all(
@@ -403,7 +427,7 @@ def _read_call(node: ast.expr, offered: OfferedTools) -> RecoveredCall | None:
     written = ast.unparse(node.func)
     if written == _PRINTS and len(node.args) == 1 and not node.keywords:
         return _read_call(node.args[0], offered)
-    name = offered.find_tool_name(written) or offered.find_tool_name(written.removesuffix(".call"))
+    name = offered.find_tool_name(written) or offered.find_tool_name(written.removesuffix(_METHOD))
     if name is None or node.args:
         return None
     given: dict[str, Any] = {}
@@ -437,7 +461,7 @@ class FormatMarkers(NamedTuple):
     start_pattern: re.Pattern[str] | None
     """Pattern of all start markers. A marker after a backtick (quoted text) does not match. None: no start markers."""
     dropped_end_markers: frozenset[str]
-    """End markers that are removed from the reply text if they follow directly after a call."""
+    """End markers and other tokens that are removed from the reply text if they follow directly after a call."""
     first_characters: frozenset[str]
     """The first character of each start marker."""
     candidate_pattern: re.Pattern[str]
@@ -457,7 +481,11 @@ class FormatMarkers(NamedTuple):
         for start in range(max(offset, len(text) - self.max_marker_length + 1), end):
             if (
                 text[start] in self.first_characters
-                and (start == 0 or text[start - 1] != "`")
+                and (
+                    text[start - 1 : start] in _BEFORE_WORDS
+                    if text[start].isalpha()
+                    else text[start - 1 : start] != "`"
+                )
                 and text[start:] in self.marker_prefixes
             ):
                 return start
@@ -473,6 +501,7 @@ _ROWS: Sequence[tuple[str, str, tuple[tuple[ToolCallFormat, ToolCallReader], ...
             ("functions", read_function_tags),
             ("keys", read_key_value_call),
             ("invoke", read_invoke_calls),
+            ("marked", read_minimax_calls),
         ),
     ),
     ("<tool_calls>", "</tool_calls>", (("hermes", read_tagged_json), ("invoke", read_invoke_calls))),
@@ -488,31 +517,68 @@ _ROWS: Sequence[tuple[str, str, tuple[tuple[ToolCallFormat, ToolCallReader], ...
     ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", (("barred", read_deepseek_calls),)),
     ("<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>", (("barred", read_deepseek_calls),)),
     ("```tool_code", "\n```", (("tool_code", read_tool_code),)),
-    ("<|channel|>commentary to=", "<|call|>", (("channel", read_harmony_call),)),
-    ("<|channel|>analysis to=", "<|call|>", (("channel", read_harmony_call),)),
-    ("<|start|>assistant<|channel|>commentary to=", "<|call|>", (("channel", read_harmony_call),)),
-    ("<|start|>assistant to=", "<|call|>", (("channel", read_harmony_call),)),
+    *(
+        (begin, "<|call|>", (("channel", read_harmony_calls),))
+        for begin in (
+            "<|channel|>commentary to=",
+            "<|channel|>analysis to=",
+            "<|start|>assistant<|channel|>commentary to=",
+            "<|start|>assistant to=",
+        )
+    ),
+    *(
+        (begin, "", (("channel", read_harmony_calls),))
+        for begin in ("<|start|>assistantcommentary to=", "assistantcommentary to=", "commentary to=functions.")
+    ),
     ("<function_calls>", "</function_calls>", (("invoke", read_invoke_calls),)),
     ("<invoke name=", "</invoke>", (("invoke", read_invoke_calls),)),
     ("<minimax:tool_call>", "</minimax:tool_call>", (("invoke", read_invoke_calls),)),
     ("<｜DSML｜function_calls>", "</｜DSML｜function_calls>", (("invoke", read_invoke_calls),)),
     ("<｜DSML｜tool_calls>", "</｜DSML｜tool_calls>", (("invoke", read_invoke_calls),)),
     ("<｜DSML｜invoke name=", "</｜DSML｜invoke>", (("invoke", read_invoke_calls),)),
+    ("<|tool_call>call:", "<tool_call|>", (("braces", read_gemma_calls),)),
+    ("<start_function_call>call:", "<end_function_call>", (("braces", read_gemma_calls),)),
+    ("call:", "", (("braces", read_gemma_calls),)),
+    ("]<]minimax[>[<tool_call>", "</tool_call>", (("marked", read_minimax_calls),)),
+    ("]<]minimax[>[<invoke name=", "</invoke>", (("marked", read_minimax_calls),)),
 )
-CallSign = Literal["offered tool", "no code", "end of reply", "whole reply"]
+MAX_BEFORE = 64
+"""Number of characters before a start marker that decide whether it stands in a sentence."""
+_SENTENCE_ENDS = ".!?…。！？"
+_ALONE = compile_later(
+    # a line of its own
+    r"[\r\n][^\S\r\n]*\Z"
+    # behind a sentence
+    rf"|[^\s.][{_SENTENCE_ENDS}]+[*_)]*[^\S\r\n]*\Z"
+    # directly behind a colon, without a space
+    r"|\w[*_)]*[:：][*_)]*\Z"
+    # directly behind reasoning or another message, which may end without a full stop
+    rf"|[\r\n\w:：)*{_SENTENCE_ENDS}](?:</(?:think|thinking|thought)>|\[/THINK\]|<channel\|>|<\|(?:end|call)\|>)[^\S\r\n]*\Z",
+    most=MAX_BEFORE,
+)
+_LIST_NUMBER = compile_later(r"[\r\n][^\S\r\n]*\d{1,9}[.)][^\S\r\n]*\Z", most=MAX_BEFORE)
+CallSign = Literal["offered tool", "no code", "by itself", "end of reply", "whole reply"]
 """What tells a call from one that the model quotes from a text of a stranger.
 
-`offered tool`: it names one. `no code`: it stands in no code fence and not behind a backtick. `end of reply`: no other
-text follows it. `whole reply`: the reply has no other text.
+`offered tool`: it names one. `no code`: it stands in no code fence and not behind a backtick. `by itself`: it stands in
+no sentence (`begins_alone`), and nothing follows it on its line except tokens of the chat format. `end of reply`: no
+other text follows it. `whole reply`: the reply has no other text.
 """
-_USUAL_SIGNS: Sequence[CallSign] = ("offered tool", "no code")
+_RULE: Sequence[CallSign] = ("offered tool", "no code", "by itself")
 CALL_SIGNS: Mapping[ToolCallFormat, Sequence[CallSign]] = {
-    **dict.fromkeys(TOOL_CALL_FORMATS, _USUAL_SIGNS),
-    **dict.fromkeys(("python_tag", "listed"), (*_USUAL_SIGNS, "end of reply")),
-    **dict.fromkeys(("bare_json", "bare_python"), (*_USUAL_SIGNS, "end of reply", "whole reply")),
+    **dict.fromkeys(TOOL_CALL_FORMATS, _RULE),
+    **dict.fromkeys(("python_tag", "listed"), (*_RULE, "end of reply")),
+    **dict.fromkeys(("bare_json", "bare_python"), (*_RULE, "end of reply", "whole reply")),
 }
-"""Format → the signs that its calls must have. With the usual signs alone, a call of an offered tool that the model
-quotes within a sentence is not told from its own."""
+"""Format → the signs that its calls must have: one rule for all. Formats without an end marker also end the reply, and
+those without any marker are all of it."""
+
+
+def begins_alone(before: str) -> bool:
+    """Return True if a call does not begin within a sentence. `before`: the last `MAX_BEFORE` characters before."""
+    return _ALONE.search(before) is not None and _LIST_NUMBER.search(before) is None
+
+
 OPEN_TAGS: Mapping[ToolCallFormat, Tags] = {"functions": FUNCTIONS, "invoke": INVOKES, "keys": KEYS}
 """Formats whose end tags may be missing in a complete reply."""
 _NAMELESS = ("```tool_code", "<｜tool▁call▁begin｜>")
@@ -523,6 +589,17 @@ _KEYS = ("name", "type", "function", "parameters", "arguments", "id")
 _IDENTIFIER = compile_anchored(r"[\w.]*")
 
 
+_BEFORE_WORDS = "\r\n>:：" + _SENTENCE_ENDS
+_BEFORE_WORD = f"(?<![^{_BEFORE_WORDS}])"
+"""A start marker that is a word, such as `call:`, begins a line, or stands directly behind a sentence or token."""
+_TOKENS_AFTER_CALLS = ("<|tool_response>", "<turn|>", "]<]minimax[>[</tool_call>")
+"""Tokens of chat formats that are no end markers, and are removed if they follow directly after a call."""
+
+
+def _mark_pattern(mark: str) -> str:
+    return (_BEFORE_WORD if mark[0].isalpha() else "(?<!`)") + re.escape(mark)
+
+
 @functools.lru_cache(maxsize=64)
 def build_format_markers(formats: tuple[ToolCallFormat, ...]) -> FormatMarkers:
     """Return the markers of the given text formats."""
@@ -531,14 +608,16 @@ def build_format_markers(formats: tuple[ToolCallFormat, ...]) -> FormatMarkers:
         if wanted := tuple(reader for reader in readers if reader[0] in formats):
             marks[begin] = StartMarker(ending, wanted, begin not in _NAMELESS)
     firsts = frozenset(begin[0] for begin in marks)
+    symbols, words = (sorted(one for one in firsts if one.isalpha() is is_word) for is_word in (False, True))
+    candidates = "[" + re.escape("".join((*symbols, *"`~\r\n"))) + "]"
     return FormatMarkers(
         start_markers=marks,
-        start_pattern=compile_later("(?<!`)(?:" + "|".join(map(re.escape, marks)) + ")") if marks else None,
+        start_pattern=compile_later("|".join(map(_mark_pattern, marks))) if marks else None,
         dropped_end_markers=frozenset(
             mark.end_marker for mark in marks.values() if len(mark.end_marker) > len("\n```")
-        ),
+        ).union(_TOKENS_AFTER_CALLS),
         first_characters=firsts,
-        candidate_pattern=compile_later("[" + re.escape("".join(sorted(firsts | {"`", "~", "\r", "\n"}))) + "]"),
+        candidate_pattern=compile_later(candidates + (f"|{_BEFORE_WORD}[{''.join(words)}]" if words else "")),
         max_marker_length=max(map(len, marks), default=0),
         marker_prefixes=frozenset(begin[:size] for begin in marks for size in range(1, len(begin) + 1)),
     )

@@ -324,15 +324,15 @@ def _is_expected(tag: re.Match[str], names: AbstractSet[str], offered: OfferedTo
 
 def _give(given: dict[str, Any], name: str, value: str, properties: Mapping[str, Any]) -> None:
     """Add the value of a parameter, without a line break at its start and end."""
-    given[name] = _typed(value.removeprefix("\n").removesuffix("\n"), properties.get(name))
+    given[name] = typed_value(value.removeprefix("\n").removesuffix("\n"), properties.get(name))
 
 
-def _typed(value: str, schema: Any) -> Any:
+def typed_value(value: str, schema: Any) -> Any:
     """Return the value of a parameter in the JSON type that its schema requires. `value`: the text of the model.
 
     The text itself is returned if there is no schema, the schema allows a string, or the text is no JSON value.
     """
-    kinds = _kinds(schema)
+    kinds = schema_types(schema)
     if not isinstance(schema, dict) or kinds == ["string"]:
         return value
     literal = {"True": "true", "False": "false", "None": "null"}.get(value.strip(), value)
@@ -343,14 +343,14 @@ def _typed(value: str, schema: Any) -> Any:
     return value if "string" in kinds and read is not None else read
 
 
-def _kinds(schema: Any) -> list[Any]:
+def schema_types(schema: Any) -> list[Any]:
     """Return the JSON types that a schema names. Empty: it names none."""
     kinds = schema.get("type") if isinstance(schema, dict) else None
     return kinds if isinstance(kinds, list) else [kinds] if isinstance(kinds, str) else []
 
 
 def _may_be_text(schema: Any) -> bool:
-    kinds = _kinds(schema)
+    kinds = schema_types(schema)
     return not kinds or "string" in kinds
 
 
@@ -367,5 +367,5 @@ _TYPES: dict[Any, tuple[type, ...]] = {
 def _has_type(value: Any, schema: Any) -> bool:
     """Return True if a value has a type that its schema names, or the schema names none or a string."""
     return _may_be_text(schema) or any(
-        type(value) in _TYPES.get(kind, ()) for kind in _kinds(schema) if isinstance(kind, str)
+        type(value) in _TYPES.get(kind, ()) for kind in schema_types(schema) if isinstance(kind, str)
     )

@@ -2,9 +2,10 @@
 
 The detector reads the text in pieces and is in one of these states: `start` (no text yet), `bare` (the whole reply may
 be a call without markers), `text` (search for a start marker or a code fence), `fence` (inside of code, where a call is
-only an example), `call` (after a start marker), `after` (after a call, where superfluous end markers are dropped) and
-`over` (too many failures; all further text is returned unchanged). A start marker that begins no call becomes text, and
-the search continues after it.
+only an example), `call` (after a start marker), `line` (after a call, whose line decides whether it stands by itself),
+`after` (after a call, where superfluous end markers are dropped) and `over` (too many failures; all further text is
+returned unchanged). A start marker that begins no call becomes text, and the search continues after it. A call within a
+sentence becomes text as a whole.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,9 +16,12 @@ from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.wires.tool_call_repair.calls import OfferedTools, RecoveredCall
 from anthropic_proxy.engine.wires.tool_call_repair.formats import (
+    MAX_BEFORE,
+    NAME_SUFFIXES,
     OPEN_TAGS,
     StartMarker,
     ToolCallFormat,
+    begins_alone,
     build_format_markers,
     can_be_unmarked_calls,
     read_unmarked_calls,
@@ -63,9 +67,14 @@ class TextCallDetector:
         self._last = ""
         """Last characters of `_pieces`, in which an end marker may begin."""
         self._before = "\n"
-        """Last characters of the emitted text, in which a code fence may begin."""
+        """Last characters of the emitted text: a code fence may begin in them, and a sentence may end."""
         self._space = ""  # line breaks before the start marker of the current call
         self._mark = ""
+        self._is_alone = False
+        """True if the start marker of the current line of calls stands in no sentence."""
+        self._found: list[tuple[str, Sequence[RecoveredCall]]] = []
+        """Format and calls of the current line, until its end decides whether they are calls."""
+        self._found_text: list[str] = []
         self._later = ""
         """Received text that is not yet in `_held`, from `_later_offset` on."""
         self._later_offset = 0
@@ -87,7 +96,7 @@ class TextCallDetector:
     def feed(self, text: str) -> list[Delta]:
         """Return the deltas for one more fragment of reply text. Text that may belong to a tool call is buffered."""
         if self._state == "text" and not self._held and not self._spark.search(text):
-            self._before = (self._before + text[-_MAX_FENCE_LENGTH:])[-_MAX_FENCE_LENGTH:]
+            self._before = (self._before + text[-MAX_BEFORE:])[-MAX_BEFORE:]
             return [Text(text)]
         if self._state == "over":
             return [Text(text)]
@@ -104,7 +113,7 @@ class TextCallDetector:
         If the reply ended early, unfinished calls become text.
         """
         deltas: list[Delta] = []
-        if self._held or self._pieces:
+        if self._held or self._pieces or self._found:
             self._join("")
             while self._step(deltas, final=True, reply_ended_early=reply_ended_early) or self._later:
                 self._read_on(deltas)
@@ -142,7 +151,7 @@ class TextCallDetector:
     def _decides_nothing(self, piece: str) -> bool:
         """Return True if a piece of text cannot end or start a call, so that it is only buffered."""
         if self._blank:
-            return piece.isspace()
+            return piece.isspace() and not (self._state == "line" and _LINE_BREAK.search(piece))
         if self._state == "bare":
             return len(self._held) >= _BEGINNING
         if self._state != "call" or not self._named:
@@ -160,7 +169,7 @@ class TextCallDetector:
 
     def _step(self, deltas: list[Delta], *, final: bool, reply_ended_early: bool) -> bool:
         """Convert the start of the buffered text. Return True if more steps are possible without more text."""
-        if not self._held:
+        if not self._held and self._state != "line":
             return False
         if self._state == "start":
             if self._held.isspace():
@@ -184,6 +193,8 @@ class TextCallDetector:
             return self._read_call(deltas, final=final, reply_ended_early=reply_ended_early)
         if self._state == "fence":
             return self._leave_fence()
+        if self._state == "line":
+            return self._read_line(deltas, final=final)
         if self._state == "after":
             self._held = self._held.lstrip()
             for stray in self._strays:
@@ -204,16 +215,13 @@ class TextCallDetector:
         mark = self._pattern.search(text, offset) if self._pattern else None
         fence = _find_fence_mark_end(text, offset)
         if mark is not None and (fence is None or mark.start() <= fence - len("```")):
-            free = mark.string[offset : mark.start()]
+            free = text[offset : mark.start()]
+            self._is_alone = begins_alone(text[max(0, mark.start() - MAX_BEFORE) : mark.start()])
             end = _find_text_end_before_call(free, len(free))
             self._space = free[end:]
             self._emit(end)
             self._held = self._held[len(self._space) :]
-            self._mark = mark.group()
-            self._state = "call"
-            self._searched = len(self._mark)
-            self._endings = 0
-            self._named = not self._marks[self._mark].requires_name
+            self._begin_call(mark.group())
             return True
         if not final:
             kept = self._signs.find_partial_marker(text, offset, len(text) if fence is None else fence)
@@ -230,6 +238,50 @@ class TextCallDetector:
         self._state, self._fence = "fence", "run"
         return self._leave_fence()
 
+    def _begin_call(self, mark: str) -> None:
+        self._mark = mark
+        self._state = "call"
+        self._searched = len(mark)
+        self._endings = 0
+        self._named = not self._marks[mark].requires_name
+
+    def _read_line(self, deltas: list[Delta], *, final: bool) -> bool:
+        """Decide what the calls before the buffered text are. Return True if more steps are possible."""
+        while True:
+            space = _LINE_SPACE.match(self._held)
+            start = space.end() if space else 0
+            stray = next((stray for stray in self._strays if self._held.startswith(stray, start)), None)
+            if stray is None:
+                break
+            self._found_text.append(self._held[: start + len(stray)])
+            self._held = self._held[start + len(stray) :]
+        rest = self._held[start:]
+        if not rest and not final:
+            return False
+        mark = self._pattern.match(rest) if self._pattern else None
+        if mark is not None:
+            self._found_text.append(self._held[:start])
+            self._held = rest
+            self._begin_call(mark.group())
+            return True
+        if rest and not final and any(token.startswith(rest) for token in (*self._strays, *self._marks)):
+            return False
+        self._end_line(deltas, is_alone=not rest or rest.startswith(_MARK_BEGINNINGS))
+        return bool(self._held)
+
+    def _end_line(self, deltas: list[Delta], *, is_alone: bool) -> None:
+        """Make the calls of the line, if no sentence is around them. Otherwise they are text."""
+        found, text = self._found, self._space + "".join(self._found_text)
+        self._found, self._found_text = [], []
+        if is_alone and self._is_alone:
+            for convention, calls in found:
+                self._emit_calls(convention, calls, deltas)
+            self._state = "after"
+        else:
+            self._held = text + self._held
+            self._emit(len(text))
+            self._state = "text"
+
     def _read_again(self) -> None:
         """Move the buffered text back to the unread text, so that it is examined again."""
         self._later = self._held + self._later[self._later_offset :]
@@ -239,24 +291,24 @@ class TextCallDetector:
     def _read_call(self, deltas: list[Delta], *, final: bool, reply_ended_early: bool) -> bool:
         mark = self._marks[self._mark]
         if not self._named and not self._may_be_named():
-            return self._release()
+            return self._release(deltas)
         while mark.end_marker and (found := self._held.find(mark.end_marker, self._searched)) >= 0:
             self._searched = found + len(mark.end_marker)
             if self._convert_calls(mark, self._held[: self._searched], deltas):
                 return True
             self._endings += 1
             if self._endings >= _MAX_ENDINGS or self._exhausted:
-                return self._release()
+                return self._release(deltas)
         self._searched = max(self._searched, len(self._held) - len(mark.end_marker) + 1)
         if not final:
             return False
         if reply_ended_early:
-            return self._release()
+            return self._release(deltas)
         texts = [self._held]
         before, end_marker, rest = self._held.rpartition(mark.end_marker or "\0")
         if end_marker and rest.lstrip(" \t").startswith("\n") and not rest.isspace():
             texts.append(before + end_marker)
-        return any(self._convert_calls(mark, text, deltas, final=True) for text in texts) or self._release()
+        return any(self._convert_calls(mark, text, deltas, final=True) for text in texts) or self._release(deltas)
 
     def _may_be_named(self) -> bool:
         """Return True if a bracket or a possible tool name follows the start marker."""
@@ -265,8 +317,9 @@ class TextCallDetector:
         name = word.group() if word else ""
         if len(name) == len(following):
             return len(name) <= _MAX_NAME_LENGTH
-        self._named = following[0] in '{[<"' or (
-            bool(name) and any(map(self._offered.find_tool_name, (name, name.removesuffix(".call"))))
+        self._named = following[0] in '{[<"]' or (
+            bool(name)
+            and any(map(self._offered.find_tool_name, (name, *(name.removesuffix(end) for end in NAME_SUFFIXES))))
         )
         return self._named
 
@@ -285,16 +338,23 @@ class TextCallDetector:
             )
         for convention, read in readers:
             if calls := read(text, self._offered):
-                self._emit_calls(convention, calls, deltas)
+                self._found.append((convention, calls))
+                self._found_text.append(text)
                 self._held = self._held[len(text) :]
-                self._state = "after"
+                self._state = "line"
                 return True
         self._failed_characters += len(text)
         self._exhausted = self._failed_characters > _MAX_FAILED_CHARACTERS + _MAX_FAILED_MULTIPLE * len(text)
         return False
 
-    def _release(self) -> bool:
-        """Emit a start marker that begins no call as text, and continue the search after it. Return False."""
+    def _release(self, deltas: list[Delta]) -> bool:
+        """Emit a start marker that begins no call as text, and continue the search after it. Return False.
+
+        Return True if the marker follows calls on its line, which are decided first.
+        """
+        if self._found:
+            self._end_line(deltas, is_alone=True)
+            return True
         is_over = self._exhausted or self._failures >= _MAX_FAILURES - 1 or self._may_have_calls_as_text()
         self._held = self._space + self._held
         self._emit(len(self._space) + len(self._mark))
@@ -338,7 +398,7 @@ class TextCallDetector:
     def _emit(self, size: int) -> None:
         if size > 0:
             text, self._held = self._held[:size], self._held[size:]
-            self._before = (self._before + text[-_MAX_FENCE_LENGTH:])[-_MAX_FENCE_LENGTH:]
+            self._before = (self._before + text[-MAX_BEFORE:])[-MAX_BEFORE:]
             self._free.append(text)
 
     def _pass_free(self, deltas: list[Delta]) -> None:
@@ -358,7 +418,10 @@ class TextCallDetector:
 
 _MAX_FENCE_LENGTH = 6
 """Maximum number of characters of a fence mark before its last one: a line break, three spaces, two fence characters.
-This many characters of the previous fragment are kept for the search."""
+The search begins so many characters before a fragment."""
+_MARK_BEGINNINGS = ("\r", "\n", "<", "]<]")
+"""What may follow a call that stands by itself: the end of the line, or a token of the chat format."""
+_LINE_SPACE = compile_anchored(r"[^\S\r\n]*+")
 _FENCE = compile_later(r"(?<=\n) {0,3}(?:```|~~~)")
 _LINE_BREAK = compile_later(r"[\r\n]")
 
