@@ -41,7 +41,7 @@ _DONE = b"[DONE]"
 class FrameReader(ABC):
     """Splits one streamed body into frames. Lines end with LF, CRLF or CR. An unfinished frame is held."""
 
-    __slots__ = ("_after_cr", "_begun", "_foreign", "_has_foreign", "_held_bytes", "_limit", "_pieces")
+    __slots__ = ("_after_cr", "_begun", "_foreign", "_has_foreign", "_held_bytes", "_is_odd", "_limit", "_pieces")
     _end: ClassVar[bytes]
     """Bytes that end a frame: one or two LF."""
 
@@ -56,6 +56,8 @@ class FrameReader(ABC):
         self._pieces: list[bytes] = []
         self._held_bytes = 0
         self._begun = self._after_cr = False
+        self._is_odd = False
+        """True if `_after_cr` or `_has_foreign`, one value for the usual read."""
 
     @abstractmethod
     def _split(self, whole: bytes) -> list[bytes]:
@@ -68,6 +70,7 @@ class FrameReader(ABC):
                 data = data.removeprefix(b"\n")
                 self._after_cr = False
             self._after_cr = self._after_cr or data.endswith(b"\r")
+            self._is_odd = self._after_cr or self._has_foreign
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         if pieces := self._pieces:
             if self._end not in data and pieces[-1][-1:] + data[:1] != self._end:
@@ -113,7 +116,7 @@ class SSEReader(FrameReader):
     _end = b"\n\n"
 
     def feed(self, data: bytes) -> list[bytes]:
-        if not (self._pieces or self._after_cr or self._has_foreign):
+        if not (self._pieces or self._is_odd):
             # the usual network read: one whole event, its data in one line
             # `response.…` is the name of an event of the Responses API; `error` is read by `_split`
             line = data[data.find(b"\n") + 1 :] if data[:8] == b"event: r" else data
@@ -144,6 +147,7 @@ class SSEReader(FrameReader):
                 if len(values) < len(lines) and has_foreign_line(lines):
                     found = foreign.read_event(lines, found)
                     self._has_foreign = foreign.has_kept
+                    self._is_odd = self._is_odd or self._has_foreign
                 if self._has_foreign and found[-1:] == [_DONE]:
                     found.insert(-1, foreign.build_last_frame())
             frames += found
@@ -159,7 +163,7 @@ class NDJSONReader(FrameReader):
     def feed(self, data: bytes) -> list[bytes]:
         # the usual network read: one whole line
         is_line = data[:2] == b'{"' and data.find(b"\n") == len(data) - 1 and _CR not in data
-        if is_line and not (self._pieces or self._after_cr):
+        if is_line and not (self._pieces or self._is_odd):
             self._begun = True
             return [data[:-1]]
         return super().feed(data)
@@ -175,6 +179,7 @@ class NDJSONReader(FrameReader):
             elif line.strip() and line[:1] != b":" and (error := self._foreign.read_lines([line])) is not None:
                 frames.append(error)
         self._has_foreign = self._foreign.has_kept
+        self._is_odd = self._is_odd or self._has_foreign
         return frames
 
 
