@@ -472,13 +472,14 @@ ROWS = [
             f"text: {reader.__name__} by byte",
             partial(read_frames, reader),
             *shapes(
-                ("data: ", "event: error\n", "[\n\n"),
+                ("data: ",),
                 (
                     *("a", "\n", "\r", "data: a\n", "data:", ": a\n", "a\r\n", "data: a\n\n"),
-                    *("a\n\n", "[\n", ",[]\n\n", '{"a":1}\n', "error\n", "<html>\n\n"),
+                    *("a\n\n", "[\n", '{"a":1}\n', "error\n", "<html>\n\n"),
                 ),
                 "\n\n",
             ),
+            ("[\n\n", ",[]\n\n", "\n\n"),
         )
         for reader in (SSEReader, NDJSONReader)
     ),

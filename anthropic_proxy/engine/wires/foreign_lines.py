@@ -23,8 +23,11 @@ MAX_KEPT_BYTES = 4_096
 """Maximum bytes of the lines that are kept until the end of the stream. An error message is not longer."""
 MAX_STATEMENT_BYTES = 65_536
 """Maximum size of an error in JSON. Of a larger one, the beginning is the message."""
-MAX_LINES = 10_000
-"""Maximum number of lines that are examined: those of one event, and the foreign ones of a response."""
+MAX_LINES = 2_000
+"""Maximum number of lines that are examined: those of one event, and the foreign ones of a response. They take some
+20 ms."""
+MAX_JOINS = 100
+"""Maximum number of times that the kept lines of a response are examined together."""
 _BOM = b"\xef\xbb\xbf"
 _FIELDS = (b"", b"data", b"event", b"id", b"retry")
 """Names of the fields of an SSE event. A comment has the name ""."""
@@ -39,6 +42,8 @@ _STATEMENT = compile_later(
     re.IGNORECASE | re.MULTILINE,
 )
 """Beginning of a line that may state an error."""
+_CLOSING = (b"}", b"]", b">")
+"""Last characters of an object, a list and a page."""
 _WITHOUT_TEXT = "the server reported an error without a text"
 
 
@@ -50,11 +55,12 @@ def has_foreign_line(event: Sequence[bytes]) -> bool:
 class ForeignLines:
     """The foreign lines of one response, of which the first `MAX_KEPT_BYTES` are kept."""
 
-    __slots__ = ("_kept", "count")
+    __slots__ = ("_joins", "_kept", "count")
 
     def __init__(self) -> None:
         self.count = 0
         """Number of lines that stated no error."""
+        self._joins = 0
         self._kept = b""
 
     @property
@@ -97,8 +103,10 @@ class ForeignLines:
         error = _find_statement(text, are_whole=are_whole)
         is_kept = len(self._kept) < MAX_KEPT_BYTES
         so_far = b"%b\n%b" % (self._kept, text) if is_kept and self._kept else text
-        if error is None and is_kept and _STATEMENT.match(self._kept):
-            error = _find_statement(so_far, are_whole=are_whole)  # an object or a page, line by line
+        if error is None and is_kept and self._joins < MAX_JOINS and text.rstrip()[-1:] in _CLOSING:
+            self._joins += 1
+            if _STATEMENT.match(self._kept):
+                error = _find_statement(so_far, are_whole=are_whole, are_one=True)  # an object or a page, line by line
         if error is None:
             self.count += len(lines)
             if is_kept:
@@ -111,8 +119,10 @@ class ForeignLines:
         return _encode_reply(self._kept) or _encode_text(self._kept) if error is None else error
 
 
-def _find_statement(text: bytes, *, are_whole: bool) -> bytes | None:
-    """Return a frame with the error that foreign lines state. None: they state none."""
+def _find_statement(text: bytes, *, are_whole: bool, are_one: bool = False) -> bytes | None:
+    """Return a frame with the error that foreign lines state. None: they state none. `are_one`: True for the lines of
+    one value.
+    """
     text = text[:MAX_STATEMENT_BYTES]
     is_first = True
     for match in _STATEMENT.finditer(text):
@@ -126,6 +136,8 @@ def _find_statement(text: bytes, *, are_whole: bool) -> bytes | None:
         value = text[match.start("json") :]
         if is_first and isinstance(content := decode_repaired(value), dict | list):
             return _encode_statement(content, value)  # perhaps of several lines
+        if are_one:
+            break
         is_first = False
         value = value.partition(b"\n")[0]
         if (error := _encode_statement(decode_repaired(value), value)) is not None:

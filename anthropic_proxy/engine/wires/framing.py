@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar, Literal
 
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.wires.foreign_lines import ForeignLines, has_foreign_line
+from anthropic_proxy.engine.wires.foreign_lines import MAX_LINES, ForeignLines, has_foreign_line
 from anthropic_proxy.errors import UpstreamProtocolError
 
 MAX_FRAME_BYTES = 8 * 1024 * 1024
@@ -144,7 +144,7 @@ class SSEReader(FrameReader):
             ]
             found = [values[0] if len(values) == 1 else b"\n".join(values)] if any(values) else []
             if foreign is not None:
-                if len(values) < len(lines) and has_foreign_line(lines):
+                if len(values) < len(lines) and foreign.count < MAX_LINES and has_foreign_line(lines):
                     found = foreign.read_event(lines, found)
                     self._has_foreign = foreign.has_kept
                     self._is_odd = self._is_odd or self._has_foreign
