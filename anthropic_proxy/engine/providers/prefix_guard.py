@@ -60,6 +60,7 @@ from msgspec import Raw, Struct
 from anthropic_proxy.engine.hooks import EngineLog, PrefixChange, Receipt
 from anthropic_proxy.engine.messages.models.client_json import RepeatedKeyError, read_json
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT
+from anthropic_proxy.engine.messages.work_budget import WorkPostponed
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.wires.anthropic.json_spans import find_members
 from anthropic_proxy.errors import InvalidRequest
@@ -403,10 +404,10 @@ _FULL_BEGINNING = 4
 
 
 def _examine(prompt: Prompt) -> _Parts | None:
-    """Divide a prompt, and store in it what is found. None: it is no request of a known API."""
+    """Divide a prompt, and store in it what is found. None: it is no request of a known API, or has too many fields."""
     try:
         parts = read_json(prompt.body, lambda body: _divide_in_place(body, prompt))
-    except (InvalidRequest, StopIteration):
+    except (InvalidRequest, StopIteration, WorkPostponed):
         parts = None
     if parts is None:
         prompt.beginning = ()
@@ -425,9 +426,13 @@ def _divide_in_place(body: bytes, prompt: Prompt) -> _Parts | None:
         return None
 
 
+_MAX_FIELDS = 1_000
+"""Maximum number of fields of a request that is compared. More take the event loop too long."""
+
+
 def _divide(body: bytes, settings: Sequence[str]) -> _Parts:
     """Return the parts of a request. Raises one of many errors if it is no JSON object of a known API."""
-    members = {member.key: member for member in find_members(body)}
+    members = {member.key: member for member in find_members(body, most=_MAX_FIELDS)}
     conversation = next(member for name in _MESSAGE_FIELDS if (member := members.get(name)))
     view = memoryview(body)
     tools, system, messages = (

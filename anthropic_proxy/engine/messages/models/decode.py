@@ -611,6 +611,8 @@ def as_clean_messages(messages: list[Message], before: CleanMessages | None = No
                     return None
                 if len(given) > SHALLOW_BYTES and is_json_text_too_deep(bytes(given)):
                     return None
+                if len(given) > _MAX_SLOW_BYTES:
+                    parts += count_members(given)
                 names[block.id] = block.name
                 calls.append(block.id)
             elif type(block) is ThinkingBlock:

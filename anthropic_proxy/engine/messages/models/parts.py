@@ -15,7 +15,9 @@ from anthropic_proxy.engine.messages.models.structs import (
     Message,
     SearchResultBlock,
     ServerToolResultBlock,
+    ServerToolUseBlock,
     ToolResultBlock,
+    ToolUseBlock,
 )
 
 MIN_BYTES = 1 << 15
@@ -43,6 +45,8 @@ def count_parts(messages: Sequence[Message]) -> int:
         for block in () if isinstance(message.content, str) else message.content:
             if isinstance(block, ToolResultBlock):
                 parts += _count_inside(block.content, is_cited=True)
+            elif isinstance(block, ToolUseBlock | ServerToolUseBlock):
+                parts += count_members(block.input)
             elif isinstance(block, ServerToolResultBlock):
                 parts += _count_inside(block.content)
             elif isinstance(block, SearchResultBlock):
