@@ -135,7 +135,7 @@ class CaseRuns:
                     await checks.finish()
                 finally:
                     checks.close()
-                self.results.append(CaseResult(case, receipt.checks[0], time.monotonic() - started))
+                self.results.append(CaseResult(case, checks.checks[0], time.monotonic() - started))
                 on_result()
 
         async with asyncio.TaskGroup() as group:

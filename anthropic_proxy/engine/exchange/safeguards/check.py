@@ -42,6 +42,7 @@ from anthropic_proxy.engine.exchange.safeguards.verdict import (
     CheckReply,
     build_results,
     combine,
+    list_stored,
     read_results,
     read_verdict,
 )
@@ -148,7 +149,7 @@ class _CheckSink(OwnSink):
         if not self.has_left:
             check = read_verdict(response, self.call.id, self.call.name)
             self.check = structs.replace(check, request=self.receipt.request_id)
-            self.receipt.checks = [self.check]
+            self.receipt.checks = list_stored([self.check])
 
     async def send_relayed_bytes(
         self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool, status: int = 200
@@ -214,6 +215,8 @@ class ReplyCheck:
         """True if an earlier call of the conversation has other words than what has run."""
         self._calls: list[FinalCall] = []
         self._unchecked: list[CallCheck] = []
+        self.checks: list[CallCheck] = []
+        """Of all calls, as far as they are known, with the rules that models have stated."""
         """Records of the calls above `MAX_CALLS`."""
         self._tasks: list[asyncio.Task[CallCheck]] = []
         self._sinks: list[_CheckSink] = []
@@ -253,7 +256,7 @@ class ReplyCheck:
             else check
             for check in self._collect("timeout", "timeout")
         ]
-        self._incoming.receipt.checks = checks
+        self._record(checks)
         return build_results(checks)
 
     def take_answer(self, results: bytes, calls: Sequence[FinalCall], doubts: Mapping[str, str]) -> None:
@@ -264,7 +267,7 @@ class ReplyCheck:
         self._is_answered = True
         judged = read_results(results, [(call.id, call.name[:_MAX_NAME]) for call in calls if call.id not in doubts])
         hidden = [_fail(call, doubts[call.id], "hidden text") for call in calls if call.id in doubts]
-        self._incoming.receipt.checks = [*judged, *hidden]
+        self._record([*judged, *hidden])
 
     async def find_doubt_of_conversation(self) -> str:
         """Return why the calls before the reply leave no verdict of a provider about its calls. "": they do not."""
@@ -310,8 +313,12 @@ class ReplyCheck:
             first, second, *_ = [*(sink.receipt.request_id for sink in self._sinks if sink.call is call), "", ""]
             checks.append(structs.replace(_fail(call, reason, kind), request=first, confirmation=second))
         checks += self._unchecked
-        self._incoming.receipt.checks = checks
+        self._record(checks)
         return checks
+
+    def _record(self, checks: list[CallCheck]) -> None:
+        self.checks = checks
+        self._incoming.receipt.checks = list_stored(checks)
 
     async def _check(self, call: FinalCall, place: int) -> CallCheck:
         """`place`: number of calls of the reply before this one."""

@@ -4,7 +4,7 @@ Only a reply that is exactly one object of the fixed form is a verdict. Everythi
 error, a late or cut reply, text beside the object, a key that occurs twice. No other code creates `not_flagged`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -89,6 +89,14 @@ class CheckReply(Protocol):
     stop_reason: str | None
 
 
+def list_stored(checks: Sequence[CallCheck]) -> list[CallCheck]:
+    """Return checks for records. Without a flagged call, the rule of a model may quote the conversation for nothing."""
+    return [
+        check if check.verdict == FLAGGED or check.kind == "rule" else structs.replace(check, rule="")
+        for check in checks
+    ]
+
+
 def read_verdict(response: CheckReply, call_id: str, tool: str) -> CallCheck:
     """Return the verdict in a reply of the checking model."""
 
@@ -128,7 +136,7 @@ def read_verdict(response: CheckReply, call_id: str, tool: str) -> CallCheck:
         return fail("the reply of the checking model has no valid verdict")
     reason = _shorten(explanation if explanation.strip() else rule)
     if verdict == NOT_FLAGGED:
-        return CallCheck(call_id, tool, NOT_FLAGGED, probability=probability)
+        return CallCheck(call_id, tool, NOT_FLAGGED, rule=_shorten(rule), probability=probability)
     reason = reason or "The check found this call dangerous."
     return CallCheck(call_id, tool, FLAGGED, reason, rule=_shorten(rule), probability=probability)
 
