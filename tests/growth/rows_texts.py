@@ -362,7 +362,7 @@ ROWS = [
     row(
         "text: thinking by character",
         read_thinking,
-        *shapes(("", "<think>", "<think>a", "<think>a</think>"), (*GAPS, "<")),
+        *shapes(("", "<think>", "<think>a", "<think>a</think>", "<|channel>thought"), (*GAPS, "<", "`</thinking>")),
     ),
     row(
         "text: arguments to repair",

@@ -604,7 +604,14 @@ TAGGED = {
     "triangles": "◁think▷Hm.◁/think▷",
     "seed": "<seed:think>Hm.</seed:think>",
     "channel": "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>",
+    "gemma": "<|channel>thought\nHm.<channel|>",
     "unopened": "Hm.</think>",
+}
+UNPAIRED = {
+    "think": ("<think>Hm.</thinking>", "<think>Hm.</thought>"),
+    "thinking": ("<thinking>Hm.</think>",),
+    "thought": ("<thought>\nHm.\n</think>\n",),
+    "unopened": ("Hm.</thinking>", "Hm.</thought>", "Hm.<channel|>"),
 }
 
 
@@ -616,6 +623,27 @@ def test_reasoning_is_lifted_in_every_form(form: Any) -> None:
             deltas = [delta for part in parts for delta in tags.feed(part)] + tags.finish(is_text_reply=True)
             assert "".join(delta.text for delta in deltas if isinstance(delta, Thinking)).strip() == "Hm."
             assert "".join(delta.text for delta in deltas if isinstance(delta, Text)) == "Hi </b>"
+
+
+@pytest.mark.parametrize("form", UNPAIRED)
+def test_reasoning_ends_at_the_end_tag_of_another_pair(form: Any) -> None:
+    for tagged in UNPAIRED[form]:
+        for parts in ([f"{tagged}Hi </b>"], list(f"{tagged}Hi </b>")):
+            tags = ThinkingTagParser((form,))
+            deltas = [delta for part in parts for delta in tags.feed(part)] + tags.finish(is_text_reply=True)
+            assert "".join(delta.text for delta in deltas if isinstance(delta, Thinking)).strip() == "Hm."
+            assert "".join(delta.text for delta in deltas if isinstance(delta, Text)) == "Hi </b>"
+
+
+@pytest.mark.parametrize("quote", ["`", "'", '"'])
+def test_reasoning_may_quote_the_end_tag_of_another_pair(quote: str) -> None:
+    text = f"<think>It ends {quote}</thinking>{quote} here.</think>Hi"
+    for parts in ([text], list(text), [text[:16], text[16:]]):
+        tags = ThinkingTagParser(("think",))
+        deltas = [delta for part in parts for delta in tags.feed(part)] + tags.finish(is_text_reply=True)
+        assert "".join(delta.text for delta in deltas if isinstance(delta, Text)) == "Hi"
+        thought = "".join(delta.text for delta in deltas if isinstance(delta, Thinking))
+        assert thought == f"It ends {quote}</thinking>{quote} here."
 
 
 def test_reasoning_that_no_tag_ends_was_the_answer_where_no_tag_began_it() -> None:

@@ -9,9 +9,10 @@ from typing import Literal, NamedTuple, get_args
 
 from anthropic_proxy.engine.messages.deltas import Delta, Text, Thinking
 
-ThinkingTags = Literal["think", "thinking", "thought", "brackets", "triangles", "seed", "channel", "unopened"]
+ThinkingTags = Literal["think", "thinking", "thought", "brackets", "triangles", "seed", "channel", "gemma", "unopened"]
 """Names of tag pairs; `_FORMS` has the tags. `unopened`: the prompt ends with `<think>`, so the reply starts with
-reasoning and has only `</think>` (chat templates of DeepSeek R1, QwQ and Qwen's thinking models)."""
+reasoning and has only `</think>` (chat templates of DeepSeek R1, QwQ, MiniMax M2 and Qwen's thinking models), or the
+end tag that the model takes for it."""
 OPENED_THINKING_TAGS: tuple[ThinkingTags, ...] = tuple(name for name in get_args(ThinkingTags) if name != "unopened")
 """All tag pairs except `unopened`, which has no start tag. With these pairs, a reply without tags is reply text."""
 
@@ -21,22 +22,28 @@ class _Form(NamedTuple):
 
     opening: str
     closing: str
+    other_closings: tuple[str, ...] = ()
+    """End tags of other pairs with which models end reasoning too, unless a quotation mark stands before them."""
     then: str = ""
     """Text directly after the end tag that belongs to the format and is dropped. "": none."""
 
 
 _FORMS: dict[str, _Form] = {
-    "think": _Form("<think>", "</think>"),
-    "thinking": _Form("<thinking>", "</thinking>"),
-    "thought": _Form("<thought>", "</thought>"),
+    "think": _Form("<think>", "</think>", ("</thinking>", "</thought>")),
+    "thinking": _Form("<thinking>", "</thinking>", ("</think>", "</thought>")),
+    "thought": _Form("<thought>", "</thought>", ("</think>", "</thinking>")),
     "brackets": _Form("[THINK]", "[/THINK]"),
     "triangles": _Form("◁think▷", "◁/think▷"),
     "seed": _Form("<seed:think>", "</seed:think>"),
-    "channel": _Form("<|channel|>analysis<|message|>", "<|end|>", "<|start|>assistant<|channel|>final<|message|>"),
+    "channel": _Form("<|channel|>analysis<|message|>", "<|end|>", then="<|start|>assistant<|channel|>final<|message|>"),
+    "gemma": _Form("<|channel>thought", "<channel|>"),
 }
 """Name of a tag pair → its tags. `brackets`: Magistral; `triangles`: Kimi's vision models and early K2 Thinking;
-`seed`: Seed-OSS; `channel`: gpt-oss. Sources: the models' chat templates, SGLang's "Reasoning Parser" and vLLM's
-`reasoning` modules, read 2026-11."""
+`seed`: Seed-OSS; `channel`: gpt-oss; `gemma`: Gemma 4. Sources: the models' chat templates, SGLang's "Reasoning Parser"
+and vLLM's `reasoning` modules, read 2026-11."""
+
+_UNOPENED = _Form("", "</think>", ("</thinking>", "</thought>", "<channel|>"))
+_QUOTES = frozenset("`'\"")
 
 
 class ThinkingTagParser:
@@ -53,6 +60,8 @@ class ThinkingTagParser:
         """Text to drop after the end tag of the tag pair that was found."""
         self._held = ""
         """Buffered text that may be the start of a tag."""
+        self._previous = ""
+        """Last character of the reasoning before `_held`."""
         self._gap: list[str] = []
         """White space before `_held` that may belong to the reasoning or to the reply text."""
         self._state = "start"  # then thinking, after, text
@@ -82,17 +91,17 @@ class ThinkingTagParser:
         if self._state == "start":
             self._begin()
         if self._state == "thinking":
-            closing = self._form.closing
-            end = self._held.find(closing)
-            if end >= 0:
+            found = self._find_end()
+            if found is not None:
+                end, closing = found
                 self._emit(self._held[:end], deltas)
                 self._held = self._held[end + len(closing) :]
                 self._state = "after"
                 self._doubtful = []
                 self._then = self._form.then
             else:
-                kept = next((size for size in range(len(closing) - 1, 0, -1) if self._held.endswith(closing[:size])), 0)
-                cut = len(self._held) - kept
+                cut = len(self._held) - self._find_partial_end()
+                self._previous = self._held[cut - 1 : cut] or self._previous
                 thought, self._held = self._held[:cut], self._held[cut:]
                 if not self._emitted and not thought.strip():
                     self._gap.append(thought)  # reasoning of white space only is dropped
@@ -148,9 +157,29 @@ class ThinkingTagParser:
             self._state = "text"
             self._held = self._pop_gap() + self._held
         elif start:
-            self._form = _FORMS["think"]
+            self._form = _UNOPENED
             self._state = "thinking"
             self._doubtful = [""]
+
+    def _find_end(self) -> tuple[int, str] | None:
+        """Return the index of the first end tag in the buffered text, and the tag. None: there is none."""
+        form, found = self._form, []
+        for closing in (form.closing, *form.other_closings):
+            end = self._held.find(closing)
+            while closing != form.closing and end >= 0 and (self._held[end - 1] if end else self._previous) in _QUOTES:
+                end = self._held.find(closing, end + 1)
+            if end >= 0:
+                found.append((end, closing))
+        return min(found, default=None)
+
+    def _find_partial_end(self) -> int:
+        """Return the length of an incomplete end tag at the end of the buffered text. 0: there is none."""
+        tags = (self._form.closing, *self._form.other_closings)
+        longest = max(map(len, tags)) - 1
+        start = self._held.find(tags[0][0], max(0, len(self._held) - longest))
+        while start >= 0 and not any(tag.startswith(self._held[start:]) for tag in tags):
+            start = self._held.find(tags[0][0], start + 1)
+        return len(self._held) - start if start >= 0 else 0
 
     def _pop_gap(self) -> str:
         gap = "".join(self._gap)
