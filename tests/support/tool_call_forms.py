@@ -85,6 +85,11 @@ MORE_FORMS = {
     "</｜DSML｜invoke>",
     "one tag for lines": f'<tool_calls>\n{{"name": "Read", "arguments": {READ}}}\n'
     f'{{"name": "Run", "arguments": {RUN}}}\n</tool_calls>',
+    "a tag of LongCat": f'<longcat_tool_call>{{"name": "Read", "arguments": {READ}}}</longcat_tool_call>\n'
+    f'<longcat_tool_call>\n{{"name": "Run", "arguments": {RUN}}}\n</longcat_tool_call>',
+    "a wrapper of dots": '<dots_function_call>\n<invoke name="Read">\n<parameter name="path">a.py</parameter>\n'
+    '<parameter name="limit">3</parameter>\n</invoke>\n<invoke name="Run">\n'
+    '<parameter name="command">echo "<hi>"</parameter>\n</invoke>\n</dots_function_call>',
     "one tag for a list": f'<TOOLCALL>[{{"name": "Read", "arguments": {READ}}}, '
     f'{{"name": "Run", "arguments": {RUN}}}]</TOOLCALL>',
     "a token for a list": f'<|tool_call|>[{{"name": "Read", "arguments": {READ}}}, '

@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -29,6 +30,7 @@ from anthropic_proxy.engine.wires.tool_call_repair.formats import CALL_SIGNS, Ca
 from anthropic_proxy.engine.wires.tool_call_repair.text_calls import MAX_FENCES
 from tests.support.golden_texts import Check
 from tests.support.harness import FakeResponse, ProxyHarness
+from tests.support.paths import ROOT
 from tests.support.tables import in_one_test
 from tests.support.tool_call_forms import FORMS, MORE_FORMS, READ, RUN, TOOLS, new_call
 
@@ -199,6 +201,23 @@ def test_text_around_a_call_stays_text_without_the_white_space_next_to_the_call(
     expected = ["Let me look.", *EXPECTED] + ([] if ends_answer else ["Done <b>now</b>."])
     assert folded(read([text])) == expected
     assert folded(read(list(text))) == expected
+
+
+PARSERS = tomllib.loads((ROOT / "tests/support/tool_parsers.toml").read_text("utf-8"))
+
+
+def test_each_tool_parser_of_a_server_has_a_format_or_a_reason() -> None:
+    read_names = [name for names in PARSERS["read"].values() for name in names]
+    listed = [*read_names, *PARSERS["missing"], *PARSERS["unknown"]["names"]]
+    assert sorted(listed) == sorted({*PARSERS["names"]["vllm"], *PARSERS["names"]["sglang"]})
+    assert sorted([*PARSERS["read"], *PARSERS["not_read_by_servers"]]) == sorted(TOOL_CALL_FORMATS)
+
+
+def test_a_call_for_a_missing_tool_parser_is_still_text() -> None:
+    """One that has become a call has a format now: move its name."""
+    assert {name: folded(read([text])) for name, text in PARSERS["missing"].items()} == {
+        name: [text] for name, text in PARSERS["missing"].items()
+    }
 
 
 NOT_CALLS = (

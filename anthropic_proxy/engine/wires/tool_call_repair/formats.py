@@ -152,13 +152,13 @@ def _read_object(text: str, offered: OfferedTools, *, needs_arguments: bool) -> 
 
 _CALL_TAG, _CALL_TAG_END = "<tool_call>", "</tool_call>"
 _JSON_TAG = compile_anchored(
-    r"<tool_calls?>|</tool_calls?>|</?TOOLCALL>|<\|/?tool_call\|>|<\|tool_call_(?:start|end)\|>|</?seed:tool_call>"
+    r"<tool_calls?>|</tool_calls?>|</?TOOLCALL>|<\|/?tool_call\|>|<\|tool_call_(?:start|end)\|>|</?(?:seed:|longcat_)tool_call>"
 )
 _FUNCTION = compile_anchored(r"\s*<function=(?P<name>[^<>\s]+)>")
 _FUNCTION_OBJECT = compile_anchored(r"\s*<function=(?P<name>[\w.-]+)[\s=:,>(\[]*(?=\{)")
 _FUNCTION_OBJECT_END = compile_anchored(r"[\s)\]>]*+(?:</?function>\s*+)?")
 _WRAPPER = compile_anchored(
-    r"\s*</?(?:function_calls|minimax:tool_call|｜DSML｜(?:function|tool)_calls|tool_calls?)>\s*"
+    r"\s*</?(?:(?:dots_)?function_calls?|minimax:tool_call|｜DSML｜(?:function|tool)_calls|tool_calls?)>\s*"
 )
 _BRACKET = compile_later(r"[\[\]{}]")
 _LISTED, _LISTED_ID, _LISTED_ARGUMENTS = "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"
@@ -188,8 +188,8 @@ def read_tagged_json(text: str, offered: OfferedTools) -> list[RecoveredCall] | 
     """Return the calls of `<tool_call>{"name": …, "arguments": {…}}</tool_call>`.
 
     Written by Hermes 2 Pro, Qwen 2.5 and Qwen 3 (chat templates; vLLM's `hermes_tool_parser`), with other tags by
-    MiniMax M1, Hunyuan and Jamba (`<tool_calls>`), Granite and Phi (`<|tool_call|>`), Nemotron (`<TOOLCALL>`): vLLM's
-    parsers of these names.
+    MiniMax M1, Hunyuan and Jamba (`<tool_calls>`), Granite and Phi (`<|tool_call|>`), Nemotron (`<TOOLCALL>`) and
+    LongCat: vLLM's parsers of these names.
     """
     return read_json_calls(_without_tags(text), offered)
 
@@ -505,6 +505,7 @@ _ROWS: Sequence[tuple[str, str, tuple[tuple[ToolCallFormat, ToolCallReader], ...
         ),
     ),
     ("<tool_calls>", "</tool_calls>", (("hermes", read_tagged_json), ("invoke", read_invoke_calls))),
+    ("<longcat_tool_call>", "</longcat_tool_call>", (("hermes", read_tagged_json),)),
     ("<TOOLCALL>", "</TOOLCALL>", (("hermes", read_tagged_json),)),
     ("<|tool_call|>", "", (("hermes", read_tagged_json),)),
     ("<seed:tool_call>", "</seed:tool_call>", (("functions", read_function_tags),)),
@@ -531,6 +532,7 @@ _ROWS: Sequence[tuple[str, str, tuple[tuple[ToolCallFormat, ToolCallReader], ...
         for begin in ("<|start|>assistantcommentary to=", "assistantcommentary to=", "commentary to=functions.")
     ),
     ("<function_calls>", "</function_calls>", (("invoke", read_invoke_calls),)),
+    ("<dots_function_call>", "</dots_function_call>", (("invoke", read_invoke_calls),)),
     ("<invoke name=", "</invoke>", (("invoke", read_invoke_calls),)),
     ("<minimax:tool_call>", "</minimax:tool_call>", (("invoke", read_invoke_calls),)),
     ("<｜DSML｜function_calls>", "</｜DSML｜function_calls>", (("invoke", read_invoke_calls),)),
