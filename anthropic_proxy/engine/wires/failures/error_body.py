@@ -254,8 +254,11 @@ def find_bare_error(data: bytes) -> UpstreamFault | None:
     return fault if fault.message or fault.is_unreadable_output else None
 
 
+_EVENT = compile_anchored(r"\s*+(?:event|data|id|retry)?:")
+
+
 def _read_text(text: str) -> UpstreamFault | None:
-    if text.lstrip()[:1] in ("", "{", "["):  # damaged JSON
+    if text.lstrip()[:1] in ("", "{", "[") or _EVENT.match(text):  # damaged JSON, or events in place of a body
         return None
     message, status = describe_text(text)
     return read_error_object({"error": {"message": message, "code": status}}, 200, {}) if message else None
