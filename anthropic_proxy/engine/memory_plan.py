@@ -3,7 +3,7 @@
 What a client sends must not end the process of all. So the bounds of all parts together are below the memory that the
 deployment states, such as the limit of its container:
 
-    1,024 MiB, one worker: 160 for it, one process each for patterns (128), pages (160) and PDFs (320), 256 for bodies
+    1,200 MiB, one worker: 400 for it, one process each for patterns (128), pages (160) and PDFs (320), 192 for bodies
 
 The processes of a sandbox have a bound of their address space, which is about twice the largest that was measured.
 Bodies have one of their bytes: a large body with everything made of it needs up to `BODY_FACTOR` times as much.
@@ -14,8 +14,12 @@ from msgspec import Struct
 MIB = 1024 * 1024
 DEFAULT_BYTES = 2048 * MIB
 """Memory of each worker, if nothing states another one: the limit of the chart in `deploy/`, which has one worker."""
-WORKER_BYTES = 160 * MIB
-"""A worker without large bodies: 30 MiB idle, 22 more with the dashboard, and 0.16 for each open stream."""
+WORKER_BYTES = 400 * MIB
+"""A worker without large bodies. What it keeps (each `MAX_KEPT_BYTES`, and texts that wait for the ledger) needs at
+most 284 MiB. The remainder is for the program (30 MiB idle, 22 more with the dashboard, and prices) and for streams
+(0.16 each)."""
+SUPERVISOR_BYTES = 192 * MIB
+"""The process that starts several workers, with the values that they share."""
 PATTERN_BYTES = 128 * MIB
 """Process for patterns of a model. 3,000 tools with the longest definitions need 49 MiB."""
 PAGE_BYTES = 160 * MIB
@@ -48,8 +52,11 @@ class MemoryPlan(Struct, frozen=True, kw_only=True):
 
 
 def divide_memory(total_bytes: int, worker_count: int = 1) -> MemoryPlan:
-    """Return the plan of one of the workers that share the memory. Below `MIN_BYTES` each, the smallest plan."""
-    left = max(total_bytes // worker_count - MIN_BYTES, 0)
+    """Return the plan of one of the workers that share the memory. If that is less than `MIN_BYTES` for each, the sum
+    is above it, and the start warns.
+    """
+    supervisor_bytes = SUPERVISOR_BYTES if worker_count > 1 else 0
+    left = max((total_bytes - supervisor_bytes) // worker_count - MIN_BYTES, 0)
     more = min(left // _SANDBOX_BYTES, MAX_PROCESSES - 1)
     body_bytes = MIN_BODY_BYTES + (left - more * _SANDBOX_BYTES) // BODY_FACTOR
     return MemoryPlan(processes=1 + more, body_bytes=min(body_bytes, MAX_BODY_BYTES))

@@ -2,7 +2,7 @@
 
 from msgspec import structs
 
-from anthropic_proxy.engine.memory_plan import DEFAULT_BYTES, MIB, MemoryPlan, divide_memory
+from anthropic_proxy.engine.memory_plan import DEFAULT_BYTES, MIB, SUPERVISOR_BYTES, MemoryPlan, divide_memory
 from anthropic_proxy.gateway.platforms.memory import find_machine_memory, find_memory_limit
 from anthropic_proxy.gateway.settings import Settings
 
@@ -18,6 +18,7 @@ def describe_small_memory(settings: Settings, worker_count: int = 1) -> str:
     """Return a warning if the bounds of all parts together are above the memory. "": they are not."""
     total = _find_total_bytes(settings, worker_count)
     needed = worker_count * plan_memory(settings, worker_count).sum_bytes()
+    needed += SUPERVISOR_BYTES if worker_count > 1 else 0
     if needed <= total:
         return ""
     remedy = "Raise the limit" if worker_count == 1 else "Raise the limit, or use fewer workers"

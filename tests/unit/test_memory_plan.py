@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anthropic_proxy.console.ledger.receipt_queue import MAX_BUFFERED_BYTES
 from anthropic_proxy.engine.documents.reader import PDF_PROGRAM, PROCESSES
 from anthropic_proxy.engine.engine import PATTERN_SEARCHES
 from anthropic_proxy.engine.exchange.tool_loop.tool_search import REGEX_PROGRAM
@@ -20,6 +21,8 @@ from anthropic_proxy.engine.memory_plan import (
     PAGE_BYTES,
     PATTERN_BYTES,
     PDF_BYTES,
+    SUPERVISOR_BYTES,
+    WORKER_BYTES,
     MemoryPlan,
     divide_memory,
 )
@@ -35,9 +38,10 @@ from tests.support.paths import ROOT
 @pytest.mark.parametrize(
     ("megabytes", "workers", "expected"),
     [
-        (1_024, 1, MemoryPlan(processes=1, body_bytes=MIN_BODY_BYTES + 64 * MIB // 6)),
-        (2_048, 1, MemoryPlan(processes=2, body_bytes=MIN_BODY_BYTES + 480 * MIB // 6)),
-        (2_048, 2, MemoryPlan(processes=1, body_bytes=MIN_BODY_BYTES + 64 * MIB // 6)),
+        (1_200, 1, MemoryPlan(processes=1, body_bytes=MIN_BODY_BYTES)),
+        (1_500, 1, MemoryPlan(processes=1, body_bytes=MIN_BODY_BYTES + 50 * MIB)),
+        (2_048, 1, MemoryPlan(processes=2, body_bytes=MIN_BODY_BYTES + 40 * MIB)),
+        (2_592, 2, MemoryPlan(processes=1, body_bytes=MIN_BODY_BYTES)),
         (65_536, 4, MemoryPlan(processes=2, body_bytes=MAX_BODY_BYTES)),
         (512, 1, MemoryPlan(processes=1, body_bytes=MIN_BODY_BYTES)),
     ],
@@ -48,8 +52,19 @@ def test_the_memory_of_the_deployment_is_divided(megabytes: int, workers: int, e
 
 @given(st.integers(1, 64), st.integers(0, 1 << 36))
 def test_the_parts_of_all_workers_need_no_more_than_there_is(workers: int, more: int) -> None:
-    total = workers * MIN_BYTES + more
-    assert workers * divide_memory(total, workers).sum_bytes() <= total
+    supervisor = SUPERVISOR_BYTES if workers > 1 else 0
+    total = supervisor + workers * MIN_BYTES + more
+    assert supervisor + workers * divide_memory(total, workers).sum_bytes() <= total
+
+
+def test_what_a_worker_keeps_is_a_part_of_its_bound() -> None:
+    kept = [
+        int(eval(found))  # a product of numbers
+        for path in (ROOT / "anthropic_proxy").rglob("*.py")
+        for found in re.findall(r"^MAX_KEPT_BYTES = ([\d* _]+)$", path.read_text("utf-8"), re.MULTILINE)
+    ]
+    assert len(kept) >= 8
+    assert sum(kept) + MAX_BUFFERED_BYTES + 100 * MIB <= WORKER_BYTES
 
 
 def test_the_bounds_of_the_plan_are_those_of_the_programs() -> None:
@@ -118,18 +133,18 @@ def test_a_system_without_control_groups_states_no_limit(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("variables", "workers", "expected"),
     [
-        ({"MEMORY_LIMIT_MB": "960"}, 1, ""),
-        ({"MEMORY_LIMIT_MB": "2048"}, 2, ""),
+        ({"MEMORY_LIMIT_MB": "1200"}, 1, ""),
+        ({"MEMORY_LIMIT_MB": "2592"}, 2, ""),
         (
             {"MEMORY_LIMIT_MB": "512"},
             1,
-            "The memory is limited to 512 MB (MEMORY_LIMIT_MB), but large requests, PDFs and pages may need 960 MB, so "
-            "that the system could end the proxy. Raise the limit.",
+            "The memory is limited to 512 MB (MEMORY_LIMIT_MB), but large requests, PDFs and pages may need 1200 MB, "
+            "so that the system could end the proxy. Raise the limit.",
         ),
         (
             {"MEMORY_LIMIT_MB": "2048", "MAX_BODY_MEMORY_MB": "512"},
             4,
-            "The memory is limited to 2048 MB (MEMORY_LIMIT_MB), but large requests, PDFs and pages may need 15360 MB, "
+            "The memory is limited to 2048 MB (MEMORY_LIMIT_MB), but large requests, PDFs and pages may need 16512 MB, "
             "so that the system could end the proxy. Raise the limit, or use fewer workers, or lower "
             "MAX_BODY_MEMORY_MB=512.",
         ),
