@@ -32,6 +32,11 @@ MAX_ID_CHARACTERS = 2_304
 """Maximum length of an id with a state: 2 KB of it, and what belongs to it."""
 MAX_KEPT_CHARACTERS = 256 * 1024
 """Maximum length of a state that is kept under the id of its call. A longer one is lost."""
+_MAX_SIGNED_CHARACTERS = 2 * MAX_KEPT_CHARACTERS
+"""Maximum length of the signatures before a call. In base64, they are longer than their states. With more, the call has
+no state."""
+_CHARACTERS_PER_THOUGHT = 64
+"""What a thinking block counts besides its signature."""
 _MAX_CALL_ID_CHARACTERS = 64
 _RESTORED = "restored"
 """Key of known messages with the thinking before their calls in `CleanMessages.results`."""
@@ -96,24 +101,31 @@ class HiddenThinking:
         self._thoughts: list[_OpenThought] = []
         """Those since the last call."""
         self._characters = 0
+        """Length of their texts."""
+        self._signed_characters = 0
+        """Length of their signatures, and what they count besides."""
 
     def add(self, delta: Thinking, place: int) -> None:
         """`place`: number of the blocks of the reply before it."""
         last = self._thoughts[-1] if self._thoughts else None
-        if last is None or last.signature or last.place != place:
+        is_new = last is None or last.signature != "" or last.place != place
+        self._signed_characters += len(delta.signature) + (_CHARACTERS_PER_THOUGHT if is_new else 0)
+        if self._signed_characters > _MAX_SIGNED_CHARACTERS:
+            self._thoughts = []
+            return
+        if last is None or is_new:
             last = _OpenThought(place)
             self._thoughts.append(last)
         last.signature = delta.signature
         self._characters += len(delta.text)
-        if self._characters <= MAX_KEPT_CHARACTERS:
+        if delta.text and self._characters <= MAX_KEPT_CHARACTERS:
             last.fragments.append(delta.text)
 
     def assign_id(self, call_id: str, place: int, signature: str) -> str:
         """Return the id under which the client gets the next tool call. `signature`: that of unsigned thinking."""
-        if not self._thoughts:
-            return call_id
         open_thoughts, self._thoughts = self._thoughts, []
-        is_complete, self._characters = self._characters <= MAX_KEPT_CHARACTERS, 0
+        is_complete = self._characters <= MAX_KEPT_CHARACTERS
+        self._characters = self._signed_characters = 0
         found = [_close(thought, place, signature) for thought in open_thoughts]
         thoughts = [thought for thought in found if thought is not None]
         if not thoughts:

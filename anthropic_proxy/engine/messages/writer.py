@@ -113,6 +113,8 @@ class MessageWriter:
     _filled = False  # True if the open thinking block or call has content
     _key: int | str = 0  # of the open call
     queued_characters = 0  # that were ever queued
+    _queued_end = 0  # index behind the blocks that the queue becomes; it counts no thinking
+    _queues_text = False  # True if the last of these blocks is a text that more text continues
 
     def __init__(
         self,
@@ -340,7 +342,19 @@ class MessageWriter:
     def _enqueue(self, delta: Text | TextEnd | Thinking | Citation | Block) -> None:
         if not isinstance(delta, TextEnd):
             self._count_queued(len(delta.raw if isinstance(delta, Citation | Block) else delta.text))
+        if not self._queue:
+            self._queued_end, self._queues_text = self._next_place, False
+        if isinstance(delta, Block):
+            self._begin_queued_block()
+        elif isinstance(delta, TextEnd):
+            self._queues_text = False
+        elif isinstance(delta, Text) and delta.text and not self._queues_text:
+            self._begin_queued_block(is_text=True)
         self._queue.append(delta)
+
+    def _begin_queued_block(self, *, is_text: bool = False) -> None:
+        self._queued_end = self._next_place + 1
+        self._queues_text = is_text
 
     def _reject(self, delta: ToolArgs | ToolEnd) -> NoReturn:
         raise InternalError(f"A tool call was continued that is not open: key {delta.key!r}.")
@@ -395,8 +409,8 @@ class MessageWriter:
 
     @property
     def _next_place(self) -> int:
-        """Index of a block that begins now, if the queue has only whole blocks."""
-        return self._index + (self._state != _NONE) + len(self._queue)
+        """Index of a block that begins now. The queue has no thinking."""
+        return self._queued_end if self._queue else self._index + (self._state != _NONE)
 
     def _claim_key(self, call: ToolCall) -> None:
         if call.key in self._keys:
@@ -416,6 +430,7 @@ class MessageWriter:
     def _enqueue_call(self, delta: ToolCall) -> None:
         self._claim_key(delta)
         self._count_queued(len(delta.name))
+        self._begin_queued_block()
         queued = self._queued_calls[delta.key] = _QueuedCall(delta)
         self._queue.append(queued)
 

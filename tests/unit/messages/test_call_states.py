@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -90,3 +91,18 @@ def test_a_state_comes_back_from_the_id_that_carries_it(size: int) -> None:
     assert decode_state_id(call_id) == state
     assert call_id.isascii()
     assert not are_valid_ids([call_id])  # for another provider
+
+
+@pytest.mark.parametrize("opaque", ["", "A" * 4_000], ids=["short", "long"])
+def test_signed_thinking_that_no_call_follows_is_bounded(opaque: str) -> None:
+    state = encode_signature("tag", ReasoningState(item_id="rs_1", encrypted=opaque))
+    hidden = HiddenThinking(lambda prefix: f"{prefix}1")
+    tracemalloc.start()
+    for _ in range(20_000):
+        hidden.add(Thinking(signature=f"{state} "[:-1]), 0)  # a text of its own, as a provider sends it
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * 1024 * 1024
+    assert hidden.assign_id("call_1", 0, "") == "call_1"
+    hidden.add(Thinking(signature=state), 0)
+    assert hidden.assign_id("call_2", 0, "") != "call_2"  # which has its own thinking

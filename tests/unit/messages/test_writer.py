@@ -517,6 +517,22 @@ REPLAYED = "px1.test.eyJyIjoxfQ"  # {"r":1}
             [ToolCall(0, "c0", "read"), Thinking("b", STATE)],
             [("c0", None), ("c1", [[0, "test", '{"s":"ABC"}', ""]])],
         ),
+        (
+            [ToolCall(0, "c0", "read"), Thinking("b", STATE), *[Text("a")] * 5, TextEnd(), Text(""), Text("d")],
+            [("c0", None), ("c1", [[2, "test", '{"s":"ABC"}', ""]])],
+        ),
+        (
+            [ToolCall(0, "c0", "read"), Text("a"), Text("a"), Thinking("b", STATE), Text("a"), TextEnd(), TextEnd()],
+            [("c0", None), ("c1", [[0, "test", '{"s":"ABC"}', ""]])],
+        ),
+        (
+            [Text("a"), ToolCall(0, "c0", "read"), Thinking("b", STATE), Text(""), Text("a")],
+            [("c0", None), ("c1", [[1, "test", '{"s":"ABC"}', ""]])],
+        ),
+        (
+            [ToolCall(0, "c0", "read"), Text("a"), ToolEnd(0), Thinking("b", STATE), Text("a"), ToolCall(2, "c2", "x")],
+            [("c0", None), ("c2", [[0, "test", '{"s":"ABC"}', ""]]), ("c1", None)],
+        ),
     ],
 )
 def test_a_call_carries_the_thinking_since_the_call_before(
