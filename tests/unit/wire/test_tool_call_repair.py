@@ -623,7 +623,7 @@ TAGGED = {
     "triangles": "◁think▷Hm.◁/think▷",
     "seed": "<seed:think>Hm.</seed:think>",
     "channel": "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>",
-    "gemma": "<|channel>thought\nHm.<channel|>",
+    "thought_channel": "<|channel>thought\nHm.<channel|>",
     "unopened": "Hm.</think>",
 }
 UNPAIRED = {

@@ -9,7 +9,9 @@ from typing import Literal, NamedTuple, get_args
 
 from anthropic_proxy.engine.messages.deltas import Delta, Text, Thinking
 
-ThinkingTags = Literal["think", "thinking", "thought", "brackets", "triangles", "seed", "channel", "gemma", "unopened"]
+ThinkingTags = Literal[
+    "think", "thinking", "thought", "brackets", "triangles", "seed", "channel", "thought_channel", "unopened"
+]
 """Names of tag pairs; `_FORMS` has the tags. `unopened`: the prompt ends with `<think>`, so the reply starts with
 reasoning and has only `</think>` (chat templates of DeepSeek R1, QwQ, MiniMax M2 and Qwen's thinking models), or the
 end tag that the model takes for it."""
@@ -36,11 +38,11 @@ _FORMS: dict[str, _Form] = {
     "triangles": _Form("◁think▷", "◁/think▷"),
     "seed": _Form("<seed:think>", "</seed:think>"),
     "channel": _Form("<|channel|>analysis<|message|>", "<|end|>", then="<|start|>assistant<|channel|>final<|message|>"),
-    "gemma": _Form("<|channel>thought", "<channel|>"),
+    "thought_channel": _Form("<|channel>thought", "<channel|>"),
 }
 """Name of a tag pair → its tags. `brackets`: Magistral; `triangles`: Kimi's vision models and early K2 Thinking;
-`seed`: Seed-OSS; `channel`: gpt-oss; `gemma`: Gemma 4. Sources: the models' chat templates, SGLang's "Reasoning Parser"
-and vLLM's `reasoning` modules, read 2026-11."""
+`seed`: Seed-OSS; `channel`: gpt-oss; `thought_channel`: Gemma 4. Sources: the models' chat templates, SGLang's
+"Reasoning Parser" and vLLM's `reasoning` modules, read 2026-11."""
 
 _UNOPENED = _Form("", "</think>", ("</thinking>", "</thought>", "<channel|>"))
 _QUOTES = frozenset("`'\"")
