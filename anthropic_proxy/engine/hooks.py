@@ -137,8 +137,8 @@ class Client(Struct, frozen=True):
 
     @property
     def payer(self) -> str:
-        """Name of who has turns at shared workers: the person of the key or its owner, else the key, or the address of
-        a client without a key.
+        """Name of the owner of a request, who has turns at shared workers, and for whom documents, states and words of
+        the proxy are kept: the person of the key or its owner, else the key, or the address of a client without a key.
         """
         if self.person:
             return f"person {self.person}"

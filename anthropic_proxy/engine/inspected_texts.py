@@ -1,8 +1,8 @@
 """`KeptDecisions`: what inspectors decided about texts that the proxy adds to requests, such as the words of a PDF.
 
 A client sends a document with each request of a conversation, and the proxy may read it for several targets. So a
-decision is kept for the owner, the model, the text and the inspector. A failure of an inspector is no decision, and is
-not kept.
+decision is kept for the owner and key, the model, the text and the inspector. A failure of an inspector is no
+decision, and is not kept.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """`OwnKeys`: the keys of words by which the proxy recognizes its own texts, such as placeholders and marks.
 
-All of them follow from one secret, by purpose and client. So what one client sees tells nothing about the words of
+All of them follow from one secret, by purpose and owner. So what one owner sees tells nothing about the words of
 another one, and the same text has the same word in all requests, workers and instances, and after a restart: prompt
 caches stay valid. The secret is in the database of the ledger if there is one that all instances share, or that the
 only instance has (`keep_secret`), and otherwise among the values that processes share (`ValueStore`).
@@ -40,7 +40,7 @@ class OwnKeys:
         self._reading = asyncio.Lock()
 
     def derive(self, purpose: KeyPurpose, owner: str) -> bytes:
-        """Return the key of a client for a purpose. `owner`: `Client.id`. Call `open` before."""
+        """Return the key of an owner for a purpose. `owner`: `Client.payer`. Call `open` before."""
         return hmac.digest(self._secret, f"{purpose}\0{owner}".encode(errors="surrogatepass"), "sha256")
 
     async def open(self, store: ValueStore) -> None:

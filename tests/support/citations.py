@@ -32,7 +32,7 @@ def _write(mark: re.Match[str], word: str) -> str:
     return f"</{word}>" if mark[1] is None else f"<{word} {mark[1]}{mark[2]}>"
 
 
-def find_word(messages: Sequence[Any], owner: str = "local") -> str:
+def find_word(messages: Sequence[Any], owner: str = "key local") -> str:
     """Return the word in the marks of a conversation. The proxy has `keep_secret`."""
     keys = OwnKeys(keep_secret)
     asyncio.run(keys.open(MemoryValues()))

@@ -146,7 +146,7 @@ class ImageDescriber:
 
     async def _find_all(self, sources: Mapping[str, Source], plans: Sequence[Plan]) -> dict[str, Description]:
         """`sources`: by their data."""
-        scope = _encode_scope(self._parent.incoming.receipt.client.id, plans)
+        scope = _encode_scope(self._parent.incoming.receipt.client.payer, plans)
         is_large = sum(map(len, sources)) > MAX_BYTES_ON_LOOP
         keys, unfit = await self.background.run_in_thread_if_large(is_large, _name_pictures, sources.values(), scope)
         found = {data: Description(failure=reason) for data, reason in unfit.items()}

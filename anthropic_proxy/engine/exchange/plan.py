@@ -150,7 +150,7 @@ async def find_citation_key(engine: Engine, incoming: ClientRequest) -> bytes:
     """Return `MessagesRequest.citation_key`. All calls for a client request need the same one."""
     if _CITATIONS in incoming.body:
         await engine.own_keys.open(engine.store)
-    return engine.own_keys.derive("citations", incoming.receipt.client.id)
+    return engine.own_keys.derive("citations", incoming.receipt.client.payer)
 
 
 def match_route(

@@ -16,9 +16,11 @@ from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client
 from tests.support.golden_runner import fold_events
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
+from tests.support.owners import PAIRS_OF_CLIENTS
 from tests.support.pdf import document, write_pdf
 
 MODEL = "gemini/gemini-2.5-pro"
+LOCAL = Client(name="local")
 CITED = {"citations": {"enabled": True}}
 REPORT = "The product is unsafe. It was recalled in May. Nobody was hurt."
 BLOG = "A blog. Everybody should buy it."
@@ -56,9 +58,9 @@ class Proxy:
         streams = request.path.endswith("alt=sse")
         return FakeResponse(200, *([b"data: ", data, b"\n\n"] if streams else [data]))
 
-    async def post(self, *content: Any, client: str = "local", **fields: Any) -> list[str]:
+    async def post(self, *content: Any, client: Client = LOCAL, **fields: Any) -> list[str]:
         messages = fields.pop("messages", [{"role": "user", "content": [*content]}])
-        sink = await self.harness.post(model=MODEL, messages=messages, client=Client(name=client), **fields)
+        sink = await self.harness.post(model=MODEL, messages=messages, client=client, **fields)
         assert sink.error is None, (sink.error, self.harness.log.getvalue())
         return self.sent[-1]
 
@@ -99,10 +101,11 @@ async def test_requests_are_equal_until_their_sources_differ(place: int) -> None
     assert len(equal) == (0, 2, 3)[place]
 
 
-async def test_clients_have_words_of_their_own() -> None:
+@pytest.mark.parametrize(("client", "other_client", "is_same_owner"), PAIRS_OF_CLIENTS)
+async def test_each_owner_has_a_word_of_its_own(client: Client, other_client: Client, is_same_owner: bool) -> None:
     proxy = Proxy()
-    first, second = [await proxy.post(cited(REPORT), ask("Which?"), client=name) for name in ("ann", "bob")]
-    assert [one == other for one, other in zip(first, second, strict=True)] == [True, False, True]
+    first, second = [await proxy.post(cited(REPORT), ask("Which?"), client=one) for one in (client, other_client)]
+    assert [one == other for one, other in zip(first, second, strict=True)] == [True, is_same_owner, True]
 
 
 async def test_cleared_results_of_tools_change_nothing_before_them() -> None:

@@ -20,6 +20,7 @@ from anthropic_proxy.gateway.inspectors import open_inspectors
 from anthropic_proxy.plugins import Client, StoreUnavailable
 from tests.support.fake_upstream import error
 from tests.support.harness import STALL, FakeResponse, RecordingSink, new_client_request
+from tests.support.owners import PAIRS_OF_CLIENTS
 from tests.support.pdf import PICTURE, document, write_pdf
 from tests.support.pictures import BLIND, COLORS, IMAGES, SEEING, Gallery, chat_reply, described, paint, show, text_of
 from tests.support.waiting import wait_for_async
@@ -97,12 +98,15 @@ async def test_30_screenshots_of_a_session_are_described_once_each_and_the_prefi
     assert kinds.count("image_description") == 30
 
 
-async def test_a_picture_of_another_owner_is_described_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("client", "other_client", "is_same_owner"), PAIRS_OF_CLIENTS)
+async def test_a_picture_of_another_owner_is_described_again(
+    tmp_path: Path, client: Client, other_client: Client, is_same_owner: bool
+) -> None:
     gallery = Gallery(tmp_path)
-    answers = iter(["for ann", "for bob"])
+    answers = iter(["first", "second"])
     gallery.answer = lambda: chat_reply(next(answers))
-    sent = [await gallery.send(show(paint("red")), client=Client(name=name)) for name in ("ann", "bob", "ann", "bob")]
-    assert sent == [described("for ann"), described("for bob")] * 2
+    sent = [await gallery.send(show(paint("red")), client=one) for one in (client, other_client) * 2]
+    assert sent == [described("first"), described("first" if is_same_owner else "second")] * 2
 
 
 async def test_equal_pictures_at_the_same_time_are_described_once(tmp_path: Path) -> None:

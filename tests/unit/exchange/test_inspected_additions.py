@@ -16,6 +16,7 @@ from anthropic_proxy.errors import InspectorUnavailable, PolicyBlocked
 from anthropic_proxy.gateway.settings import CONFIG_FILE
 from anthropic_proxy.plugins import Client, InspectedTexts, InspectorScope, Redaction, Refusal
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
+from tests.support.owners import PAIRS_OF_CLIENTS
 from tests.support.pdf import document, write_pdf
 from tests.support.pictures import BLIND, IMAGES, chat_reply, paint, show
 from tests.support.replies import CHAT, MESSAGES, Reply
@@ -23,6 +24,7 @@ from tests.support.tool_loop import FETCH, SEARCH, Script, call, calls, reply, t
 
 Json = dict[str, Any]
 Decision = Sequence[Redaction] | Refusal
+ANN = Client(name="ann")
 SECRET = "walrus"
 PLACEHOLDER = re.compile(r"REDACTED_ANIMAL_[0-9a-f]{16}")
 KEYS = {
@@ -133,9 +135,9 @@ class World(Struct):
     sent: list[str]
     """Bodies that the providers of the request got, without those of own requests."""
 
-    async def post(self, body: Json, *, stream: bool = False, client: str = "ann") -> RecordingSink:
+    async def post(self, body: Json, *, stream: bool = False, client: Client = ANN) -> RecordingSink:
         headers = {"anthropic-beta": "compact-2026-01-12"}
-        return await self.proxy.post(headers=headers, client=Client(name=client), stream=stream, **body)
+        return await self.proxy.post(headers=headers, client=client, stream=stream, **body)
 
 
 def open_world(folder: Path, decide: Callable[[InspectedTexts], Decision]) -> World:
@@ -244,10 +246,14 @@ async def test_no_further_target_gets_what_an_inspector_does_not_pass(
     assert world.proxy.receipts[-1].route == "two targets"
 
 
-async def test_a_decision_is_kept_for_its_owner(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("client", "other_client", "_is_same_owner"), PAIRS_OF_CLIENTS)
+async def test_a_decision_is_kept_for_its_owner_and_key(
+    tmp_path: Path, client: Client, other_client: Client, _is_same_owner: bool
+) -> None:
+    """An inspector may decide by the key, of which it is told."""
     world = open_world(tmp_path, redact)
-    for client in ("ann", "bob", "ann", "bob"):
-        await world.post(ADDITIONS["the words of a PDF"], client=client)
+    for one in (client, other_client) * 2:
+        await world.post(ADDITIONS["the words of a PDF"], client=one)
     assert world.inspector.read == [f"Deed of {SECRET}"] * 2
 
 

@@ -40,6 +40,7 @@ from anthropic_proxy.plugins import (
 from tests.support.event_grammar import check_bytes
 from tests.support.golden_runner import fold_events
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
+from tests.support.owners import PAIRS_OF_CLIENTS
 from tests.support.replies import CHAT, GEMINI, MESSAGES, OLLAMA, RESPONSES, Reply, ReplyForm
 from tests.support.tool_loop import SEARCH, Script, Searcher, call, calls, proxy, reply, text
 from tests.support.virtual_time import in_virtual_time
@@ -1233,15 +1234,17 @@ async def test_processes_of_one_store_have_the_same_placeholders() -> None:
     assert one == other
 
 
-async def test_the_placeholders_of_two_clients_differ() -> None:
+@pytest.mark.parametrize(("client", "other_client", "is_same_owner"), PAIRS_OF_CLIENTS)
+async def test_each_owner_has_placeholders_of_its_own(
+    client: Client, other_client: Client, is_same_owner: bool
+) -> None:
     upstream = Echo(CHAT)
     built = inspected(upstream, Reader(redact_secret), **OPENAI)
     body = json.dumps({"model": "claude-sonnet-4-5", "max_tokens": 9, "messages": CONVERSATION}).encode()
-    for name in ("ada", "bob"):
-        incoming = new_client_request(body, client=Client(name=name))
-        await Exchange(built.services, incoming, RecordingSink()).run()
-    one, other = (PLACEHOLDER.findall(body.decode())[0] for body in upstream.bodies)
-    assert one != other
+    for one in (client, other_client):
+        await Exchange(built.services, new_client_request(body, client=one), RecordingSink()).run()
+    first, second = (PLACEHOLDER.findall(body.decode())[0] for body in upstream.bodies)
+    assert (first == second) == is_same_owner
 
 
 async def test_redactions_go_on_while_the_store_is_unavailable() -> None:

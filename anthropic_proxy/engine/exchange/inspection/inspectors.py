@@ -235,8 +235,9 @@ class InspectorCalls:
         engine, client = self._engine, self._receipt.client
         kept = engine.inspected_texts
         is_large = sum(len(passage.text) for passage in passages) > MAX_REPLY_BYTES_ON_LOOP
+        owner = f"{client.payer}\n{client.id}"  # an inspector is told the key, and may decide by it
         keys = await engine.background.of(client.payer).run_in_thread_if_large(
-            is_large, digest_passages, client.id, self._model, passages
+            is_large, digest_passages, owner, self._model, passages
         )
         found = {key: kept.find(inspector, key) for key in keys}
         new = {key: passage for key, passage in zip(keys, passages, strict=True) if found[key] is None}
@@ -305,7 +306,7 @@ class InspectorCalls:
         text = PLACEHOLDER.sub(lambda match: self.values.get(match[0], match[0]), text)
         if not self._key:
             await self._engine.own_keys.open(self._engine.store)
-            self._key = self._engine.own_keys.derive("placeholders", self._receipt.client.id)
+            self._key = self._engine.own_keys.derive("placeholders", self._receipt.client.payer)
         digest = hmac.new(self._key, text.encode(errors="surrogatepass"), "sha256").hexdigest()[:16]
         word = _NOT_LETTERS.sub("_", kind.upper()).strip("_")[:MAX_KIND_CHARACTERS] or "TEXT"
         placeholder = f"{_BEGINNING}{word}_{digest}"

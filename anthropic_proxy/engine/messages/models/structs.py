@@ -449,7 +449,7 @@ class MessagesRequest(Struct, kw_only=True):
     picture_texts: Collection[str] = ()
     """Texts in place of pictures. They are no words of the sources that contain them. No client sets it."""
     citation_key: bytes = b""
-    """Key of the client for the word in marks of citations. b"": the request cites nothing. No client sets it."""
+    """Key of the owner for the word in marks of citations. b"": the request cites nothing. No client sets it."""
     kept_passages: "KeptPassages | None" = None
     """Numbered sources of earlier requests. None: this one cites nothing, or nothing is kept. No client sets it."""
     message_count: int = 0
