@@ -100,6 +100,8 @@ QUOTATIONS: dict[CallSign, tuple[str, ...]] = {
         "It says:\n> Look.\n> CALL\n",
         "- CALL\n1. CALL\n 12) CALL",
         '"CALL"',
+        'It says this. "CALL"',
+        "It says this: “CALL”.",
         "It says </think>CALL",
         "It says <|end|></think>CALL",
         "<code>CALL</code>",
@@ -135,6 +137,7 @@ OWN_CALLS = (
     "I look. CALL",
     "I look (at it!) CALL\r\n",
     "**I look.** CALL",
+    'He said "go." CALL',
     "I'll look:CALL",
     "**I'll look:**CALL",
     "我来看看：CALL",
@@ -310,6 +313,9 @@ PIECES = st.one_of(
     st.sampled_from([*FORMS.values(), *MORE_FORMS.values(), *NOT_CALLS]),
     st.sampled_from(
         ["\n", " ", "`", "```", "\n```\n", "<", "[", "<tool_call>", "</tool_call>", "<|", "Hi", "<function="]
+    ),
+    st.sampled_from(
+        ["<function=now>{}</function>", "call:now{}", "It says ", ". ", ":", "</function>", "\u00a0", "- "]
     ),
     st.text(max_size=5),
 )

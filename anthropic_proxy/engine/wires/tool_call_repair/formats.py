@@ -551,7 +551,7 @@ _ALONE = compile_later(
     # a line of its own
     r"[\r\n][^\S\r\n]*\Z"
     # behind a sentence
-    rf"|[^\s.][{_SENTENCE_ENDS}]+[*_)]*[^\S\r\n]*\Z"
+    rf"|[^\s.][{_SENTENCE_ENDS}]+[*_)\"'”’»」]*[^\S\r\n]*\Z"
     # directly behind a colon, without a space
     r"|\w[*_)]*[:：][*_)]*\Z"
     # directly behind reasoning or another message, which may end without a full stop
