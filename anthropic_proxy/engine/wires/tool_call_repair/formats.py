@@ -602,6 +602,14 @@ def _mark_pattern(mark: str) -> str:
     return (_BEFORE_WORD if mark[0].isalpha() else "(?<!`)") + re.escape(mark)
 
 
+def _word_beginning(mark: str) -> str:
+    """Return a pattern of the first four characters of a word, or fewer at the end of a text: few others begin so."""
+    pattern = ""
+    for letter in reversed(mark[:4]):
+        pattern = letter + (rf"(?:{pattern}|\Z)" if pattern else "")
+    return pattern
+
+
 @functools.lru_cache(maxsize=64)
 def build_format_markers(formats: tuple[ToolCallFormat, ...]) -> FormatMarkers:
     """Return the markers of the given text formats."""
@@ -610,7 +618,8 @@ def build_format_markers(formats: tuple[ToolCallFormat, ...]) -> FormatMarkers:
         if wanted := tuple(reader for reader in readers if reader[0] in formats):
             marks[begin] = StartMarker(ending, wanted, begin not in _NAMELESS)
     firsts = frozenset(begin[0] for begin in marks)
-    symbols, words = (sorted(one for one in firsts if one.isalpha() is is_word) for is_word in (False, True))
+    symbols = sorted(first for first in firsts if not first.isalpha())
+    words = sorted({_word_beginning(begin) for begin in marks if begin[0].isalpha()})
     candidates = "[" + re.escape("".join((*symbols, *"`~\r\n"))) + "]"
     return FormatMarkers(
         start_markers=marks,
@@ -619,7 +628,7 @@ def build_format_markers(formats: tuple[ToolCallFormat, ...]) -> FormatMarkers:
             mark.end_marker for mark in marks.values() if len(mark.end_marker) > len("\n```")
         ).union(_TOKENS_AFTER_CALLS),
         first_characters=firsts,
-        candidate_pattern=compile_later(candidates + (f"|{_BEFORE_WORD}[{''.join(words)}]" if words else "")),
+        candidate_pattern=compile_later(candidates + (f"|{_BEFORE_WORD}(?:{'|'.join(words)})" if words else "")),
         max_marker_length=max(map(len, marks), default=0),
         marker_prefixes=frozenset(begin[:size] for begin in marks for size in range(1, len(begin) + 1)),
     )
