@@ -209,5 +209,5 @@ def test_a_server_of_the_user_s_with_the_same_language(upstream: Running, tmp_pa
             configured = ["claude-openai/gpt-4.1-mini", "claude-openai/claude-haiku-5-5"]
             assert [name for name in offered if name.startswith("claude-openai/")] == configured
         answer = other.client().post(PATH, json=ask("x [fault:missing]"))
-        assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
+        assert (answer.status_code, answer.json()["error"]["type"]) == (400, "policy_blocked")
         assert answer.json()["error"]["message"].startswith("openai: ")

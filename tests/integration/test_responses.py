@@ -118,7 +118,7 @@ def _given(reply: dict[str, Any]) -> dict[str, Any]:
 def test_a_server_without_responses_names_the_setting(upstream: Running, tmp_path: Path) -> None:
     with proxy_before(upstream, tmp_path, OPENAI_BASE_URL=f"{upstream.url}/elsewhere") as proxy:
         response = proxy.client().post(MESSAGES, json=ask("hi"))
-        assert response.status_code == 400
+        assert response.status_code == 424
         assert "set OPENAI_WIRE=chat" in response.json()["error"]["message"]
     upstream.journal.exchanges[:] = [one for one in upstream.journal.exchanges if "/elsewhere" not in one.path]
     with proxy_before(upstream, tmp_path, OPENAI_WIRE="chat", BIG_MODEL="gpt-5.1") as proxy:

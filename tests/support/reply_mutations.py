@@ -431,7 +431,8 @@ class Received(Struct):
 
 def play(wire: str, frames: list[Json]) -> Received:
     """Return what a client of the Messages API gets of a stream of a provider."""
-    decoder = WIRES[wire].WIRE.new_decoder(new_call(WIRES[wire], tools=functions(*TOOLS)))
+    call = new_call(WIRES[wire], tools=functions(*TOOLS), thinking={"type": "adaptive"})
+    decoder = WIRES[wire].WIRE.new_decoder(call)
     writer = MessageWriter(message_id="msg_1", model="m", signature=decoder.default_signature)
     events = list(writer.start(1))
     error: ProxyError | None = None

@@ -131,7 +131,7 @@ def test_a_key_is_masked_in_base64_wherever_it_stands(key: str, before: str, aft
 @pytest.mark.parametrize("streams", ["not", "first", "later"])
 @pytest.mark.parametrize("key", KEYS, ids=range(len(KEYS)))
 async def test_nor_where_bytes_pass_as_they_come(key: str, streams: str) -> None:
-    body = json.dumps({"type": "error", "error": {"type": "authentication_error", "message": f"no: {key}."}}).encode()
+    body = json.dumps({"type": "error", "error": {"type": "invalid_request_error", "message": f"no: {key}."}}).encode()
     start = {"type": "message_start", "message": {"id": "m", "type": "message", "role": "assistant", "content": []}}
     begun = b"event: message_start\ndata: " + json.dumps(start).encode() + b"\n\n"
     failed = b"event: error\ndata: " + body + b"\n\n"
@@ -145,7 +145,7 @@ async def test_nor_where_bytes_pass_as_they_come(key: str, streams: str) -> None
     assert sink.error is not None or b"event: error" in sink.stream
     assert leaks(key, *seen(proxy, sink)) == []
     if streams == "not":
-        assert json.loads(sink.error.body or b"")["error"]["type"] == "authentication_error"  # type: ignore[union-attr]
+        assert json.loads(sink.error.body or b"")["error"]["type"] == "invalid_request_error"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("key", KEYS, ids=range(len(KEYS)))

@@ -75,8 +75,9 @@ ROWS = (
     ),
     Row(
         {"settings": _FAILED, "virtual key": _FAILED, "sign-in": Told(403, "permission_error")},
-        ("provider-key-missing", "provider-place-missing", "vertex-token", "vertex-project", "cloud-credentials"),
+        ("provider-place-missing", "vertex-token", "vertex-project", "cloud-credentials"),
     ),
+    Row({"sign-in": Told(403, "permission_error")}, ("provider-key-missing",)),
     Row(dict.fromkeys(("settings", "virtual key", "sign-in"), Told(402, "billing_error")), (), (402,)),
 )
 """The first matching row counts."""
