@@ -14,7 +14,7 @@ from msgspec import Struct
 from anthropic_proxy.engine.bounded import SizedCache
 from anthropic_proxy.engine.hooks import StoreUnavailable, ValueStore
 from anthropic_proxy.engine.keyed_lock import KeyedLock
-from anthropic_proxy.engine.memory_values import MemoryValues
+from anthropic_proxy.engine.memory_values import BULK_PREFIX, MemoryValues
 
 MAX_KEPT_BYTES = 8 * 1024 * 1024
 """Maximum size of all descriptions in memory. What was used least recently is dropped."""
@@ -24,7 +24,7 @@ FAILURE_SECONDS = 60.0
 """Time after which a picture that was not described is tried again."""
 _BYTES_PER_ENTRY = 500
 _BYTES_PER_CHARACTER = 4
-_PREFIX = "image-description/"
+_PREFIX = f"{BULK_PREFIX}image-description/"
 
 
 class Description(Struct, frozen=True):

@@ -1,8 +1,9 @@
 """`KeptStates`: states of tool calls that are too long for the ids of their calls (`messages/call_states.py`).
 
 A state belongs to the owner of the client that got the call (`Client.payer`): another one with the same id gets none of
-it. It is in the memory of this process, and in the store if other processes share it. A state that is gone costs the
-conversation some of the provider's reasoning and of its prompt cache, and nothing else.
+it. It is in the store, and what this process has kept or found in one that others share is in its memory too. Where a
+store is memory, it bounds all states (`memory_values.MAX_KEPT_BYTES`). A state that is gone costs the conversation some
+of the provider's reasoning and of its prompt cache, and nothing else.
 """
 
 import asyncio
@@ -11,24 +12,25 @@ from collections.abc import Mapping, Sequence
 
 from anthropic_proxy.engine.bounded import SizedCache
 from anthropic_proxy.engine.hooks import StoreUnavailable, ValueStore
-from anthropic_proxy.engine.memory_values import MemoryValues
+from anthropic_proxy.engine.memory_values import BULK_PREFIX, MemoryValues
 from anthropic_proxy.engine.messages.call_states import CallState, decode_kept_state
 from anthropic_proxy.engine.messages.models.tools import KEPT_ID_PREFIX
 
-MAX_KEPT_BYTES = 64 * 1024 * 1024
-"""Maximum size of all states in memory. What was used least recently is dropped."""
+MAX_KEPT_BYTES = 8 * 1024 * 1024
+"""Maximum size of the states of a shared store that this process has too. What was used least recently is dropped."""
 MAX_OWNER_BYTES = 16 * 1024 * 1024
-"""Maximum size of the states that are kept for an owner within `LIFETIME_SECONDS`. Later ones are not kept: the states
-at the beginning of a conversation are worth most, because the prompt cache begins there."""
+"""Maximum size of the states that are kept for an owner within `LIFETIME_SECONDS`. One that does not fit is not kept,
+and counts nothing: the states at the beginning of a conversation are worth most, because the prompt cache begins
+there."""
 LIFETIME_SECONDS = 86_400.0
 MAX_FOUND = 500
 """Maximum number of states that are looked for in a request: those of its newest calls."""
 _READ_AT_ONCE = 50
-_BYTES_PER_ENTRY = 4_096
-"""What an entry counts besides its text. So an owner has at most 4,096 of the keys of a store."""
+_BYTES_PER_ENTRY = 500
+"""What an entry counts besides its text."""
 _BYTES_PER_UNKNOWN = 200
 _BYTES_PER_CHARACTER = 4
-_PREFIX, _SIZE_PREFIX = "call-state/", "call-state-bytes/"
+_PREFIX, _SIZE_PREFIX = f"{BULK_PREFIX}call-state/", f"{BULK_PREFIX}call-state-bytes/"
 
 
 class KeptStates:
@@ -39,20 +41,25 @@ class KeptStates:
         """"": the store has none."""
         self._max_owner_bytes = max_owner_bytes
 
-    async def keep(self, store: ValueStore, owner: str, states: Mapping[str, str]) -> None:
-        """`states`: id of a call → its state."""
-        sizes = {call_id: _measure(state) for call_id, state in states.items()}
+    async def keep(self, store: ValueStore, owner: str, states: Mapping[str, str]) -> bool:
+        """Return False if some are not kept: the owner has too many, or the store is away. `states`: id of a call → its
+        state.
+        """
+        counter, are_kept = _SIZE_PREFIX + _digest(owner), True
         try:
-            used = await store.increment(_SIZE_PREFIX + _digest(owner), sum(sizes.values()), LIFETIME_SECONDS)
-            if used > self._max_owner_bytes:
-                return
             for call_id, state in states.items():
+                size = _measure(state)
+                if await store.increment(counter, size, LIFETIME_SECONDS) > self._max_owner_bytes:
+                    await store.increment(counter, -size, LIFETIME_SECONDS)
+                    are_kept = False
+                    continue
                 key = _digest(owner, call_id)
-                self._kept.put(key, state, sizes[call_id])
-                if not isinstance(store, MemoryValues):  # which is of this process alone
-                    await store.put(_PREFIX + key, state, LIFETIME_SECONDS)
+                if not isinstance(store, MemoryValues):
+                    self._kept.put(key, state, size)
+                await store.put(_PREFIX + key, state, LIFETIME_SECONDS)
         except StoreUnavailable:
-            return
+            return False
+        return are_kept
 
     async def find(self, store: ValueStore, owner: str, call_ids: Sequence[str]) -> Mapping[str, CallState]:
         """Return id of a call → the state that is kept under it."""
@@ -60,8 +67,11 @@ class KeptStates:
         if not kept_ids:
             return {}
         keys = {_digest(owner, call_id): call_id for call_id in kept_ids}
-        texts = {key: self._kept.get(key) for key in keys}
-        if not isinstance(store, MemoryValues):
+        texts: dict[str, str | None]
+        if isinstance(store, MemoryValues):  # of this process alone
+            texts = {key: store.read(_PREFIX + key) for key in keys}
+        else:
+            texts = {key: self._kept.get(key) for key in keys}
             unknown = [key for key, text in texts.items() if text is None]
             for start in range(0, len(unknown), _READ_AT_ONCE):
                 some = unknown[start : start + _READ_AT_ONCE]

@@ -1,18 +1,33 @@
 """`MemoryValues`: texts that expire, in the memory of one process."""
 
+import sys
 import time
 from collections.abc import Callable
 
 MAX_KEYS = 10_000
+"""Maximum number of values, without those of `BULK_PREFIX`."""
+BULK_PREFIX = "bulk/"
+"""Beginning of the keys of values that clients cause in any number or size, such as states of their calls. They replace
+no other values: the oldest of them are dropped."""
+MAX_KEPT_BYTES = 64 * 1024 * 1024
+"""Maximum size of the values of `BULK_PREFIX` of all owners: the texts and their keys in memory, and what the
+dictionaries need for each."""
+_BYTES_PER_ENTRY = 300
+_UTF8_BYTES_PER_CHARACTER = 4
+"""Python keeps the UTF-8 of other texts than ASCII beside them, after a worker has read them from the supervisor."""
 
 
 class MemoryValues:
-    """Values in the memory of one process. `read` and `write` are its own methods, the async ones implement
-    `hooks.ValueStore`.
+    """Values in the memory of one process: of a single one, of the supervisor for its workers, or of one whose server
+    for values is away. `read` and `write` are its own methods, the async ones implement `hooks.ValueStore`.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic, max_bulk_bytes: int = MAX_KEPT_BYTES) -> None:
         self._clock = clock
+        self._max_bulk_bytes = max_bulk_bytes
+        self._bulk_sizes: dict[str, int] = {}
+        """Key of `BULK_PREFIX` → size of its entry, the oldest first."""
+        self._bulk_bytes = 0
         self._entries: dict[str, tuple[float, str]] = {}
         self._lifetimes: dict[str, int] = {}
         """Key of a value → class of its lifetime. A class has all lifetimes between two powers of 2 in seconds."""
@@ -70,13 +85,31 @@ class MemoryValues:
 
     def _store(self, key: str, value: str, expiry: float) -> None:
         self._remove(key)
-        if len(self._entries) >= MAX_KEYS:
+        if key.startswith(BULK_PREFIX):
+            self._store_bulk(key, value, expiry)
+            return
+        if len(self._lifetimes) >= MAX_KEYS:
             keys: dict[str, None] = max(self._keys_by_lifetime.values(), key=len)
             self._remove(next(iter(keys)))
         lifetime = self._lifetimes[key] = round(expiry - self._clock()).bit_length()
         self._keys_by_lifetime.setdefault(lifetime, {})[key] = None
         self._entries[key] = (expiry, value)
 
+    def _store_bulk(self, key: str, value: str, expiry: float) -> None:
+        utf8_bytes = 0 if value.isascii() else _UTF8_BYTES_PER_CHARACTER * len(value)
+        size = _BYTES_PER_ENTRY + sys.getsizeof(key) + sys.getsizeof(value) + utf8_bytes
+        if size > self._max_bulk_bytes:
+            return
+        self._entries[key] = (expiry, value)
+        self._bulk_sizes[key] = size
+        self._bulk_bytes += size
+        while self._bulk_bytes > self._max_bulk_bytes:
+            self._remove(next(iter(self._bulk_sizes)))
+
     def _remove(self, key: str) -> None:
-        if self._entries.pop(key, None) is not None:
+        if self._entries.pop(key, None) is None:
+            return
+        if key in self._bulk_sizes:
+            self._bulk_bytes -= self._bulk_sizes.pop(key)
+        else:
             del self._keys_by_lifetime[self._lifetimes.pop(key)][key]

@@ -57,6 +57,13 @@ EMPTY_DELTA_AFTER_SECONDS = 240.0
 pings."""
 
 
+_LOST_STATE = FidelityNote(
+    "approximated",
+    "content.tool_use",
+    "the next request has no reasoning before a call: too much is kept for the owner, or the store is away",
+)
+
+
 class Extras(Struct, frozen=True):
     """What few requests have beside the calls for their reply."""
 
@@ -413,7 +420,8 @@ class Delivery:
 
     async def _keep_states(self, states: dict[str, str]) -> None:
         """Keep what belongs to calls before the client gets these, because its next request needs it."""
-        await self._engine.kept_states.keep(self._engine.store, self._receipt.client.payer, states)
+        if not await self._engine.kept_states.keep(self._engine.store, self._receipt.client.payer, states):
+            self._receipt.fidelity.add_notes((_LOST_STATE,))
         states.clear()
 
     async def _relay(self, reply: RelayStream) -> None:

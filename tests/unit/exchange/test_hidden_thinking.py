@@ -10,9 +10,10 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy.engine.exchange.forwarding import count_tokens
+from anthropic_proxy.engine.hooks import ValueStore
 from anthropic_proxy.engine.ids import new_id
 from anthropic_proxy.engine.kept_states import MAX_FOUND, KeptStates
-from anthropic_proxy.engine.memory_values import MemoryValues
+from anthropic_proxy.engine.memory_values import MAX_KEPT_BYTES, MAX_KEYS, MemoryValues
 from anthropic_proxy.engine.messages.call_states import CallState, HiddenThought, decode_state_id, encode_state_id
 from anthropic_proxy.engine.messages.models.tools import KEPT_ID_PREFIX
 from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
@@ -139,10 +140,10 @@ async def test_turns_of_tools_through_a_restart_and_a_second_instance(
     assert all(cached for _, cached in counts[1:])
 
 
-async def begin(proxy: ProxyHarness, **fields: Any) -> tuple[list[dict[str, Any]], str]:
+async def begin(proxy: ProxyHarness, *, stream: bool = False, **fields: Any) -> tuple[list[dict[str, Any]], str]:
     """Return a conversation up to the result of its first call, and the id of the call."""
     messages: list[dict[str, Any]] = [{"role": "user", "content": "read all files"}]
-    reply = await ask(proxy, messages, stream=False, **fields)
+    reply = await ask(proxy, messages, stream=stream, **fields)
     (call,) = reply["content"]
     result = {"type": "tool_result", "tool_use_id": call["id"], "content": "x"}
     return [*messages, {"role": "assistant", "content": [call]}, {"role": "user", "content": [result]}], call["id"]
@@ -241,30 +242,72 @@ class AwayStore:
         raise StoreUnavailable
 
 
-@pytest.mark.parametrize("kept", [KeptStates(max_owner_bytes=100), KeptStates(max_kept_bytes=100), None])
+LOSSES: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "the owner has too many": ({"kept_states": KeptStates(max_owner_bytes=100)}, ["content.tool_use"]),
+    "the store is away": ({"store": AwayStore()}, ["content.tool_use"]),
+    "the memory is full later": ({"store": MemoryValues(max_bulk_bytes=100)}, []),
+}
+
+
+@pytest.mark.parametrize(("changes", "noted"), LOSSES.values(), ids=LOSSES)
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
 @pytest.mark.parametrize("wire", ["deepseek", "kimi"])
-async def test_without_the_state_a_call_is_sent_as_that_of_another_provider(wire: str, kept: KeptStates | None) -> None:
+async def test_without_the_state_a_call_is_sent_as_that_of_another_provider(
+    wire: str, stream: bool, changes: dict[str, Any], noted: list[str]
+) -> None:
     provider = Lenient()
     proxy = ProxyHarness(provider, **WIRES[wire])
-    changes: dict[str, Any] = {"store": AwayStore()} if kept is None else {"kept_states": kept}
     proxy.services = structs.replace(proxy.services, **changes)
-    messages, _ = await begin(proxy)
+    messages, _ = await begin(proxy, stream=stream)
+    fields = [note.field for note in proxy.receipts[-1].notes]
+    assert [field for field in fields if field == "content.tool_use"] == noted
     reply = await ask(proxy, messages, stream=False)
     assert reply["content"][0]["type"] == "tool_use"
     ((_, state),) = list_states("chat", provider.bodies[-1])
     assert state == " "
 
 
-async def test_what_a_client_stores_within_a_day_is_bounded() -> None:
-    store, kept = MemoryValues(), KeptStates(max_owner_bytes=45_000)
-    for number in range(10):
-        await kept.keep(store, "anna", {f"{KEPT_ID_PREFIX}{number}": '["call_1",[]]'})
-        await kept.keep(
-            store, "ben", {f"{KEPT_ID_PREFIX}{number}": json.dumps(["call_1", [[0, "t", "x" * 5_000, ""]]])}
-        )
-    ids = [f"{KEPT_ID_PREFIX}{number}" for number in range(10)]
-    assert len(await kept.find(store, "anna", ids)) == 10
-    assert [*await kept.find(store, "ben", ids)] == ids[:4]
+async def find_numbers(kept: KeptStates, store: ValueStore, owner: str, count: int) -> list[int]:
+    """Return which states of `keep_numbered` are known."""
+    found = await kept.find(store, owner, [f"{KEPT_ID_PREFIX}{number}" for number in range(count)])
+    return [int(call_id.removeprefix(KEPT_ID_PREFIX)) for call_id in found]
+
+
+async def keep_numbered(kept: KeptStates, store: ValueStore, owner: str, number: int, characters: int) -> bool:
+    state = json.dumps(["call_1", [[0, "t", "x" * characters, ""]]])
+    return await kept.keep(store, owner, {f"{KEPT_ID_PREFIX}{number}": state})
+
+
+@pytest.mark.parametrize("kind", ["memory", "workers"])
+async def test_what_an_owner_stores_within_a_day_is_bounded_and_only_what_is_kept_counts(kind: str) -> None:
+    kept = KeptStates(max_owner_bytes=25_000)
+    async with open_store(kind, Clock()) as store:
+        large = [await keep_numbered(kept, store, "ann", number, 5_000) for number in range(10)]
+        assert large == [True] * 4 + [False] * 6
+        assert not await keep_numbered(kept, store, "ann", 10, 200_000)
+        assert await keep_numbered(kept, store, "ann", 11, 10)
+        assert await find_numbers(kept, store, "ann", 12) == [0, 1, 2, 3, 11]
+        assert all([await keep_numbered(kept, store, "bob", number, 10) for number in range(40)])
+        assert await find_numbers(kept, store, "bob", 40) == [*range(40)]
+
+
+@pytest.mark.parametrize("kind", ["memory", "workers"])
+async def test_states_of_many_owners_replace_nothing_else_and_are_bounded(kind: str) -> None:
+    """Each owner is another process after a restart, so that nothing is found in the memory of the workers."""
+    count, owners = 60, [f"owner {number}" for number in range(6)]
+    async with open_store(kind, Clock()) as store:
+        for number in range(MAX_KEYS - 10):
+            await store.put(f"session/{number}", "target", 86_400.0)
+        for owner in owners:
+            kept = KeptStates()
+            for number in range(count):
+                assert await keep_numbered(kept, store, owner, number, 250_000)
+        found = {owner: await find_numbers(KeptStates(), store, owner, count) for owner in owners}
+        assert await store.get("session/0") == "target"
+    sizes = 250_000 * sum(map(len, found.values()))
+    assert MAX_KEPT_BYTES * 0.9 < sizes <= MAX_KEPT_BYTES
+    assert found[owners[0]] == []
+    assert found[owners[-1]] == [*range(count)]
 
 
 async def test_only_the_newest_calls_are_looked_for_and_once() -> None:

@@ -1,6 +1,10 @@
 """`MemoryStore` with more values than it keeps."""
 
-from anthropic_proxy.engine.memory_values import MAX_KEYS
+import sys
+
+import pytest
+
+from anthropic_proxy.engine.memory_values import BULK_PREFIX, MAX_KEPT_BYTES, MAX_KEYS, MemoryValues
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 
 
@@ -26,3 +30,32 @@ async def test_a_value_that_is_stored_again_is_replaced_last() -> None:
     await store.put("session/0", "other", 3600.0)
     await store.put("session/new", "target", 3600.0)
     assert [await store.get(f"session/{name}") for name in ("0", "1", "new")] == ["other", None, "target"]
+
+
+@pytest.mark.parametrize("value", ["", "x" * 256 * 1024, "é" * 256 * 1024, "漢" * 256 * 1024], ids=["", "1", "2", "3"])
+async def test_bulk_values_have_a_bound_of_their_bytes_and_replace_no_others(value: str) -> None:
+    store = MemoryStore()
+    await store.put("session", "target", 86_400.0)
+    size = sys.getsizeof(value)
+    most = MAX_KEPT_BYTES // max(size, 300)
+    for number in range(most + 100):
+        await store.put(f"{BULK_PREFIX}{number}", value, 86_400.0)
+    found = [number for number in range(most + 100) if await store.get(f"{BULK_PREFIX}{number}") is not None]
+    assert found == [*range(most + 100 - len(found), most + 100)]  # the oldest ones are dropped
+    assert len(found) * size <= MAX_KEPT_BYTES
+    assert len(found) > most // 6  # other characters than ASCII count up to five times
+    assert await store.get("session") == "target"
+
+
+async def test_what_is_deleted_or_replaced_counts_no_longer() -> None:
+    store = MemoryValues(max_bulk_bytes=20_000)
+    for number in range(100):
+        await store.put(f"{BULK_PREFIX}replaced", "x" * number * 50, 60.0)
+        await store.put(f"{BULK_PREFIX}deleted", "x" * 4_000, 60.0)
+        await store.delete(f"{BULK_PREFIX}deleted")
+        await store.increment(f"{BULK_PREFIX}counter", 1, 60.0)
+    assert await store.get(f"{BULK_PREFIX}replaced") == "x" * 99 * 50
+    assert await store.get(f"{BULK_PREFIX}counter") == "100.0"
+    await store.put(f"{BULK_PREFIX}too large", "x" * 30_000, 60.0)
+    assert await store.get(f"{BULK_PREFIX}too large") is None
+    assert await store.get(f"{BULK_PREFIX}counter") == "100.0"
