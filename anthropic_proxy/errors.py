@@ -542,12 +542,20 @@ class UpstreamError(ProxyError):
         """Cause that a changed request may remove. None: another or unknown cause."""
         self.is_compared = False
         """True if `quotes` has the words of the request that the text of the provider quotes."""
+        self.hides_text = False
+        """True if the text of the provider could not be compared, so that only its length is stored."""
         self.lacks_feature = False
         """True if the server lacks a field or a kind of content of the request, which another server may have."""
 
     def add_advice(self, text: str, remedy: str = "") -> None:
         self.advice, self.remedy = f"{text}{remedy}", remedy
         self.message += self.advice
+
+    def without_quotes(self, text: str) -> str:
+        if not self.hides_text or not text:
+            return super().without_quotes(text)
+        kind = " ".join(filter(None, (self.error_type, self.code)))
+        return f"{self.provider}: status {self.status}, {kind} (a text of {len(text)} characters)"
 
     @property
     def end_for_administrators(self) -> str:

@@ -315,7 +315,10 @@ ODD_BODIES = (
 )
 """Bodies with half characters, repeated keys, and numbers beyond 64 bits."""
 QUOTED = b'{"messages": [{"role": "user", "content": "a secret that nobody may store, aaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}]}'
-QUOTES = ("a", "a secret that nobody may store, ", "'a secret' ", "'", '"', "`a ", "aaaaaaaaaaaaaaaaaaaaaaaab")
+QUOTES = (
+    *("a", "a secret that nobody may store, ", "'a secret' ", "'", '"', "`a ", "aaaaaaaaaaaaaaaaaaaaaaaab"),
+    *("secret nobody ", "1 ", "\u00e4", "\\", "\\n", "\\u0061", "\\ud83d"),
+)
 """Texts of providers that quote a request, or nearly do."""
 RESULTS = (
     ("", '{"result": {"message": {"model": "m", "usage": {"input_tokens": 1}}}}\n', ""),

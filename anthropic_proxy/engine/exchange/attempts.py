@@ -334,12 +334,12 @@ class Attempts:
         if (attempt := self.sender.latest) is not None:
             await read_list_for_remedy(error, attempt.target, self._engine.settings, self._engine.catalog)
 
-    def annotate_error(self, error: UpstreamError) -> None:
+    async def annotate_error(self, error: UpstreamError) -> None:
         """Remove keys from the message of an error, and add the provider's name and a probable cause to it."""
         if (attempt := self.sender.latest) is not None:
             self._retries.redact_keys(error, attempt)
             if not error.is_compared:  # it came within the reply
-                note_quotes(error, self._incoming.body)
+                await self._retries.find_quotes(error, is_large=attempt.is_large)
             error.has_client_key = has_client_key(attempt, self._incoming)
             prefix_provider(error, self.receipt.prefix)
             add_not_found_cause(
@@ -422,7 +422,7 @@ class Retries(Struct, eq=False):
         failed_attempts = self.incoming.receipt.failed_attempts
         self.watchdog.end_upstream_call()
         self.redact_keys(error, attempt)
-        await self._find_quotes(error, is_large=attempt.is_large)
+        await self.find_quotes(error, is_large=attempt.is_large)
         error.has_client_key = has_client_key(attempt, self.incoming)
         add_key_setting(error, target, attempt.credential)
         self.records.fail_attempt(error, usage)
@@ -534,7 +534,7 @@ class Retries(Struct, eq=False):
             secrets += [key.reveal() for key in self.engine.settings.other_secrets]
         redact_error(error, secrets)
 
-    async def _find_quotes(self, error: UpstreamError, *, is_large: bool) -> None:
+    async def find_quotes(self, error: UpstreamError, *, is_large: bool) -> None:
         body = self.incoming.body
         is_large |= len(error.message) * len(body) > MAX_COMPARISONS_ON_LOOP
         await self.incoming.background.run_in_thread_if_large(is_large, note_quotes, error, body)

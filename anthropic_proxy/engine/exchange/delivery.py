@@ -196,7 +196,7 @@ class Delivery:
         """Add to an error what the attempts know about its cause, and remove the keys from it."""
         if isinstance(error, UpstreamError):
             await self._attempts.read_list_for_remedy(error)
-            self._attempts.annotate_error(error)
+            await self._attempts.annotate_error(error)
 
     async def send_error(self, error: ProxyError) -> None:
         """Send an error: as an event if the stream has begun, otherwise with its HTTP status."""
@@ -474,7 +474,7 @@ class Delivery:
         finally:
             self._receipt.outcome = reply.stop_reason or ""
         if reply.failure is not None:
-            self._attempts.annotate_error(reply.failure)
+            await self._attempts.annotate_error(reply.failure)
             record_failure(self._receipt, reply.failure, self._engine.settings.reveal_proxy_keys())
         if check is not None and check.is_waiting and (held := await check.finish()):
             await sink.send_relayed_bytes(held, reply.headers, is_stream=streams, is_last=False)

@@ -1,62 +1,176 @@
 """`note_quotes`: the words of a request in the text of a provider's error.
 
-Validators print the value that they refuse, and filters the sentence that they have found. The client gets these words
-back, and nobody else may store them. A text of a provider has no mark for them, so it is compared with the request:
-what stands in both is a quote, unless it is the name of something, which is a whole string of the request.
+Validators print the value that they refuse, and filters the words that they have found. The client gets these words
+back, and nobody else may store them. A text of a provider has no mark for them, so it is compared with the whole
+request: what stands in both is a quote, unless it is the name of something or usual in errors.
+
+    between marks of a quotation    8 characters
+    a run of words                  8 characters, of two words or with a digit, "@" or a letter that is not ASCII
+    any other text                  24 characters; 8 if one is not ASCII, because many languages have no spaces
+
+The letters of a request are compared in the one spelling that `_spell_plainly` returns. A request that was freed cannot
+be compared, and a large one not with a long text. Then only the length of the text is stored.
 """
 
 import re
+from collections.abc import Iterator
 
 import msgspec
 
+from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.errors import UpstreamError
 
-_WINDOW, _STEP = 24, 12
-"""Characters that are compared at a time, and the distance of their beginnings. A shorter quote is found between marks
-of a quotation."""
-_COMPARED_BYTES = 1 << 20
-"""Number of bytes at each end of a request in which its words are searched."""
+_MIN_CHARACTERS = 8
+_WINDOWS = ((24, 12, True), (_MIN_CHARACTERS, 4, False))
+"""Characters that are compared at a time, the distance of their beginnings, and whether ASCII alone is compared so."""
 _LITERAL = compile_later(r"\"[^\"\n]{8,}+\"|'[^'\n]{8,}+'|`[^`\n]{8,}+`")
-_NAME = compile_anchored(r"[\w.:/@\[\]-]+", re.ASCII)
+_NAME = compile_anchored(r"(?=[\d-]*[A-Za-z_])[\w.:/@\[\]-]+", re.ASCII)
+_WORD = compile_later(r"\w(?:[^\s\"'`,;()<>{}=|\\]*\w)?")
+_SPECIAL = compile_later(r"[\d@]|[^\x00-\x7f]")
+_LINE_ENDS = compile_later(r"\\[nrt]")
+_decode_string = msgspec.json.Decoder(str).decode
+_ESCAPES = compile_later(rb"(?:\\u[0-9a-fA-F]{4})+|\\[^u]")
+_KEYS_OF_NAMES = (b"model", b"name", b"type", b"role", b"id", b"tool_use_id", b"media_type", b"effort")
+_USUAL = frozenset(
+    """
+    a about above accept accepted accepts access account again all allowed already also an and any api are
+    argument arguments array as at available be been before below between body but by bytes call calls can
+    cannot character characters check configured contain contained contains content context could current data
+    denied description did different do does done each either empty error errors exceed exceeded exceeds
+    expected extra failed field fields file files filter final first follow following for format found from
+    function functions further given greater had has have id image images immediately in include included
+    includes input inputs instead integer internal into invalid is it item items its json key keys kind larger
+    last least length less limit limits list long longer malformed many match max maximum may message messages
+    minimum missing model models more most must name names new no none not null number object of on one only or
+    other out output parameter parameters permitted please policy possible previous prompt properties property
+    provide provided quota rate reached read reason received refused rejected reply request requested requests
+    require required requires response result results role same schema see send sent server service set should
+    size smaller specified stop stream string support supported supports system temporarily text than that the
+    their then there these they this time to token tokens too tool tools total try type unable unexpected
+    unknown unsupported until upgrade url use used user uses using valid value values want was were when which
+    while will with within without words would write wrong you your
+    """.split()  # noqa: SIM905  # a list has one word per line
+)
+"""Words of errors that stand in long requests too."""
 
 
-MAX_COMPARISONS_ON_LOOP = 200_000_000
-"""Maximum product of the lengths of a text and a request that are compared on the event loop: at most 25 ms."""
+MAX_COMPARISONS_ON_LOOP = 50_000_000
+"""Maximum product of the lengths of a text and a request that are compared on the event loop: usually 1 ms, at most
+30 ms."""
+_MAX_COMPARISONS = 8_000_000_000
+"""The same in a thread: usually 1 s, at most 5 s. Beyond it, nothing of the text is stored, as for a freed request."""
 
 
 def note_quotes(error: UpstreamError, body: bytes) -> None:
     """Note which words of an error are those of the request, so that nobody stores them. `body`: see `find_quotes`."""
-    told = "\n".join((error.message, *getattr(error, "__notes__", ())))
-    error.quotes = {**error.quotes, **find_quotes(told, body)}
+    notes = getattr(error, "__notes__", ())
+    told = "\n".join((error.message, *notes))
     error.is_compared = True
+    if not body or len(told) * len(body) > _MAX_COMPARISONS:
+        error.hides_text = bool(error.provider_text or notes)
+        body = b""
+    error.quotes = {**error.quotes, **find_quotes(told, body)}
 
 
 def find_quotes(text: str, body: bytes) -> dict[str, str]:
     """Return `ProxyError.quotes` for the text of a provider. `body`: the request of the client. b"": it is no longer
     known, so that each sentence between marks of a quotation is one.
     """
-    sought = body if len(body) <= 2 * _COMPARED_BYTES else body[:_COMPARED_BYTES] + body[-_COMPARED_BYTES:]
     found = [literal[0][1:-1] for literal in _LITERAL.finditer(text)]
-    quotes = [each for each in found if (_is_quote(each, sought) if body else not _NAME.fullmatch(each))]
-    end = 0
-    for place in range(0, len(text) - _WINDOW + 1, _STEP) if body else ():
-        if place < end or not _contains(sought, text[place : place + _WINDOW]):
-            continue
-        begin, end = _grow(text, place, place + _WINDOW, sought)
-        if _is_quote(quote := text[begin:end], sought):
-            quotes.append(quote)
-    return {quote: f"({len(quote)} characters of the request)" for quote in quotes if quote.strip()}
+    if not body:
+        return _describe(each for each in found if not _NAME.fullmatch(each))
+    body = _spell_plainly(body)
+    quotes = [each for each in found if _is_quote(each, body)]
+    quotes += _find_runs(text, body)
+    for window, step, compares_ascii in _WINDOWS:
+        end = 0
+        for place in range(0, len(text) - window + 1, step):
+            part = text[place : place + window]
+            if place < end or not (compares_ascii or not part.isascii()) or not _contains(body, part):
+                continue
+            begin, end = _grow(text, place, place + window, body)
+            if _is_quote(quote := text[begin:end], body):
+                quotes.append(quote)
+    return _describe(quotes)
+
+
+def _describe(quotes: Iterator[str] | list[str]) -> dict[str, str]:
+    return {quote: f"({len(quote)} characters of the request)" for each in quotes if (quote := each.strip())}
+
+
+def _find_runs(text: str, body: bytes) -> Iterator[str]:
+    """Yield the runs of words that stand in the body, except for those of names and usual words alone."""
+    known: dict[str, tuple[bool, bool]] = {}
+    begin = end = 0  # of the run so far
+    before: re.Match[str] | None = None
+    was_telling = False
+    for word in _WORD.finditer(_LINE_ENDS.sub("  ", text)):
+        if (state := known.get(word[0])) is None:
+            is_usual = word[0].lower() in _USUAL
+            is_found = is_usual or _contains(body, word[0])
+            state = known[word[0]] = is_found, is_found and not is_usual and not _is_name(word[0], body)
+        is_found, is_telling = state
+        begins = before is None or not is_found or not (is_telling or was_telling)
+        if begins or not _contains(body, text[before.start() : word.end()]):  # type: ignore[union-attr]
+            if end > begin and _is_long(text[begin:end]):
+                yield text[begin:end]
+            begin = end = word.start()
+            if is_telling and _SPECIAL.search(word[0]):
+                end = word.end()
+        else:
+            end = word.end()
+        before, was_telling = (word, is_telling) if is_found else (None, False)
+    if end > begin and _is_long(text[begin:end]):
+        yield text[begin:end]
+
+
+def _is_long(text: str) -> bool:
+    return len(text.encode(errors="replace")) >= _MIN_CHARACTERS
 
 
 def _is_quote(text: str, body: bytes) -> bool:
-    encoded = _encode(text)
-    return encoded in body and not (_NAME.fullmatch(text) and b'"%b"' % encoded in body)
+    return _contains(body, text) and not _is_name(text, body)
+
+
+def _is_name(text: str, body: bytes) -> bool:
+    """Return True for the name of a model, tool or field, or a constant of the API."""
+    quoted = b'"%b"' % _encode(text)
+    if not _NAME.fullmatch(text) or quoted not in body:
+        return False
+    is_field = any(quoted + colon in body for colon in (b":", b" :"))
+    return is_field or any(
+        b'"%b":%b%b' % (key, space, quoted) in body for key in _KEYS_OF_NAMES for space in (b"", b" ")
+    )
+
+
+def _spell_plainly(body: bytes) -> bytes:
+    """Return JSON text whose characters are escaped only where JSON requires it. Many libraries escape more."""
+    if b"\\u" not in body and b"\\/" not in body:
+        return body
+    known: dict[bytes, bytes] = {}
+
+    def spell(match: re.Match[bytes]) -> bytes:
+        escape = match[0]
+        if (plain := known.get(escape)) is None:
+            plain = known[escape] = _spell_escape(escape)
+        return plain
+
+    return _ESCAPES.sub(spell, body)
+
+
+def _spell_escape(escape: bytes) -> bytes:
+    if escape == b"\\/":
+        return b"/"
+    if not escape.startswith(b"\\u"):
+        return escape
+    readable, _ = replace_lone_surrogates(b'"%b"' % escape)
+    return msgspec.json.encode(_decode_string(readable))[1:-1]
 
 
 def _grow(text: str, begin: int, end: int, body: bytes) -> tuple[int, int]:
     """Return the longest part of a text around a quote that stands in the body, in steps that become smaller."""
-    for step in (_WINDOW * 8, _WINDOW, 1):
+    for step in (192, 24, 1):
         while end < len(text) and _contains(body, text[begin : end + step]):
             end = min(end + step, len(text))
         while begin > 0 and _contains(body, text[max(begin - step, 0) : end]):
@@ -65,7 +179,8 @@ def _grow(text: str, begin: int, end: int, body: bytes) -> tuple[int, int]:
 
 
 def _contains(body: bytes, text: str) -> bool:
-    return _encode(text) in body
+    # a text with a backslash may quote JSON as it is written
+    return _encode(text) in body or ("\\" in text and _spell_plainly(text.encode(errors="replace")) in body)
 
 
 def _encode(text: str) -> bytes:

@@ -1,18 +1,21 @@
 """Words of a request in an error: the client gets them, and no log, record or metric has them."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import pytest
 
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.forwarding import count_tokens, forward_resource
-from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.engine.messages.models.client_json import read_json
+from anthropic_proxy.errors import InvalidRequest, ProxyError
 from anthropic_proxy.plugins import Client
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
-from tests.support.replies import CHAT, Reply
+from tests.support.replies import CHAT, MESSAGES, Reply
 from tests.support.routes import CONFIG_FILE
 
 Json = dict[str, Any]
@@ -21,6 +24,29 @@ CLAUDE = {"ANTHROPIC_API_KEY": "sk-ant-test-0123456789"}
 WORDS = "Paul's diagnosis is diabetes"
 SENTENCE = f"{WORDS}, and nobody at work may know about it before the summer."
 USER: Json = {"role": "user", "content": SENTENCE}
+ACCENTS = "Gr\u00fc\u00dfe an Bj\u00f6rn \u2013 it\u2019s his \U0001f382 / birthday"
+CHINESE = "\u5f20\u4f1f\u60a3\u6709\u7cd6\u5c3f\u75c5\u800c\u4e14\u6ca1\u6709\u4eba\u77e5\u9053"
+CARD = "4111 1111 1111 1111"
+SMALL = f"Paul Meier, paul@meier.example, {CARD}; the maximum value is all; allowed number. diabetes"
+PROMPT = f"{SENTENCE} {ACCENTS} {CHINESE} {SMALL}"
+
+
+def escape_in_capitals(body: Json) -> str:
+    return re.sub(r"\\u[0-9a-f]{4}", lambda match: rf"\u{match[0][2:].upper()}", json.dumps(body))
+
+
+def escape_without_need(body: Json) -> str:
+    text = json.dumps(body, ensure_ascii=False).replace("/", r"\/")
+    return text.replace("'", r"\u0027").replace("\u2019", r"\u2019").replace("an Bj", r"\u0061n Bj")
+
+
+SPELLINGS: Mapping[str, Callable[[Json], str]] = {
+    "UTF-8": lambda body: json.dumps(body, ensure_ascii=False),
+    "escapes": json.dumps,
+    "escapes in capitals": escape_in_capitals,
+    "escapes that nobody needs": escape_without_need,
+    "without spaces": lambda body: json.dumps(body, separators=(",", ":")),
+}
 
 
 NO_DOMAIN = "is not a domain; use one such as example.com or example.com/blog, without https://, with at most one *, "
@@ -97,10 +123,14 @@ OWN: Mapping[str, tuple[Json, str, str]] = {
 
 
 async def send(
-    body: Json, settings: Mapping[str, str], upstream: Any = None, path: str = "/v1/messages"
+    body: Json,
+    settings: Mapping[str, str],
+    upstream: Any = None,
+    path: str = "/v1/messages",
+    spell: Callable[[Json], str] = json.dumps,
 ) -> tuple[ProxyError, ProxyHarness]:
     built = ProxyHarness(upstream or (lambda *_: FakeResponse(500)), **settings)
-    data = json.dumps({"model": "claude-sonnet-4-5", "max_tokens": 500, **body}).encode()
+    data = spell({"model": "claude-sonnet-4-5", "max_tokens": 500, **body}).encode()
     incoming = new_client_request(data, {}, path=path, client=Client(credential_forwardable=True))
     sink = RecordingSink()
     sink.receipt = incoming.receipt
@@ -157,6 +187,38 @@ PROVIDER: Mapping[str, tuple[str, str]] = {
         f"The filter has found this: {SENTENCE} Write something else.",
         f"The filter has found this: ({len(SENTENCE)} characters of the request) Write something else.",
     ),
+    "letters that are not ASCII": (
+        f"The filter has found '{ACCENTS}' in it.",
+        f"The filter has found '({len(ACCENTS)} characters of the request)' in it.",
+    ),
+    "a text as JSON": (
+        f"input_value={json.dumps(ACCENTS)}",
+        f'input_value="({len(json.dumps(ACCENTS)) - 2} characters of the request)"',
+    ),
+    "a language without spaces": (
+        f"内容包含{CHINESE}请修改",
+        f"内容包含({len(CHINESE)} characters of the request)请修改",
+    ),
+    "a number": (
+        f"found {CARD} in the request",
+        f"found ({len(CARD)} characters of the request) in the request",
+    ),
+    "a name of two words": (
+        "The prompt contains Paul Meier, which is not allowed.",
+        "The prompt contains (10 characters of the request), which is not allowed.",
+    ),
+    "an address": (
+        "blocked: paul@meier.example is personal data",
+        "blocked: (18 characters of the request) is personal data",
+    ),
+    "one word between marks": (
+        "'diabetes' is a blocked term",
+        "'(8 characters of the request)' is a blocked term",
+    ),
+    "usual words": (
+        "max_tokens: the maximum value is 64000, which is the maximum allowed number of tokens for the tool Read",
+        "max_tokens: the maximum value is 64000, which is the maximum allowed number of tokens for the tool Read",
+    ),
     "the name of the model": (
         "The model 'claude-sonnet-4-5-20250929' does not accept 'temperature' above 'one point zero'.",
         "The model 'claude-sonnet-4-5-20250929' does not accept 'temperature' above 'one point zero'.",
@@ -165,10 +227,15 @@ PROVIDER: Mapping[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("settings", [OPENAI, CLAUDE], ids=["translated", "relayed"])
+@pytest.mark.parametrize("spelling", SPELLINGS)
 @pytest.mark.parametrize("case", PROVIDER)
-async def test_an_error_of_a_provider_stores_no_words_of_the_request(case: str, settings: Mapping[str, str]) -> None:
+async def test_an_error_of_a_provider_stores_no_words_of_the_request(
+    case: str, spelling: str, settings: Mapping[str, str]
+) -> None:
     text, stored = PROVIDER[case]
-    error, built = await send({"model": "claude-sonnet-4-5-20250929", "messages": [USER]}, settings, refuse(text))
+    tools = [{"name": "Read", "description": "Read the tool Read", "input_schema": {"type": "object"}}]
+    body = {"model": "claude-sonnet-4-5-20250929", "messages": [{"role": "user", "content": PROMPT}], "tools": tools}
+    error, built = await send(body, settings, refuse(text), spell=SPELLINGS[spelling])
     assert text in error.message
     (receipt,) = built.receipts
     assert stored in receipt.error
@@ -177,21 +244,50 @@ async def test_an_error_of_a_provider_stores_no_words_of_the_request(case: str, 
     assert WORDS not in repr(receipt)
 
 
-async def test_an_error_in_a_stream_stores_no_words_of_the_request() -> None:
-    fault = json.dumps({"error": {"message": f"found '{SENTENCE}'", "type": "server_error"}})
-    first = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
+@pytest.mark.parametrize("settings", [OPENAI, CLAUDE], ids=["translated", "relayed"])
+async def test_the_middle_of_a_large_request_is_compared(settings: Mapping[str, str]) -> None:
+    filler = "lorem ipsum " * 140_000
+    body = own(messages=[{"role": "user", "content": f"{filler}{PROMPT}{filler}"}])
+    error, built = await send(body, settings, refuse(f"found {SENTENCE} {CARD}"))
+    assert SENTENCE in error.message
+    (receipt,) = built.receipts
+    assert receipt.error.endswith(f"found ({len(SENTENCE)} characters of the request) (19 characters of the request)")
+    assert WORDS not in built.log.getvalue()
+    assert WORDS not in repr(receipt)
+
+
+@pytest.mark.parametrize("settings", [OPENAI, CLAUDE], ids=["translated", "relayed"])
+async def test_an_error_after_the_beginning_of_a_reply_stores_its_length(settings: Mapping[str, str]) -> None:
+    told = f"The filter has found this: {SENTENCE}"
+    if settings is OPENAI:
+        wire, fault = CHAT, f"data: {json.dumps({'error': {'message': told, 'type': 'server_error'}})}\n\n"
+    else:
+        event = {"type": "error", "error": {"type": "api_error", "message": told}}
+        wire, fault = MESSAGES, f"event: error\ndata: {json.dumps(event)}\n\n"
+    first = [frame for frame in wire.stream(Reply(texts=["a"])) if b"stop" not in frame and b"[DONE]" not in frame]
 
     def answer(*_: Any) -> FakeResponse:
-        chunks = (first, f"data: {fault}\n\n".encode())
-        return FakeResponse(200, *chunks, headers={"content-type": "text/event-stream"})
+        return FakeResponse(200, *first, fault.encode(), headers={"content-type": "text/event-stream"})
 
-    built = ProxyHarness(answer, **OPENAI)
+    built = ProxyHarness(answer, **settings)
     sink = await built.post(SENTENCE, stream=True)
     assert WORDS in sink.stream.decode()
     (receipt,) = built.receipts
-    assert "characters of the request" in receipt.error
+    assert "api_error" in receipt.error
+    assert "(a text of " in receipt.error
     assert WORDS not in repr(receipt)
     assert WORDS not in built.log.getvalue()
+
+
+def test_a_value_that_a_reader_refuses_is_a_quote() -> None:
+    class Question(msgspec.Struct):
+        kind: Literal["a", "b"]
+
+    with pytest.raises(InvalidRequest) as caught:
+        read_json(json.dumps({"kind": WORDS}).encode(), msgspec.json.Decoder(Question).decode)
+    name = f"(a text of {len(WORDS) + 2} characters)"
+    assert WORDS in caught.value.message
+    assert caught.value.stored_message == f"kind: Invalid enum value {name}, got a string of {len(WORDS) + 2} bytes"
 
 
 @pytest.mark.parametrize("verdict", ["flagged", "not_flagged"])

@@ -28,6 +28,7 @@ from anthropic_proxy.engine.messages.models.raw_json import (
     TOO_DEEP_MESSAGE,
     replace_lone_surrogates,
     require_bounded_members,
+    validation_error,
 )
 from anthropic_proxy.errors import InvalidRequest
 
@@ -68,11 +69,13 @@ def read_with_source(text: bytes, read: Callable[[bytes, bytes], T]) -> T:
                 if not lone:
                     raise
     except (RecursionError, UnicodeDecodeError, msgspec.DecodeError) as error:
-        raise build_body_error(error) from None
+        raise build_body_error(error, readable) from None
 
 
-def build_body_error(error: Exception) -> InvalidRequest:
-    """Return the error to send for an exception of a decoder about a body."""
+def build_body_error(error: Exception, text: bytes) -> InvalidRequest:
+    """Return the error to send for an exception of a decoder about a body. `text`: what it has decoded."""
+    if isinstance(error, msgspec.ValidationError):
+        return validation_error(error, text)
     if isinstance(error, RecursionError):
         return InvalidRequest(f"The request body {TOO_DEEP_MESSAGE}.", code="request-body")
     if isinstance(error, UnicodeDecodeError):

@@ -296,7 +296,7 @@ def decode_request(
                 request.tool_results += 1
                 request.tool_errors += block.is_error is True
     except RecursionError as error:
-        raise build_body_error(error) from None
+        raise build_body_error(error, body) from None
     return request
 
 
@@ -922,7 +922,7 @@ def _decode_field_by_field(body: bytes, repairs: list[str]) -> _Body:
             if not isinstance(read.system, str):
                 _require_only_texts(read.system, "system")
     except msgspec.DecodeError as error:
-        raise build_body_error(error) from None
+        raise build_body_error(error, body) from None
     return read
 
 

@@ -226,8 +226,8 @@ _STEP = compile_later(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 _ROOT = compile_later(r" - at `\$\.([^.\[`]+)")
 _EXPECTED = compile_anchored(r"Expected `(?P<wanted>[^`]*)`, got `[^`]*`")
 _MISSING = compile_anchored(r"Object missing required field `(?P<name>[^`]*)`")
-_NAMED = compile_later(r"'.*'", re.DOTALL)
-"""A value in the words of the decoder: `Invalid enum value 'x'`."""
+_NAMED = compile_later(r"'.*'|\".*\"", re.DOTALL)
+"""A value in the words of the decoder, as Python prints it: `Invalid enum value 'x'`."""
 _WORDS = {
     "str": "a string",
     "int": "an integer",

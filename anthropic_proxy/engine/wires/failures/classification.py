@@ -783,6 +783,7 @@ def build_upstream_error(
 ) -> UpstreamError:
     """Return the error for the client that corresponds to a provider error."""
     error = _build_error(fault, provider, known)
+    error.provider_text = fault.message[:MAX_MESSAGE_CHARACTERS]
     stated = _read_without_texts(fault)
     error.stated_status, error.stated_retry_after = _find_stated_status(stated), stated.retry_after
     error.is_repairable = _may_be_about_form(fault.codes)
@@ -870,7 +871,6 @@ def _build_error_of_row(row: _Row, fault: UpstreamFault, provider: str) -> Upstr
         should_retry=False if per_day or fault.is_permanent else row.should_retry,
         parameter=fault.parameter,
     )
-    error.provider_text = fault.message[:MAX_MESSAGE_CHARACTERS]
     error.provider_status = fault.status
     if fault.excerpt:
         error.add_note(fault.excerpt)
