@@ -34,6 +34,8 @@ class SharedWorker(Struct, frozen=True, kw_only=True):
     """Number of jobs that run at the same time."""
     share: int
     """Maximum number of places of one payer, so that another one finds a place."""
+    share_while_others_wait: float = inf
+    """A lower maximum while another payer waits."""
     max_waiting: int
     """Number of jobs that may wait. A further one is refused, or the newest of the payer with the most."""
     max_wait_seconds: float = inf
@@ -43,9 +45,12 @@ class SharedWorker(Struct, frozen=True, kw_only=True):
 class _Line(Struct, Generic[T], eq=False):
     """What waits of one payer."""
 
+    begun: deque[T] = field(default_factory=deque)
+    """Comes before the parts, and is never dropped."""
     parts: OrderedDict[str, deque[tuple[T, int]]] = field(default_factory=OrderedDict)
     """Each with its size. The parts, such as sessions, have turns too."""
     count: int = 0
+    """Number of items in the parts."""
     size: int = 0
 
 
@@ -62,20 +67,20 @@ class TurnQueue(Generic[T]):
     def __bool__(self) -> bool:
         return self.count > 0
 
-    def add(self, payer: str, item: T, size: int = 0, part: str = "", *, is_first: bool = False) -> list[T]:
+    def add_begun(self, payer: str, item: T) -> None:
+        """Add an item that comes before the others of its payer, which has had its turn. Nothing is dropped for it,
+        because it leaves its place to one that waits.
+        """
+        self._lines.setdefault(payer, _Line()).begun.append(item)
+        self._lines.move_to_end(payer)
+        self.count += 1
+
+    def add(self, payer: str, item: T, size: int = 0, part: str = "") -> list[T]:
         """Add an item, and return those that were dropped for it: the newest of the payer with the most. The added one
         may be among them.
-
-        `is_first`: before the others of its payer, which has had its turn.
         """
         line = self._lines.setdefault(payer, _Line())
-        items = line.parts.setdefault(part, deque())
-        if is_first:
-            items.appendleft((item, size))
-            line.parts.move_to_end(part, last=False)
-            self._lines.move_to_end(payer)
-        else:
-            items.append((item, size))
+        line.parts.setdefault(part, deque()).append((item, size))
         self._count(line, 1, size)
         dropped = list[T]()
         while self.count > self._max_count or self._size > self._max_size:
@@ -89,7 +94,7 @@ class TurnQueue(Generic[T]):
     def list_heads(self) -> Iterator[tuple[str, T]]:
         """Yield the next item of each payer, in the order of the turns."""
         for payer, line in self._lines.items():
-            yield payer, next(iter(line.parts.values()))[0][0]
+            yield payer, line.begun[0] if line.begun else next(iter(line.parts.values()))[0][0]
 
     def pop(self, payer: str = "") -> T:
         """Remove and return the next item of a payer. The other payers have their turns before its next one. "": the
@@ -97,11 +102,16 @@ class TurnQueue(Generic[T]):
         """
         payer = payer or next(iter(self._lines))
         line = self._lines[payer]
-        part = next(iter(line.parts))
-        item = self._take(payer, part, 0)
-        if part in line.parts:
-            line.parts.move_to_end(part)
-        if line.count:
+        if line.begun:
+            item = line.begun.popleft()
+            self.count -= 1
+            self._forget_empty(payer)
+        else:
+            part = next(iter(line.parts))
+            item = self._take(payer, part, 0)
+            if part in line.parts:
+                line.parts.move_to_end(part)
+        if payer in self._lines:
             self._lines.move_to_end(payer)
         return item
 
@@ -127,9 +137,13 @@ class TurnQueue(Generic[T]):
         self._count(line, -1, -size)
         if not items:
             del line.parts[part]
-        if not line.count:
-            del self._lines[payer]
+        self._forget_empty(payer)
         return item
+
+    def _forget_empty(self, payer: str) -> None:
+        line = self._lines[payer]
+        if not line.count and not line.begun:
+            del self._lines[payer]
 
     def _count(self, line: _Line[T], number: int, size: int) -> None:
         line.count += number
@@ -171,7 +185,9 @@ class Turns:
             self._take(payer, size)
             return
         waiter = _Waiter(asyncio.get_running_loop().create_future(), size)
-        self._line_up(payer, waiter, part)
+        for dropped in self._line.add(payer, waiter, part=part):
+            if not dropped.granted.done():
+                dropped.granted.set_exception(self._refuse(self._line.count))
         self._grant()
         seconds = min(max_seconds, self._worker.max_wait_seconds)
         try:
@@ -212,13 +228,8 @@ class Turns:
         """
         waiter = _Waiter(asyncio.get_running_loop().create_future(), 1)
         waiter.granted.add_done_callback(lambda _: resume())
-        self._line_up(payer, waiter, is_first=True)
+        self._line.add_begun(payer, waiter)
         self.release(payer)
-
-    def _line_up(self, payer: str, waiter: _Waiter, part: str = "", *, is_first: bool = False) -> None:
-        for dropped in self._line.add(payer, waiter, part=part, is_first=is_first):
-            if not dropped.granted.done():
-                dropped.granted.set_exception(self._refuse(self._line.count))
 
     def _grant(self) -> None:
         while self._line:
@@ -236,7 +247,10 @@ class Turns:
 
     def _has_share(self, payer: str, size: int) -> bool:
         held = self._used_by[payer]  # a missing one is not stored
-        return not held or held + size <= self._worker.share
+        share: float = self._worker.share
+        if self._line.has_others(payer):
+            share = min(share, self._worker.share_while_others_wait)
+        return not held or held + size <= share
 
     def _take(self, payer: str, size: int) -> None:
         self._used += size

@@ -11,6 +11,7 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy.engine.background import SLICE_SECONDS, BackgroundWork
+from anthropic_proxy.engine.routing.call_limits import build_call_turns
 from anthropic_proxy.engine.slices import give_way, give_way_between
 from anthropic_proxy.engine.turns import SharedWorker, TurnQueue, Turns
 from anthropic_proxy.errors import WorkerBusy
@@ -83,6 +84,27 @@ async def test_another_payer_finds_a_place_beside_one_with_many_jobs(
     tasks = await line_up(Turns(worker), jobs, served)
     await asyncio.sleep(0)
     assert served == at_once
+    for task in tasks:
+        task.cancel()
+
+
+@pytest.mark.parametrize(
+    ("jobs", "after"),
+    [
+        ("a5 a6", ["a5", "a6"]),  # nobody else waits
+        ("a5 a6 b1 b2 b3", ["b1", "b2", "a5", "a6"]),
+        ("b1 a5 b2", ["b1", "b2", "a5"]),
+    ],
+)
+async def test_one_payer_gets_at_most_half_of_the_calls_while_another_waits(jobs: str, after: list[str]) -> None:
+    turns, served = build_call_turns(4, 4), list[str]()
+    held = await line_up(turns, "a1 a2 a3 a4", served)
+    assert served == ["a1", "a2", "a3", "a4"]
+    tasks = await line_up(turns, jobs, served)
+    for _ in after:
+        turns.release("a")
+        await asyncio.sleep(0)
+    assert served[len(held) :] == after
     for task in tasks:
         task.cancel()
 
@@ -251,6 +273,32 @@ async def test_a_long_job_gives_way_to_the_jobs_of_others() -> None:
     long.go.set()
     assert await asyncio.gather(first, *others) == ["a", "A", "b", "c"]
     assert long.done == ["a0", "b0", "c0", "a1", "b1", "a2", "b2", "a3", "a4", "a5", "A0"]
+
+
+@in_virtual_time
+@pytest.mark.parametrize("late", ["", "a2:x", "e1", "b2"])
+async def test_a_job_that_has_begun_is_never_refused(late: str) -> None:
+    turns, served, others = Turns(structs.replace(ONE, max_waiting=3)), list[str](), "b1 c1 d1"
+    await turns.acquire("a")
+    tasks = await line_up(turns, others, served)
+    turns.give_way("a", lambda: served.append("a"))
+    await asyncio.sleep(0)
+    refused = await line_up(turns, late, served)
+    for task in refused:
+        with pytest.raises(WorkerBusy, match=BUSY.format(3)):
+            await task
+    for name in "bcd":
+        assert (served[-1], "a" in served) == (f"{name}1", False)
+        turns.release(name)
+        await asyncio.sleep(0)
+    await asyncio.gather(*tasks)
+    assert served == ["b1", "c1", "d1", "a"]
+    with pytest.raises(WorkerBusy):  # it has the only place
+        await turns.acquire("e", max_seconds=1.0)
+    turns.release("a")
+    async with turns.hold("e", max_seconds=1.0):
+        with pytest.raises(WorkerBusy):
+            await turns.acquire("a", max_seconds=1.0)
 
 
 async def test_a_job_gives_way_only_after_its_slice_and_only_in_the_thread() -> None:

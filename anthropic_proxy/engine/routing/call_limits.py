@@ -31,7 +31,11 @@ def build_call_turns(slots: int, limit: int) -> Turns:
         )
 
     worker = SharedWorker(
-        name="the calls to providers", places=slots, share=slots, max_waiting=slots * MAX_WAITING_PER_SLOT
+        name="the calls to providers",
+        places=slots,
+        share=slots,
+        share_while_others_wait=(slots + 1) // 2,  # the streams of one payer may be long
+        max_waiting=slots * MAX_WAITING_PER_SLOT,
     )
     return Turns(worker, refuse)
 
