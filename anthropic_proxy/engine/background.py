@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from math import inf
 from typing import Any, TypeVar, TypeVarTuple
 
 from msgspec import structs
@@ -74,21 +75,27 @@ class BackgroundWork:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def of(self, payer: str) -> "PayerWork":
-        """Return what runs computations in the turns of a payer (`Client.payer`)."""
-        return PayerWork(payer, self._turns, self._threads, self._clock)
+    def of(self, payer: str, *, max_seconds: float = inf) -> "PayerWork":
+        """Return what runs computations in the turns of a payer (`Client.payer`).
+
+        `max_seconds`: processor time after which a job in the thread raises `TimeoutError` where it may give way.
+        """
+        return PayerWork(payer, self._turns, self._threads, self._clock, max_seconds)
 
 
 class PayerWork:
     """Runner of long computations for the requests of one payer."""
 
-    __slots__ = ("_clock", "_threads", "_turns", "payer")
+    __slots__ = ("_clock", "_max_seconds", "_threads", "_turns", "payer")
 
-    def __init__(self, payer: str, turns: Turns, threads: ThreadPoolExecutor, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, payer: str, turns: Turns, threads: ThreadPoolExecutor, clock: Callable[[], float], max_seconds: float
+    ) -> None:
         self.payer = payer
         self._turns = turns
         self._threads = threads
         self._clock = clock
+        self._max_seconds = max_seconds
 
     async def run_in_thread(self, function: Callable[[*_Arguments], _Result], *arguments: *_Arguments) -> _Result:
         """Return the result of a function, computed in a thread when it is the payer's turn.
@@ -96,7 +103,7 @@ class PayerWork:
         A cancelled computation still occupies the thread until it ends. Raises `WorkerBusy` after a long wait.
         """
         await self._turns.acquire(self.payer)
-        job = _Job(self.payer, self._turns, self._clock)
+        job = _Job(self.payer, self._turns, self._clock, self._max_seconds)
         run = partial(job.run, partial(function, *arguments))
         try:
             computation = asyncio.get_running_loop().run_in_executor(self._threads, run)
@@ -138,20 +145,25 @@ class PayerWork:
 class _Job:
     """A computation in the thread. It begins on the event loop, and gives way in its thread."""
 
-    def __init__(self, payer: str, turns: Turns, clock: Callable[[], float]) -> None:
+    def __init__(self, payer: str, turns: Turns, clock: Callable[[], float], max_seconds: float) -> None:
         self._payer = payer
         self._turns = turns
         self._clock = clock
+        self._max_seconds = max_seconds
         self._loop = asyncio.get_running_loop()
+        self._end = inf
         self._slice_began = 0.0
         self._is_resumed = threading.Event()
 
     def run(self, function: Callable[[], _Result]) -> _Result:
         self._slice_began = self._clock()
+        self._end = self._slice_began + self._max_seconds
         return call_in_slices(self._give_way, function)
 
     def _give_way(self) -> None:
-        """Let the jobs of other payers that wait run first, if this one has had its slice."""
+        """Let the jobs of other payers that wait run first, if this one has had its slice. Raises `TimeoutError`."""
+        if self._end < inf and self._clock() > self._end:
+            raise TimeoutError
         if not self._turns.is_waited_for(self._payer) or self._clock() - self._slice_began < SLICE_SECONDS:
             return
         self._is_resumed.clear()

@@ -429,6 +429,9 @@ class InspectorScope(Struct, frozen=True, kw_only=True):
     """True if each text of a reply is held back until it is complete. False: only as far as `find_open_end` says."""
     timeout_seconds: float = 2.0
     """Maximum seconds of one call."""
+    limits_itself: bool = False
+    """True if `inspect` itself raises `TimeoutError` after these seconds. The time in which it waits for a thread that
+    others use does not count then."""
     max_characters: int = 4_000_000
     """Maximum number of characters of one call. More count as a failure."""
     fails_open: bool = False

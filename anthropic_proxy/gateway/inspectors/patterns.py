@@ -105,7 +105,7 @@ _FINDERS: Mapping[str, tuple[str, Callable[[str], Iterator[Span]]]] = {
 
 class PatternInspector:
     def __init__(self, rule: InspectorRule, background: BackgroundWork) -> None:
-        self.scope: InspectorScope = rule.build_scope(holds_blocks=False)
+        self.scope: InspectorScope = rule.build_scope(holds_blocks=False, limits_itself=True)
         self.rule = rule
         self._background = background
         self._table = rule.table
@@ -118,7 +118,7 @@ class PatternInspector:
 
     async def inspect(self, texts: InspectedTexts) -> Refusal | Sequence[Redaction]:
         is_long = sum(len(passage.text) for passage in texts.passages) > _THREAD_CHARACTERS
-        work = self._background.of(texts.client.payer)
+        work = self._background.of(texts.client.payer, max_seconds=self.scope.timeout_seconds)
         found = await work.run_in_thread_if_large(is_long, self._find_all, texts)
         if found and self._table.action == "refuse":
             kinds = ", ".join(dict.fromkeys(one.kind for one in found))

@@ -99,7 +99,7 @@ class InspectorRule(Struct, frozen=True, kw_only=True):
     base_url: str = ""
     key: Secret | None = None
 
-    def build_scope(self, *, holds_blocks: bool) -> InspectorScope:
+    def build_scope(self, *, holds_blocks: bool, limits_itself: bool = False) -> InspectorScope:
         table = self.table
         return InspectorScope(
             name=table.name,
@@ -108,6 +108,7 @@ class InspectorRule(Struct, frozen=True, kw_only=True):
             tool_descriptions="tool descriptions" in table.reads,
             holds_blocks=holds_blocks,
             timeout_seconds=table.timeout,
+            limits_itself=limits_itself,
             max_characters=table.max_characters,
             fails_open=table.on_failure == "pass",
         )

@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import itertools
 import json
 import re
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import pairwise
@@ -14,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
+from anthropic_proxy.engine.background import BackgroundWork
 from anthropic_proxy.engine.exchange.client_side import CollectingSink
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.forwarding import count_tokens, forward_resource
@@ -26,6 +29,9 @@ from anthropic_proxy.engine.own_keys import OwnKeys
 from anthropic_proxy.engine.upstream.contract import SearchResult
 from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from anthropic_proxy.errors import InvalidRequest, UpstreamUnreachable
+from anthropic_proxy.gateway.inspectors.patterns import PatternInspector
+from anthropic_proxy.gateway.settings.fields import InspectorRule
+from anthropic_proxy.gateway.settings.file_format import InspectorTable
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.gateway.telemetry.outcomes import describe_inspection
 from anthropic_proxy.plugins import (
@@ -43,7 +49,8 @@ from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new
 from tests.support.owners import PAIRS_OF_CLIENTS
 from tests.support.replies import CHAT, GEMINI, MESSAGES, OLLAMA, RESPONSES, Reply, ReplyForm
 from tests.support.tool_loop import SEARCH, Script, Searcher, call, calls, proxy, reply, text
-from tests.support.virtual_time import in_virtual_time
+from tests.support.virtual_time import VirtualTimeLoop, in_virtual_time
+from tests.support.waiting import WAIT_SECONDS
 
 SECRET = 'K-"7\\4/é-81'
 """A text whose JSON form has escapes."""
@@ -630,6 +637,56 @@ async def test_a_slow_inspector_is_waited_for_up_to_its_limit() -> None:
         assert (sink.error is None) == fails_open
         (record,) = built.receipts[0].inspections
         assert (record.decision, record.failure) == ("failed", "timeout")
+
+
+class WatchedPatterns(PatternInspector):
+    """It says when it has begun to wait for its thread."""
+
+    def __init__(self, background: BackgroundWork, on_failure: str) -> None:
+        table = InspectorTable(name="keys", type="patterns", detect=["keys"], on_failure=on_failure)  # type: ignore[arg-type]
+        super().__init__(InspectorRule(table=table), background)
+        self.began = asyncio.Event()
+
+    async def inspect(self, texts: InspectedTexts) -> Decision:
+        self.began.set()
+        return await super().inspect(texts)
+
+
+@pytest.mark.parametrize("on_failure", ["refuse", "pass"])
+@pytest.mark.parametrize(
+    ("waits", "texts", "failure"),
+    [
+        (30, 1, ""),  # of other requests
+        (61, 1, "WorkerBusy"),  # longer than anything waits for the thread
+        (0, 50, "timeout"),  # 50 times 0.05 s of work
+    ],
+)
+@in_virtual_time
+async def test_a_wait_for_the_thread_is_no_time_of_an_inspector(
+    on_failure: str, waits: float, texts: int, failure: str
+) -> None:
+    seconds = itertools.count()
+    background = BackgroundWork(clock=lambda: next(seconds) * 0.05)
+    inspector, ends = WatchedPatterns(background, on_failure), threading.Event()
+    built = inspected(answering(CHAT, Reply(texts=["ok"])), inspector, **OPENAI)
+    other = asyncio.create_task(background.of("other").run_in_thread(ends.wait, WAIT_SECONDS))
+    await asyncio.sleep(0)
+    content = [{"type": "text", "text": "a " * (200_000 // texts)} for _ in range(texts)]
+    request = asyncio.create_task(built.post(messages=[{"role": "user", "content": content}]))
+    await inspector.began.wait()
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    loop.pass_time(waits)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    ends.set()
+    sink = await request
+    await other
+    status = {"": 200, "WorkerBusy": 529, "timeout": 200 if on_failure == "pass" else 503}[failure]
+    assert built.receipts[0].status == status
+    assert sink.error is None if status == 200 else sink.error is not None
+    (record,) = built.receipts[0].inspections
+    assert (record.decision, record.failure) == ("failed" if failure else "passed", failure)
 
 
 @A_TRANSLATION_AND_A_RELAY

@@ -28,7 +28,7 @@ from anthropic_proxy.engine.exchange.inspection.texts import (
 from anthropic_proxy.engine.exchange.relay import RelayStream
 from anthropic_proxy.engine.exchange.relayed_calls import RelayedCalls
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream
-from anthropic_proxy.errors import InspectorUnavailable, PolicyBlocked
+from anthropic_proxy.errors import InspectorUnavailable, PolicyBlocked, WorkerBusy
 
 if TYPE_CHECKING:
     from anthropic_proxy.engine.exchange.edited_relay import EditedRelay
@@ -65,7 +65,7 @@ class Inspection(InspectorCalls):
         found = read_body(bytes(result), find_texts_of_whole_block)
         try:
             await self.inspect_request(found.texts, is_added=True)
-        except (PolicyBlocked, InspectorUnavailable):
+        except (PolicyBlocked, InspectorUnavailable, WorkerBusy):
             return None
         return Raw(found.encode())
 

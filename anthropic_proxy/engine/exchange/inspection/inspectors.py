@@ -37,7 +37,7 @@ from anthropic_proxy.engine.hooks import (
 from anthropic_proxy.engine.inspected_texts import digest_passages, digest_together
 from anthropic_proxy.engine.messages.events import replace_surrogates
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
-from anthropic_proxy.errors import InspectorUnavailable, PolicyBlocked, ProxyError
+from anthropic_proxy.errors import InspectorUnavailable, PolicyBlocked, ProxyError, WorkerBusy
 
 MAX_REDACTIONS = 10_000
 """Maximum number of redactions of one decision."""
@@ -100,6 +100,7 @@ class InspectorCalls:
         equal text of the client is then kept, so that nothing is inspected twice.
 
         Raises `PolicyBlocked` if an inspector refuses it, and `InspectorUnavailable` if one has failed.
+        Also raises `WorkerBusy`.
         """
         for inspector, scope in self._scopes:
             if scope.requests:
@@ -211,6 +212,10 @@ class InspectorCalls:
             if not scope.fails_open:
                 raise failure.build_error(scope.name, part) from None
             return [()] * len(passages)
+        except WorkerBusy as busy:  # other requests are the cause: the client may try again, and nothing passes unread
+            self._note(record, "failed")
+            record.failure = type(busy).__name__
+            raise
         finally:
             record.seconds += time.monotonic() - started_at
         if not isinstance(found, Refusal):
@@ -258,7 +263,7 @@ class InspectorCalls:
     async def _ask(
         self, inspector: Inspector, part: InspectedPart, passages: Sequence[Passage]
     ) -> Refusal | Sequence[Sequence[Redaction]]:
-        """Return the refusal, or the redactions of each passage. Raises `_InspectionFailure`."""
+        """Return the refusal, or the redactions of each passage. Raises `_InspectionFailure` and `WorkerBusy`."""
         scope = inspector.scope
         log, receipt = self._engine.log, self._receipt
         if sum(len(passage.text) for passage in passages) > scope.max_characters:
@@ -267,7 +272,7 @@ class InspectorCalls:
             part=part, passages=[*passages], client=receipt.client, request_id=receipt.request_id, model=self._model
         )
         try:
-            async with asyncio.timeout(scope.timeout_seconds) as limit:
+            async with asyncio.timeout(None if scope.limits_itself else scope.timeout_seconds) as limit:
                 found = await inspector.inspect(texts)
             if limit.expired():  # the inspector has not ended at its cancellation
                 raise TimeoutError  # noqa: TRY301
@@ -276,6 +281,8 @@ class InspectorCalls:
         except TimeoutError:
             log.write_once(f"Inspector {scope.name}: no decision within {scope.timeout_seconds:g} s", "warning")
             raise _InspectionFailure("timeout") from None
+        except WorkerBusy:
+            raise
         except ProxyError as error:
             log.write_once(f"Inspector {scope.name}: {error.stored_message}", "warning")
             raise _InspectionFailure(type(error).__name__) from None

@@ -61,6 +61,7 @@ from anthropic_proxy.errors import (
     PermissionDenied,
     PolicyBlocked,
     ProxyError,
+    WorkerBusy,
 )
 
 if TYPE_CHECKING:
@@ -344,7 +345,7 @@ class ReplyCheck:
             return _fail(call, str(error), "hidden text")
         except AmbiguousCallError as error:
             return _fail(call, str(error), "unreadable")
-        except (PolicyBlocked, InspectorUnavailable) as error:
+        except (PolicyBlocked, InspectorUnavailable, WorkerBusy) as error:
             return _fail(call, f"the call cannot be inspected: {error.error_type}")
         except (InvalidRequest, msgspec.DecodeError, UnicodeError, RecursionError):
             return _fail(call, _UNREADABLE)
