@@ -12,7 +12,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.engine.exchange.forwarding import count_tokens
 from anthropic_proxy.engine.upstream.contract import FetchedPage, SearchResult
-from anthropic_proxy.errors import InspectorUnavailable, PolicyBlocked
+from anthropic_proxy.errors import InspectorUnavailable, PolicyBlocked, WorkerBusy
 from anthropic_proxy.gateway.settings import CONFIG_FILE
 from anthropic_proxy.plugins import Client, InspectedTexts, InspectorScope, Redaction, Refusal
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
@@ -104,6 +104,10 @@ def redact(texts: InspectedTexts) -> Decision:
 
 def refuse(texts: InspectedTexts) -> Decision:
     return Refusal("animal", "No animals.") if any(SECRET in passage.text for passage in texts.passages) else ()
+
+
+def wait(_: InspectedTexts) -> Decision:
+    raise WorkerBusy("Other requests need the thread.")
 
 
 def fail(texts: InspectedTexts) -> Decision:
@@ -235,13 +239,13 @@ async def test_an_inspector_that_fails_fails_the_request_and_no_provider(
     assert len(world.inspector.read) == 2 * len({*world.inspector.read})
 
 
-@pytest.mark.parametrize("decide", [refuse, fail])
+@pytest.mark.parametrize("decide", [refuse, fail, wait])
 async def test_no_further_target_gets_what_an_inspector_does_not_pass(
     tmp_path: Path, decide: Callable[[InspectedTexts], Decision]
 ) -> None:
     world = open_world(tmp_path, decide)
     sink = await world.post(ask(document(PDF), model="claude-haiku-4-5"))
-    assert isinstance(sink.error, PolicyBlocked | InspectorUnavailable)
+    assert isinstance(sink.error, PolicyBlocked | InspectorUnavailable | WorkerBusy)
     assert world.sent == []
     assert world.proxy.receipts[-1].route == "two targets"
 
@@ -285,7 +289,9 @@ async def test_a_count_has_the_known_description_of_a_picture_as_inspected(tmp_p
     assert SECRET not in shown(world)
 
 
-@pytest.mark.parametrize(("decide", "error"), [(refuse, PolicyBlocked), (fail, InspectorUnavailable)])
+@pytest.mark.parametrize(
+    ("decide", "error"), [(refuse, PolicyBlocked), (fail, InspectorUnavailable), (wait, WorkerBusy)]
+)
 async def test_a_count_fails_like_a_message(
     tmp_path: Path, decide: Callable[[InspectedTexts], Decision], error: type[Exception]
 ) -> None:
