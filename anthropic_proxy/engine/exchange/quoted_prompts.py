@@ -35,24 +35,27 @@ _KEYS_OF_NAMES = (b"model", b"name", b"type", b"role", b"id", b"tool_use_id", b"
 _USUAL = frozenset(
     """
     a about above accept accepted accepts access account again all allowed already also an and any api are
-    argument arguments array as at available be been before below between body but by bytes call calls can
-    cannot character characters check configured contain contained contains content context could current data
-    denied description did different do does done each either empty error errors exceed exceeded exceeds
-    expected extra failed field fields file files filter final first follow following for format found from
-    function functions further given greater had has have id image images immediately in include included
-    includes input inputs instead integer internal into invalid is it item items its json key keys kind larger
-    last least length less limit limits list long longer malformed many match max maximum may message messages
-    minimum missing model models more most must name names new no none not null number object of on one only or
-    other out output parameter parameters permitted please policy possible previous prompt properties property
-    provide provided quota rate reached read reason received refused rejected reply request requested requests
-    require required requires response result results role same schema see send sent server service set should
-    size smaller specified stop stream string support supported supports system temporarily text than that the
-    their then there these they this time to token tokens too tool tools total try type unable unexpected
-    unknown unsupported until upgrade url use used user uses using valid value values want was were when which
-    while will with within without words would write wrong you your
+    argument arguments array as at available backend bad be been before below between body busy but by bytes
+    call calls can cannot capacity character characters check closed configured connection contain contained
+    contains content context could crashed current data denied description did different disconnected do does
+    done down each either empty engine error errors exceed exceeded exceeds expected extra failed field fields
+    file files filter final first follow following for format found from function functions further gateway
+    generation given greater had has have heavy high id image images immediately in include included includes
+    input inputs instead integer internal interrupted into invalid is it item items its json key keys kind
+    larger last least length less limit limited limits list load long longer lost malformed many match max
+    maximum may message messages minimum missing model models more most must name names network new no none
+    not null number object of on one only or other out output overload overloaded parameter parameters peer
+    permitted please policy possible previous prompt properties property provide provided provider quota rate
+    reached read reason received refused rejected reply request requested requests require required requires
+    reset response result results retry role same schema see send sent server service set should shutdown size
+    smaller specified stop stream string support supported supports system temporarily terminated text than
+    that the their then there these they this time timed timeout to token tokens too tool tools total try type
+    unable unavailable unexpected unknown unsupported until upgrade upstream url use used user uses using
+    valid value values want was were when which while will with within without words worker would write wrong
+    you your
     """.split()  # noqa: SIM905  # a list has one word per line
 )
-"""Words of errors that stand in long requests too."""
+"""Words of errors that stand in long requests too, and that tell nothing of a request by themselves."""
 
 
 MAX_COMPARISONS_ON_LOOP = 50_000_000
@@ -68,7 +71,8 @@ def note_quotes(error: UpstreamError, body: bytes) -> None:
     told = "\n".join((error.message, *notes))
     error.is_compared = True
     if not body or len(told) * len(body) > _MAX_COMPARISONS:
-        error.hides_text = bool(error.provider_text or notes)
+        told_by_provider = (error.provider_text, *notes)
+        error.hides_text = any(word.lower() not in _USUAL for text in told_by_provider for word in _WORD.findall(text))
         body = b""
     error.quotes = {**error.quotes, **find_quotes(told, body)}
 

@@ -175,7 +175,7 @@ async def test_the_remedy_for_a_missing_key_is_the_prefix_of_the_server_that_lis
     await fetch_model_limits(proxy.services)
     after = await proxy.post()
     assert (after.error.status, after.error.message) == (
-        424,
+        401,
         'BIG_MODEL is "google/gemini-2.5-pro", a model of gemini, which has no key. openrouter.ai lists this name. '
         "Set in the environment. Did you mean:  BIG_MODEL=openai/google/gemini-2.5-pro",
     )

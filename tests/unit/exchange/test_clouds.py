@@ -1764,7 +1764,7 @@ async def test_a_cloud_that_is_not_set_up_names_the_variable(model: str, variabl
     await engine.close()
     prefix = model.partition("/")[0]
     assert (reply.status, message["error"]["message"]) == (
-        424,
+        401,
         f"{prefix} is not set up: {variable} is not set. Set it in .env and reload the proxy, or in the "
         "environment and start it again.",
     )
