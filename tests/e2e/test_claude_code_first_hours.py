@@ -82,7 +82,7 @@ def test_an_address_without_its_version(claude: Path, server: Path, work: Path, 
     with running_proxy(server, local(upstream, OPENAI_BASE_URL=upstream.url, BIG_MODEL="openai/q")) as proxy:
         text = send_hello(claude, proxy.url, work)
     assert text == (
-        f"API Error: 400 openai: nothing is served at {upstream.url}/chat/completions: HTTP 404 (Not Found). The "
+        f"API Error: 424 openai: nothing is served at {upstream.url}/chat/completions: HTTP 404 (Not Found). The "
         f"address is set by OPENAI_BASE_URL, environment. Is /v1 missing? Try OPENAI_BASE_URL={upstream.url}/v1"
     )
 
@@ -105,7 +105,7 @@ def test_an_address_of_ollama_where_something_else_answers(
     with running_proxy(server, settings) as proxy:
         text = send_hello(claude, proxy.url, work)
     assert text == (
-        f"API Error: 400 ollama: nothing is served at {upstream.url}/ollama/api/chat: HTTP 404 (Not Found). The "
+        f"API Error: 424 ollama: nothing is served at {upstream.url}/ollama/api/chat: HTTP 404 (Not Found). The "
         f"address is set by OLLAMA_API_BASE, environment. Is /ollama superfluous? Try OLLAMA_API_BASE={upstream.url}"
     )
 
