@@ -61,7 +61,9 @@ def run_session(folder: Path) -> None:
         found = {
             "logged": LOGGED.findall(proxy.log),
             "stored": [(row["path"], row["status"], row["outcome_class"], row["error"]) for row in stored],
-            "rejected": re.findall("^anthropic_proxy_rejected_requests_total{.*", client.get("/metrics").text, re.M),
+            "rejected": re.findall(
+                r"^anthropic_proxy_rejected_requests_total{.* [1-9].*", client.get("/metrics").text, re.M
+            ),
             "overview": re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", client.get("/dashboard").text)),
         }
     print(json.dumps(found))

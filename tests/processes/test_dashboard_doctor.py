@@ -151,7 +151,7 @@ def test_a_rejected_probe_concerns_no_client(tmp_path: Path) -> None:
     assert "key in cooldown" not in text_of(page)
     assert len(server.journal.exchanges) == sent + 1  # the key is not skipped
     assert stored == [reply.headers["request-id"]]
-    assert proxy.log.count("POST /v1/messages 401") == 1
+    assert proxy.log.count("POST /v1/messages 424") == 1
 
 
 @pytest.mark.slow
