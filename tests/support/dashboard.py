@@ -37,7 +37,7 @@ def send_requests(proxy: Proxy, count: int = 6, **headers: str) -> list[str]:
 
 
 def send_hostile_request(proxy: Proxy) -> str:
-    """Send a request with `HOSTILE` in each text that a client chooses, also in its error, and return its id."""
+    """Send a request with `HOSTILE` in each text that a client chooses and in what an error is about; return its id."""
     headers = {"x-project": HOSTILE, "x-claude-code-session-id": HOSTILE_SESSION, "x-claude-code-agent-id": HOSTILE}
     headers |= {"user-agent": f"{HOSTILE}/1.0"}
     body = {
