@@ -4,8 +4,6 @@ A token is checked without a request to its issuer, except for the public keys, 
 without a table causes no request.
 """
 
-import base64
-import binascii
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +24,7 @@ from anthropic_proxy.console.identity.signed_tokens import (
     request_json,
     require_characters,
 )
+from anthropic_proxy.engine.base64url import decode_base64url
 from anthropic_proxy.gateway.settings import Settings, TokenIssuer
 from anthropic_proxy.plugins import Gateway
 
@@ -111,9 +110,9 @@ def decode_token(text: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     if len(parts) != 3:
         raise InvalidTokenError("it is not a signed token")
     try:
-        decoded = [base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True) for part in parts[:2]]
+        decoded = map(decode_base64url, parts[:2])
         header, claims = (json.loads(data, object_pairs_hook=_require_unique) for data in decoded)
-    except (binascii.Error, ValueError, RecursionError):
+    except (ValueError, RecursionError):
         raise InvalidTokenError("its header or its claims are no JSON, or have a member twice") from None
     if not isinstance(header, dict) or not isinstance(claims, dict):
         raise InvalidTokenError("its header or its claims are no JSON object")

@@ -13,14 +13,13 @@ sent as one that another provider has made. A client can change an id as it can 
 damaged one has no state, and a changed one has what the provider makes of it.
 """
 
-import base64
-import binascii
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 from msgspec import Struct, structs
 
+from anthropic_proxy.engine.base64url import decode_base64url, encode_base64url
 from anthropic_proxy.engine.messages.deltas import Thinking
 from anthropic_proxy.engine.messages.events import replace_surrogates
 from anthropic_proxy.engine.messages.models import Block, CleanMessages, Message, ThinkingBlock
@@ -60,7 +59,7 @@ class HiddenThought(Struct, frozen=True, array_like=True):
         return bool(_decode_fields(self.state).replay)
 
     def build_block(self) -> ThinkingBlock:
-        state = base64.urlsafe_b64encode(self.state.encode(errors="replace")).rstrip(b"=").decode()
+        state = encode_base64url(self.state.encode(errors="replace"))
         return ThinkingBlock(thinking=self.text, signature=f"px1.{self.tag}.{state}")
 
 
@@ -147,9 +146,9 @@ def _close(thought: _OpenThought, place: int, default_signature: str) -> HiddenT
     _, _, signed = (thought.signature or default_signature).partition(".")
     tag, _, encoded = signed.partition(".")
     try:
-        content = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
+        content = decode_base64url(encoded)
         fields, state = _decode_fields(content), content.decode()
-    except (binascii.Error, ValueError):
+    except ValueError:  # not base64, not JSON, or not UTF-8
         return None
     text = "".join(map(replace_surrogates, thought.fragments)) if fields.replay or fields.item_id else ""
     if not text and (state == "{}" or fields.replay):
@@ -161,19 +160,18 @@ def encode_state_id(state: CallState) -> str:
     # without a search for repetitions, so that a short id cannot become a long state
     compressor = zlib.compressobj(wbits=-15, strategy=zlib.Z_HUFFMAN_ONLY)
     packed = compressor.compress(_encode(state)) + compressor.flush()
-    return STATE_ID_PREFIX + base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
+    return STATE_ID_PREFIX + encode_base64url(packed)
 
 
 def decode_state_id(call_id: str) -> CallState | None:
     """Return the state in the id of a tool call. None: it has none, or is damaged."""
     if not call_id.startswith(STATE_ID_PREFIX):
         return None
-    encoded = call_id[len(STATE_ID_PREFIX) :]
     try:
-        packed = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
+        packed = decode_base64url(call_id[len(STATE_ID_PREFIX) :])
         decompressor = zlib.decompressobj(wbits=-15)
         unpacked = decompressor.decompress(packed, _MAX_RATIO * len(packed))
-    except (binascii.Error, ValueError, zlib.error):
+    except (ValueError, zlib.error):
         return None
     is_whole = decompressor.eof and not decompressor.unused_data
     return decode_kept_state(unpacked) if is_whole else None

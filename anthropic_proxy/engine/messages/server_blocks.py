@@ -7,8 +7,6 @@ Source: the types of the official SDK `anthropic` 2.10 (`ServerToolUseBlock`, `W
 `BetaMCPToolResultBlock`).
 """
 
-import base64
-import binascii
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from posixpath import normpath
@@ -18,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 from msgspec import Raw
 
+from anthropic_proxy.engine.base64url import decode_base64url, encode_base64url
 from anthropic_proxy.engine.messages.deltas import Block, Citation, Delta
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 
@@ -198,18 +197,16 @@ def encode_passage(text: str) -> str:
     """
     if not text:
         return ""
-    sealed = base64.urlsafe_b64encode(text[:_MAX_ENCODED_LENGTH].encode(errors="replace"))
-    return _ENCODED_PREFIX + sealed.rstrip(b"=").decode()
+    return _ENCODED_PREFIX + encode_base64url(text[:_MAX_ENCODED_LENGTH].encode(errors="replace"))
 
 
 def decode_passage(sealed: str) -> str:
     """Return the web page text in a value of `encrypted_content`. "": damaged, or not encoded by the proxy."""
     if not sealed.startswith(_ENCODED_PREFIX):
         return ""
-    text = sealed[len(_ENCODED_PREFIX) :]
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, ValueError):  # ValueError: not ASCII, or not UTF-8 inside
+        return decode_base64url(sealed[len(_ENCODED_PREFIX) :]).decode()
+    except ValueError:  # not base64, or not UTF-8 inside
         return ""
 
 

@@ -6,14 +6,14 @@ client carries the state: it stores a thinking block with its signature and send
 because no other provider can read it.
 """
 
-import base64
-import binascii
 import functools
 import hashlib
 from typing import Literal
 
 import msgspec
 from msgspec import Struct
+
+from anthropic_proxy.engine.base64url import decode_base64url, encode_base64url
 
 SIGNATURE_PREFIX = "px1."
 """Start of each signature that the proxy writes: format version 1."""
@@ -70,8 +70,7 @@ def encode_signature(tag: str, state: ReasoningState, *, max_bytes: int = MAX_SI
 
 
 def _encode(tag: str, state: ReasoningState) -> str:
-    text = base64.urlsafe_b64encode(msgspec.json.encode(state)).rstrip(b"=").decode()
-    return f"{SIGNATURE_PREFIX}{tag}.{text}"
+    return f"{SIGNATURE_PREFIX}{tag}.{encode_base64url(msgspec.json.encode(state))}"
 
 
 @functools.lru_cache(maxsize=64)
@@ -86,10 +85,9 @@ def decode_signature(tag: str, signature: str) -> ReasoningState | None:
     head = f"{SIGNATURE_PREFIX}{tag}."
     if not signature.startswith(head):
         return None
-    text = signature[len(head) :]
     try:
-        return _decoder.decode(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
-    except (binascii.Error, ValueError, RecursionError):  # ValueError: not ASCII; msgspec's errors are ValueErrors too
+        return _decoder.decode(decode_base64url(signature[len(head) :]))
+    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors too
         return None
 
 

@@ -6,14 +6,13 @@ the proxy has digests and no secret: who can send a block can also send the conv
 error types of the official SDK (anthropic 2.10).
 """
 
-import base64
-import binascii
 import hashlib
 from collections.abc import Sequence
 
 import msgspec
 from msgspec import Raw, Struct
 
+from anthropic_proxy.engine.base64url import decode_base64url, encode_base64url
 from anthropic_proxy.engine.messages.models.client_json import decode_values
 from anthropic_proxy.engine.messages.models.context_edits import Compact, ContextEdit, Summarize
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT, is_present, validation_error, wrong_type_error
@@ -136,15 +135,14 @@ def sign_block(raw: Raw) -> str:
     """Return the signature of a block, which is given as JSON."""
     block = msgspec.json.decode(raw, type=CompactionBlock)
     digests = msgspec.json.encode(_Digests(_digest_content(block), _digest_changes(block)))
-    return SIGNATURE_HEAD + base64.urlsafe_b64encode(digests).rstrip(b"=").decode()
+    return SIGNATURE_HEAD + encode_base64url(digests)
 
 
 def _verify(block: CompactionBlock, signature: str, path: str) -> None:
     text = signature.removeprefix(SIGNATURE_HEAD)
     try:
-        signed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        digests = msgspec.json.decode(signed, type=_Digests)
-    except (binascii.Error, ValueError):  # ValueError: not ASCII; msgspec's errors are ValueErrors too
+        digests = msgspec.json.decode(decode_base64url(text), type=_Digests)
+    except ValueError:  # msgspec's errors are ValueErrors too
         raise _refuse("signature_invalid", f"{path}.signature: it was changed; send the block as it came") from None
     if digests.content != _digest_content(block):
         raise _refuse("content_mismatch", f"{path}.content: it was changed; send the block as it came")
