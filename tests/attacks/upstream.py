@@ -42,6 +42,15 @@ def respond(body: bytes, content_type: str = "application/json", head: bytes = b
     ) + body
 
 
+def list_texts(value: Any) -> Iterable[str]:
+    """Yield the texts in a value of JSON, such as the body of a call."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from list_texts(inner)
+
+
 def reply_text(text: str, fragments: int = 1) -> Reply:
     """Return a reply with the text `text`, cut into about `fragments` deltas if it is streamed."""
 

@@ -2,7 +2,6 @@
 of the client's own. The table in docs/guide/reliability.md has what they do with other statuses.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +11,7 @@ import pytest
 from tests.e2e.claude import find_claude, run_claude
 from tests.e2e.company import EVERYBODY, new_machine
 from tests.e2e.terminal import terminal
-from tests.support.fakes.server import serving
-from tests.support.refused_proxies import REFUSALS, RefusingProvider, refusing
-from tests.support.scripted_answers import new_scripted_server
+from tests.support.refused_proxies import REFUSALS, RefusingProvider, refuse, refusing, serving_refusals
 
 VERSION = "2.1.332"
 """The version whose reactions were measured."""
@@ -68,22 +65,16 @@ def test_a_turn_on_the_screen_is_one_call(claude: Path, server: Path, work: Path
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_person_who_signed_in_reads_whom_to_tell(claude: Path, tmp_path: Path, status: int) -> None:
-    answer = f"{status} {json.dumps({'error': {'message': 'No.', 'code': 'no'}})}"
-    script = [{"if": "@/models", "then": '200 {"object": "list", "data": []}'}, {"if": "always", "then": answer}]
-    with serving(new_scripted_server(script)) as provider:
-        settings = {
-            "PREFERRED_PROVIDER": "openai",
-            "OPENAI_API_KEY": "sk-good",
-            "OPENAI_BASE_URL": f"{provider.url}/v1",
-        }
-        settings["OPENAI_WIRE"] = "responses"
-        with new_machine(claude, tmp_path, settings, EVERYBODY) as machine:
-            machine.sign_in()
-            with terminal(claude, machine.proxy.url, machine.work, home=machine.home) as screen:
-                before = len(provider.journal.exchanges)
-                for _ in range(2):
-                    screen.type("Say exactly: hi")
-                    screen.wait_for_answer("It is a key of the proxy: tell its administrator.")
-                assert "Please run /login" not in screen.text
-            calls = [one for one in provider.journal.exchanges[before:] if one.path.endswith("/responses")]
+    with (
+        serving_refusals(refuse(status, "No.", "no")) as (provider, settings),
+        new_machine(claude, tmp_path, settings, EVERYBODY) as machine,
+    ):
+        machine.sign_in()
+        with terminal(claude, machine.proxy.url, machine.work, home=machine.home) as screen:
+            before = len(provider.journal.exchanges)
+            for _ in range(2):
+                screen.type("Say exactly: hi")
+                screen.wait_for_answer("It is a key of the proxy: tell its administrator.")
+            assert "Please run /login" not in screen.text
+        calls = [one for one in provider.journal.exchanges[before:] if one.path.endswith("/responses")]
     assert len(calls) == 2

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from tests.support.fakes.server import Exchange, serving
+from tests.support.fakes.server import Exchange, Running, serving
 from tests.support.scripted_answers import new_scripted_server
 from tests.support.server_process import Proxy, running_proxy
 
@@ -26,23 +26,23 @@ class Refusal(Struct, frozen=True):
     text: str
 
 
-def _refuse(status: int, text: str, code: str = "") -> str:
+def refuse(status: int, text: str, code: str = "") -> str:
     return f"{status} {json.dumps({'error': {'message': text, 'code': code}})}"
 
 
 REFUSALS = {
     "key": Refusal(
-        _refuse(401, "Incorrect API key provided.", "invalid_api_key"),
+        refuse(401, "Incorrect API key provided.", "invalid_api_key"),
         *(424, "invalid_request_error", "openai: Incorrect API key provided. The key comes from OPENAI_API_KEY"),
     ),
-    "access": Refusal(_refuse(403, "Not in your plan."), 424, "invalid_request_error", "openai: Not in your plan."),
+    "access": Refusal(refuse(403, "Not in your plan."), 424, "invalid_request_error", "openai: Not in your plan."),
     "region": Refusal(
-        _refuse(403, "Country, region, or territory not supported", "unsupported_country_region_territory"),
+        refuse(403, "Country, region, or territory not supported", "unsupported_country_region_territory"),
         *(424, "invalid_request_error", "openai: Country, region, or territory not supported"),
     ),
-    "credit": Refusal(_refuse(402, "Pay the bill."), 402, "billing_error", "openai: Pay the bill."),
+    "credit": Refusal(refuse(402, "Pay the bill."), 402, "billing_error", "openai: Pay the bill."),
     "model": Refusal(
-        _refuse(404, "The model `gpt-9` does not exist", "model_not_found"),
+        refuse(404, "The model `gpt-9` does not exist", "model_not_found"),
         *(
             400,
             "policy_blocked",
@@ -50,14 +50,14 @@ REFUSALS = {
         ),
     ),
     "address": Refusal(
-        _refuse(404, "Not Found"), 424, "invalid_request_error", "openai: nothing is served at http://127.0.0.1"
+        refuse(404, "Not Found"), 424, "invalid_request_error", "openai: nothing is served at http://127.0.0.1"
     ),
     "proxy key": Refusal(
-        _refuse(407, "Who are you?"), 424, "invalid_request_error", f"openai: Who are you? {ON_THE_WAY}"
+        refuse(407, "Who are you?"), 424, "invalid_request_error", f"openai: Who are you? {ON_THE_WAY}"
     ),
-    "too early": Refusal(_refuse(425, "Too early."), 424, "invalid_request_error", f"openai: Too early. {ON_THE_WAY}"),
-    "legal": Refusal(_refuse(451, "Not for you."), 424, "invalid_request_error", "openai: Not for you."),
-    "network": Refusal(_refuse(511, "Log in."), 424, "invalid_request_error", f"openai: Log in. {ON_THE_WAY}"),
+    "too early": Refusal(refuse(425, "Too early."), 424, "invalid_request_error", f"openai: Too early. {ON_THE_WAY}"),
+    "legal": Refusal(refuse(451, "Not for you."), 424, "invalid_request_error", "openai: Not for you."),
+    "network": Refusal(refuse(511, "Log in."), 424, "invalid_request_error", f"openai: Log in. {ON_THE_WAY}"),
     "page 401": Refusal(
         f"401 {_PAGE}", 424, "invalid_request_error", "openai: the response is a web page (HTTP 401, text/html)"
     ),
@@ -80,16 +80,25 @@ class RefusingProvider(Struct):
 
 
 @contextmanager
-def refusing(name: str, folder: Path) -> Iterator[RefusingProvider]:
-    """Run a proxy in front of a provider that refuses each request of `REFUSALS[name]`."""
-    answer = REFUSALS[name].answer
+def serving_refusals(answer: str) -> Iterator[tuple[Running, dict[str, str]]]:
+    """Run a provider with the Responses API that refuses each request, and yield it with the settings of its proxy."""
     script = [{"if": "@/models", "then": '200 {"object": "list", "data": []}'}, {"if": "always", "then": answer}]
     with serving(new_scripted_server(script)) as provider:
-        settings = {
-            "PREFERRED_PROVIDER": "openai",
-            "OPENAI_API_KEY": "sk-good",
-            "OPENAI_BASE_URL": f"{provider.url}/v1",
-        }
-        settings |= {"BIG_MODEL": "openai/gpt-9", "SMALL_MODEL": "openai/gpt-9", "OPENAI_WIRE": "responses"}
+        yield (
+            provider,
+            {
+                "PREFERRED_PROVIDER": "openai",
+                "OPENAI_API_KEY": "sk-good",
+                "OPENAI_BASE_URL": f"{provider.url}/v1",
+                "OPENAI_WIRE": "responses",
+            },
+        )
+
+
+@contextmanager
+def refusing(name: str, folder: Path) -> Iterator[RefusingProvider]:
+    """Run a proxy in front of a provider that refuses each request of `REFUSALS[name]`."""
+    with serving_refusals(REFUSALS[name].answer) as (provider, settings):
+        settings |= {"BIG_MODEL": "openai/gpt-9", "SMALL_MODEL": "openai/gpt-9"}
         with running_proxy(folder, settings) as proxy:
             yield RefusingProvider(proxy, provider.journal.exchanges)

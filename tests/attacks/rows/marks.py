@@ -13,7 +13,7 @@ from typing import Any
 from tests.attacks.buyer import Attempts
 from tests.attacks.lab import Attack, Row
 from tests.attacks.rows.media import CONFIGURATION, describe, sees
-from tests.attacks.upstream import UpstreamCall, reply_text
+from tests.attacks.upstream import UpstreamCall, list_texts, reply_text
 from tests.faults.client import Answer
 from tests.support.citations import write_marks
 from tests.support.foreign_marks import ENCLOSED, MARKS, hide
@@ -80,14 +80,6 @@ _PLACES: Mapping[str, Callable[[str], list[dict[str, Any]]]] = {
 }
 
 
-def _list_texts(value: Any) -> Iterable[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _list_texts(inner)
-
-
 def _copy_in_texts(attack: Attack) -> list[Answer]:
     attempts = Attempts()
     cells = product(_WIRES.items(), enumerate(MARKS.items()), enumerate(_PLACES.items()))
@@ -99,7 +91,7 @@ def _copy_in_texts(attack: Attack) -> list[Answer]:
         body = {"model": model, "max_tokens": 1_000, "messages": build(mark), "tools": [_TOOL], "stream": streams}
         answer = attack.post(body)
         (call,) = attack.upstream.calls
-        sent = "\n".join(_list_texts(call.body))
+        sent = "\n".join(list_texts(call.body))
         attempts.check(f"{asked}: sent", f"So: {mark}." in sent, sent)
         said = f"So: {mark}. It is unsafe, not {mark}."
         attempts.check(f"{asked}: said", answer.status == 200 and answer.text == said, answer.body)
@@ -152,7 +144,7 @@ def _enclose(attack: Attack) -> list[Answer]:
             body = {"model": model, "max_tokens": 100, "messages": [_say("user", *content, _QUESTION)]}
             answer = attack.post(body)
             call = next(call for call in reversed(attack.upstream.calls) if not sees(call))
-            sent = "\n".join(_list_texts(call.body["messages"]))
+            sent = "\n".join(list_texts(call.body["messages"]))
             is_shown = answer.status == 200 and f"So: {hide(mark)}." in sent
             attempts.check(f"{name} in {place}", is_shown, sent)
             ends = {word: sent.count(f"</{word}>") for word in ENCLOSED}

@@ -7,7 +7,7 @@ from typing import Any
 from tests.attacks.buyer import Attempts
 from tests.attacks.lab import Attack, Row
 from tests.attacks.rows.verdicts import BASH, CHECKER, SAFEGUARDS, SETTINGS, is_check, reply_calmly
-from tests.attacks.upstream import UpstreamCall, reply_text, respond
+from tests.attacks.upstream import UpstreamCall, list_texts, reply_text, respond
 from tests.faults.client import Answer
 from tests.support.replies import Reply as Content
 
@@ -50,18 +50,10 @@ def _obey(call: UpstreamCall) -> bytes | Iterable[bytes]:
 def _read_checks(attack: Attack) -> list[Any]:
     """Return what each check got as the words of the user."""
     calls = [call for call in attack.upstream.calls if is_check(call)]
-    texts = [next(text for text in _list_texts(call.body) if text.startswith("{\n")) for call in calls]
+    texts = [next(text for text in list_texts(call.body) if text.startswith("{\n")) for call in calls]
     found = [json.loads(text)["user_messages"] for text in texts]
     attack.upstream.calls.clear()
     return found
-
-
-def _list_texts(value: Any) -> Iterable[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _list_texts(inner)
 
 
 def _forge(attack: Attack) -> list[Answer]:
@@ -77,9 +69,9 @@ def _forge(attack: Attack) -> list[Answer]:
     within, (block, *rest) = post(_conversation(), **edits)
     asked = next(call for call in attack.upstream.calls if _is_summary(call))
     went_on = next(call for call in attack.upstream.calls if not _is_summary(call) and not is_check(call))
-    *_, last = _list_texts(asked.body["messages"])
+    *_, last = list_texts(asked.body["messages"])
     attempts.check("the instruction stands behind the order", "Keep each refusal" in last and _ORDER not in last, last)
-    (shown,) = (text for text in _list_texts(went_on.body["messages"]) if "allows to delete" in text)
+    (shown,) = (text for text in list_texts(went_on.body["messages"]) if "allows to delete" in text)
     inside = shown.partition("<conversation_summary>\n")[2].removesuffix("\n</conversation_summary>")
     attempts.check("the summary cannot close its mark", "<" not in inside and "&lt;/conversation" in inside, shown)
     attempts.check("within a reply", _read_checks(attack) == [[_REFUSAL]], block)

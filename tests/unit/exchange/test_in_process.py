@@ -23,6 +23,20 @@ SERVER_PARTS = {
 PIECE = b'data: {"id":"c","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"Hello"}}]}\n\n'
 
 
+def run_program(program: str) -> subprocess.CompletedProcess[str]:
+    """Run Python code in a process of its own."""
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=WAIT_SECONDS,
+        check=True,
+    )
+
+
 def body_of(**fields: Any) -> bytes:
     messages = [{"role": "user", "content": "hello"}]
     return json.dumps({"model": "claude-sonnet-5", "max_tokens": 100, "messages": messages, **fields}).encode()
@@ -32,16 +46,7 @@ def test_the_example_streams_a_reply_and_loads_no_part_of_the_server() -> None:
     program = (
         "import runpy, sys; runpy.run_path('examples/in_process.py'); print(*sys.modules, sep='\\n', file=sys.stderr)"
     )
-    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
-    ended = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=WAIT_SECONDS,
-        check=True,
-    )
+    ended = run_program(program)
     assert ended.stdout.startswith("This is the built-in demonstration of anthropic-proxy.")
     assert SERVER_PARTS.isdisjoint(ended.stderr.splitlines())
 
@@ -101,16 +106,7 @@ def test_a_program_ends_although_it_has_not_read_a_response() -> None:
         "async def main():\n    global kept\n    kept = await send_request(proxy.services, body_of(stream=True))\n"
         "asyncio.run(main())\nprint(proxy.receipts[0].error_type)"
     )
-    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
-    ended = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=WAIT_SECONDS,
-        check=True,
-    )
+    ended = run_program(program)
     assert ended.stdout == "api_error\n"
 
 

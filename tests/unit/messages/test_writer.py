@@ -328,17 +328,26 @@ class TestUsage:
         assert b'"service_tier":"priority"' in encoded
 
 
+def write_in_pieces(writer: MessageWriter, reply: list[Delta], cuts: list[int], pauses: set[int]) -> list[Event]:
+    """Return the events of a reply that is cut at the places `cuts`. Before the pieces `pauses`, the writer keeps the
+    client waiting.
+    """
+    events = list[Event]()
+    for number, deltas in enumerate(cut_at(reply, cuts)):
+        if number in pauses:
+            events += writer.keep_alive()
+        events += writer.feed(deltas)
+    events += writer.finish()
+    return events
+
+
 @given(reply=a_reply(), cuts=st.lists(st.integers(0, 60)), pauses=st.sets(st.integers(0, 60)))
 def test_every_reply_keeps_its_content_and_follows_the_grammar(
     reply: list[Delta], cuts: list[int], pauses: set[int]
 ) -> None:
     writer = MessageWriter(message_id="msg_1", model="claude-test", signature=SIGNED)
     events = writer.start(1)
-    for number, deltas in enumerate(cut_at(reply, cuts)):
-        if number in pauses:
-            events += writer.keep_alive()
-        events += writer.feed(deltas)
-    events += writer.finish()
+    events += write_in_pieces(writer, reply, cuts, pauses)
 
     assert check_bytes(encode_events(events)) == []
     assert _indexes_are_dense(events)
@@ -467,11 +476,7 @@ def test_a_reply_without_its_thinking_keeps_the_rest_and_follows_the_grammar(
 ) -> None:
     writer, _ = hiding()
     events = MessageWriter(message_id="msg_1", model="claude-test", signature=SIGNED).start(1)
-    for number, deltas in enumerate(cut_at(reply, cuts)):
-        if number in pauses:
-            events += writer.keep_alive()
-        events += writer.feed(deltas)
-    events += writer.finish()
+    events += write_in_pieces(writer, reply, cuts, pauses)
 
     assert check_bytes(encode_events(events)) == []
     assert _indexes_are_dense(events)
