@@ -337,10 +337,7 @@ class Attempts:
     async def annotate_error(self, error: UpstreamError) -> None:
         """Remove keys from the message of an error, and add the provider's name and a probable cause to it."""
         if (attempt := self.sender.latest) is not None:
-            self._retries.redact_keys(error, attempt)
-            if not error.is_compared:  # it came within the reply
-                await self._retries.find_quotes(error, is_large=attempt.is_large)
-            error.has_client_key = has_client_key(attempt, self._incoming)
+            await self._retries.examine_texts(error, attempt)
             prefix_provider(error, self.receipt.prefix)
             add_not_found_cause(
                 error, attempt.target, attempt.upstream_path, self._engine.settings, self._engine.catalog
@@ -421,9 +418,7 @@ class Retries(Struct, eq=False):
         target = attempt.target
         failed_attempts = self.incoming.receipt.failed_attempts
         self.watchdog.end_upstream_call()
-        self.redact_keys(error, attempt)
-        await self.find_quotes(error, is_large=attempt.is_large)
-        error.has_client_key = has_client_key(attempt, self.incoming)
+        await self.examine_texts(error, attempt)
         add_key_setting(error, target, attempt.credential)
         self.records.fail_attempt(error, usage)
         if (changed := await self._change_request(attempt, error)) is not None:
@@ -527,17 +522,20 @@ class Retries(Struct, eq=False):
             engine.log.write_once(f"{key} is in cooldown{scope}, because of: {error.stored_message}")
         return True
 
-    def redact_keys(self, error: UpstreamError, attempt: Attempt) -> None:
+    async def examine_texts(self, error: UpstreamError, attempt: Attempt) -> None:
+        """Remove keys from the texts of an error, and note which of their words are those of the request, and whose key
+        the provider got.
+        """
         secrets = list_call_secrets(self.engine, self.incoming, attempt)
         secrets += [server.authorization_token for server in self.request.mcp_servers if server.authorization_token]
         if attempt.target.provider.transport != "http":  # LiteLLM reads the keys; the proxy cannot know which it sent
             secrets += [key.reveal() for key in self.engine.settings.other_secrets]
         redact_error(error, secrets)
-
-    async def find_quotes(self, error: UpstreamError, *, is_large: bool) -> None:
-        body = self.incoming.body
-        is_large |= len(error.message) * len(body) > MAX_COMPARISONS_ON_LOOP
-        await self.incoming.background.run_in_thread_if_large(is_large, note_quotes, error, body)
+        error.has_client_key = has_client_key(attempt, self.incoming)
+        if not error.is_compared:
+            body = self.incoming.body
+            is_large = attempt.is_large or len(error.message) * len(body) > MAX_COMPARISONS_ON_LOOP
+            await self.incoming.background.run_in_thread_if_large(is_large, note_quotes, error, body)
 
 
 def _loses_summary(edits: Sequence["ContextEdit"], target: Target) -> bool:

@@ -179,10 +179,10 @@ class Delivery:
             reply = await self._open_reply()
             if self._compacted is not None:
                 self._receipt.fidelity.add_notes(self._compacted.notes)
-            if self._compacted is not None and not isinstance(reply, RelayStream):
-                reply = self._begin_reply(self._compacted, reply)
-            elif self._inspection is not None and not isinstance(reply, RelayStream):
-                reply = self._inspection.open_reply(reply, hides_thinking=self._hidden is not None)
+            if not isinstance(reply, RelayStream):
+                if self._compacted is not None:
+                    reply = _begin_reply(self._compacted, reply)
+                reply = self._inspect_reply(reply)
             await self._deliver(reply)
         finally:
             if slot is not None:
@@ -276,17 +276,13 @@ class Delivery:
             writer.applied_edits = compacted.applied
         if compacted.is_whole:
             self._receipt.fidelity.add_notes(compacted.notes)
-            await self._deliver(self._begin_reply(compacted, None))
+            await self._deliver(self._inspect_reply(_begin_reply(compacted, None)))
         return compacted.is_whole
 
-    def _begin_reply(self, compacted: "Compacted", reply: DeltaStream | None) -> DeltaStream:
-        """Return the reply behind its summary, after inspection. `reply` None: nothing follows."""
-        from anthropic_proxy.engine.exchange.compaction import BegunStream  # noqa: PLC0415  # few requests
-
-        begun = BegunStream(compacted.beginning, reply)
+    def _inspect_reply(self, reply: DeltaStream) -> DeltaStream:
         if self._inspection is None:
-            return begun
-        return self._inspection.open_reply(begun, hides_thinking=self._hidden is not None)
+            return reply
+        return self._inspection.open_reply(reply, hides_thinking=self._hidden is not None)
 
     async def _open_reply(self) -> DeltaStream | RelayStream:
         """Call the targets of the plan, and return the first reply that sends content. Raises an error if none does.
@@ -611,3 +607,10 @@ class Delivery:
         return await self._incoming.background.run_in_thread_if_large(
             incoming.is_large, estimate_client_request_tokens, incoming, self._estimates, scale, request
         )
+
+
+def _begin_reply(compacted: "Compacted", reply: DeltaStream | None) -> DeltaStream:
+    """Return the reply behind its summary. `reply` None: nothing follows."""
+    from anthropic_proxy.engine.exchange.compaction import BegunStream  # noqa: PLC0415  # few requests
+
+    return BegunStream(compacted.beginning, reply)

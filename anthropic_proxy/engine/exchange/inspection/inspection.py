@@ -42,7 +42,7 @@ class Inspection(InspectorCalls):
         failed.
         """
         find = partial(find_texts_of_batch if is_batch else find_texts_of_request, describes_tools=self.describes_tools)
-        run = self._engine.background.of(self._receipt.client.payer).run_in_thread_if_large
+        run = self._background.run_in_thread_if_large
         is_large = len(body) > MAX_REPLY_BYTES_ON_LOOP  # its texts are read one by one
         found = await run(is_large, read_body, body, find)
         await self.inspect_request(found.texts)

@@ -73,6 +73,7 @@ class InspectorCalls:
     def __init__(self, engine: Engine, receipt: Receipt, model: str) -> None:
         self._engine = engine
         self._receipt = receipt
+        self._background = engine.background.of(receipt.client.payer)
         self._model = model
         self._scopes = [(inspector, inspector.scope) for inspector in engine.inspectors]
         self._key = b""
@@ -237,13 +238,11 @@ class InspectorCalls:
         self, inspector: Inspector, part: InspectedPart, passages: Sequence[Passage]
     ) -> Refusal | Sequence[Sequence[Redaction]]:
         """Like `_ask`, which gets only the passages about which nothing is known."""
-        engine, client = self._engine, self._receipt.client
-        kept = engine.inspected_texts
+        client, kept = self._receipt.client, self._engine.inspected_texts
         is_large = sum(len(passage.text) for passage in passages) > MAX_REPLY_BYTES_ON_LOOP
         owner = f"{client.payer}\n{client.id}"  # an inspector is told the key, and may decide by it
-        keys = await engine.background.of(client.payer).run_in_thread_if_large(
-            is_large, digest_passages, owner, self._model, passages
-        )
+        digest = self._background.run_in_thread_if_large
+        keys = await digest(is_large, digest_passages, owner, self._model, passages)
         found = {key: kept.find(inspector, key) for key in keys}
         new = {key: passage for key, passage in zip(keys, passages, strict=True) if found[key] is None}
         if new:
