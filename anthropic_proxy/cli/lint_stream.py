@@ -5,6 +5,7 @@ Each violation of the rules, such as an event in the wrong order, is printed as 
 
 import json
 import sys
+from codecs import BOM_UTF8
 from collections import Counter
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def _find_other_format(content: bytes) -> str:
 
     "": unknown.
     """
-    start = content.removeprefix(b"\xef\xbb\xbf").strip()
+    start = content.removeprefix(BOM_UTF8).strip()
     if start.startswith(b"<"):
         return "a web page (HTML). Check the URL of the request."
     if b'"chat.completion.chunk"' in start.partition(b"\n")[0]:

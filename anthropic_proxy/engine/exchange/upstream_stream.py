@@ -8,6 +8,7 @@ raised after the client has received the earlier deltas.
 import asyncio
 import operator
 from abc import ABC, abstractmethod
+from codecs import BOM_UTF8
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -60,7 +61,6 @@ TRAILING_USAGE_TIMEOUT_SECONDS = 2.0
 """Maximum wait for token usage or the end of the stream after the stop reason. The reply itself is complete by then."""
 
 _is_caller = partial(operator.is_, CALLER)
-_BOM = b"\xef\xbb\xbf"
 _BODY = compile_anchored(rb"\s*+(?:\{|\[\s*+\{|\Z)")
 """Beginning of a complete reply. Another one is that of a stream or of a text."""
 _UNDECIDED = (b"", b"\xef", b"\xef\xbb")
@@ -263,7 +263,7 @@ class UpstreamStream(DeltaStream):
                     self._broken = error
                     chunk = b""
                 if self._check_framing:
-                    self._body = (self._body + chunk).lstrip().removeprefix(_BOM).lstrip()
+                    self._body = (self._body + chunk).lstrip().removeprefix(BOM_UTF8).lstrip()
                     self._check_framing = self._body in _UNDECIDED
                     if self._body[:1] in (b"{", b"["):  # the server ignored `stream`
                         self._reader = None

@@ -9,6 +9,7 @@ and ignores it after the stop reason.
 """
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -28,7 +29,6 @@ MAX_LINES = 2_000
 20 ms."""
 MAX_JOINS = 100
 """Maximum number of times that the kept lines of a response are examined together."""
-_BOM = b"\xef\xbb\xbf"
 _FIELDS = (b"", b"data", b"event", b"id", b"retry")
 """Names of the fields of an SSE event. A comment has the name ""."""
 _USUAL_LINE = compile_anchored(rb"(?:data|id|retry|event(?!: *(?i:error)))(?::|\Z)|:|\Z")
@@ -165,7 +165,7 @@ def _list_fields(content: Any) -> Mapping[str, Any]:
 
 def _encode_error(value: bytes) -> bytes:
     """Return a frame with an error whose value is JSON or a text. Other lines may follow JSON of one line."""
-    value = value.strip().removeprefix(_BOM)
+    value = value.strip().removeprefix(BOM_UTF8)
     for text in (value[:MAX_STATEMENT_BYTES], value.partition(b"\n")[0]):
         content = decode_repaired(text)
         if isinstance(content, dict | list) and content:

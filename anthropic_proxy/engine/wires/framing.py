@@ -5,6 +5,7 @@ forward bytes: it returns whole events unchanged.
 """
 
 from abc import ABC, abstractmethod
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping
 from typing import ClassVar, Literal
 
@@ -31,7 +32,6 @@ def divide_events(events: bytes) -> Iterator[bytes]:
     yield events[start:]
 
 
-_BOM = b"\xef\xbb\xbf"
 _CR, _LF = b"\r\n"
 """Numbers, because `number in bytes` is six times as fast as `bytes in bytes`."""
 _DONE = b"[DONE]"
@@ -88,7 +88,7 @@ class FrameReader(ABC):
             data = data[:end]
         if not self._begun:
             self._begun = True
-            data = data.removeprefix(_BOM)
+            data = data.removeprefix(BOM_UTF8)
         return self._split(data)
 
     def finish(self) -> list[bytes]:

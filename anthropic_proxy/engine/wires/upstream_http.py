@@ -4,6 +4,7 @@ A wire builds the `UpstreamRequest`. A `Transport` (`bound_requests.py`) sends i
 the API key, and returns an `UpstreamResponse`.
 """
 
+from codecs import BOM_UTF8
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
@@ -176,4 +177,4 @@ async def read_body(response: UpstreamResponse, max_bytes: int, on_read: Callabl
         if size > max_bytes:
             raise build_size_error(max_bytes)
         chunks.append(chunk)
-    return b"".join(chunks).removeprefix(b"\xef\xbb\xbf")
+    return b"".join(chunks).removeprefix(BOM_UTF8)

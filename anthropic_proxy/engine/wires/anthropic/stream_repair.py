@@ -25,6 +25,7 @@ wants unchecked (`eager_input_streaming`) need not be JSON: they pass as they ar
 """
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 from typing import Annotated, Any, Literal
@@ -43,7 +44,6 @@ from anthropic_proxy.errors import UpstreamProtocolError
 _EVENT_ENDS = compile_later(rb"(?<=\n\n)|(?<=\r\n\r\n)|(?<=\r\r)")
 _LINE_ENDS = compile_later(rb"\r\n|\n|\r")
 _CR = ord("\r")
-_BOM = b"\xef\xbb\xbf"
 _EVENT, _DATA = b"event: ", b"\ndata: "
 _DELTA = b"event: content_block_delta\ndata: "
 _DELTA_SIZE, _NEXT_DELTA = len(_DELTA), b"\n\n" + _DELTA
@@ -448,7 +448,7 @@ class StreamRepair:
     # Any other event.
 
     def _repair(self, event: bytes) -> None:
-        event = event.removeprefix(_BOM)  # behind the first event, it is a part of a name to clients
+        event = event.removeprefix(BOM_UTF8)  # behind the first event, it is a part of a name to clients
         name, data, names = "", list[bytes](), 0
         for line in _LINE_ENDS.split(event):
             field, _, value = line.partition(b":")
