@@ -51,12 +51,15 @@ class MemoryPlan(Struct, frozen=True, kw_only=True):
         return WORKER_BYTES + self.processes * _SANDBOX_BYTES + BODY_FACTOR * self.body_bytes
 
 
+def find_supervisor_bytes(worker_count: int) -> int:
+    return SUPERVISOR_BYTES if worker_count > 1 else 0
+
+
 def divide_memory(total_bytes: int, worker_count: int = 1) -> MemoryPlan:
     """Return the plan of one of the workers that share the memory. If that is less than `MIN_BYTES` for each, the sum
     is above it, and the start warns.
     """
-    supervisor_bytes = SUPERVISOR_BYTES if worker_count > 1 else 0
-    left = max((total_bytes - supervisor_bytes) // worker_count - MIN_BYTES, 0)
+    left = max((total_bytes - find_supervisor_bytes(worker_count)) // worker_count - MIN_BYTES, 0)
     more = min(left // _SANDBOX_BYTES, MAX_PROCESSES - 1)
     body_bytes = MIN_BODY_BYTES + (left - more * _SANDBOX_BYTES) // BODY_FACTOR
     return MemoryPlan(processes=1 + more, body_bytes=min(body_bytes, MAX_BODY_BYTES))

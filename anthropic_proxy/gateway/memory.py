@@ -2,14 +2,18 @@
 
 from msgspec import structs
 
-from anthropic_proxy.engine.memory_plan import DEFAULT_BYTES, MIB, SUPERVISOR_BYTES, MemoryPlan, divide_memory
+from anthropic_proxy.engine.memory_plan import DEFAULT_BYTES, MIB, MemoryPlan, divide_memory, find_supervisor_bytes
 from anthropic_proxy.gateway.platforms.memory import find_machine_memory, find_memory_limit
 from anthropic_proxy.gateway.settings import Settings
 
 
 def plan_memory(settings: Settings, worker_count: int = 1) -> MemoryPlan:
     """Return the plan of each worker."""
-    plan = divide_memory(_find_total_bytes(settings, worker_count), worker_count)
+    return _divide(_find_total_bytes(settings, worker_count), settings, worker_count)
+
+
+def _divide(total: int, settings: Settings, worker_count: int) -> MemoryPlan:
+    plan = divide_memory(total, worker_count)
     megabytes = settings.max_body_memory_mb
     return plan if megabytes is None else structs.replace(plan, body_bytes=megabytes * MIB)
 
@@ -17,8 +21,7 @@ def plan_memory(settings: Settings, worker_count: int = 1) -> MemoryPlan:
 def describe_small_memory(settings: Settings, worker_count: int = 1) -> str:
     """Return a warning if the bounds of all parts together are above the memory. "": they are not."""
     total = _find_total_bytes(settings, worker_count)
-    needed = worker_count * plan_memory(settings, worker_count).sum_bytes()
-    needed += SUPERVISOR_BYTES if worker_count > 1 else 0
+    needed = worker_count * _divide(total, settings, worker_count).sum_bytes() + find_supervisor_bytes(worker_count)
     if needed <= total:
         return ""
     remedy = "Raise the limit" if worker_count == 1 else "Raise the limit, or use fewer workers"

@@ -320,7 +320,6 @@ class BatchStorage:
         *,
         is_repeated: bool,
     ) -> None:
-        # a commit may have succeeded although its answer was lost
         if is_repeated:
             ids = [row.id for row in rows]
             marks = ", ".join("?" * len(ids))

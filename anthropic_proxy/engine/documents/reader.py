@@ -130,10 +130,8 @@ class DocumentReader:
             return await background.run_in_thread_if_large(
                 len(output) > MAX_REPLY_BYTES_ON_LOOP, _decode_content, output
             )
-        except (TimeoutError, SandboxFailed):
-            return None
-        except (msgspec.DecodeError, UnicodeDecodeError):  # the document has taken over the process
-            return None
+        except (TimeoutError, SandboxFailed, msgspec.DecodeError, UnicodeDecodeError):
+            return None  # a document that has taken over the process writes anything
 
 
 def _digest(data: str) -> bytes:
