@@ -36,14 +36,16 @@ local function read_rate(state, seconds)
   redis.call('HSET', state.key, 'sum', text(state.used), 'first', state.first)
 end
 
+local function begin_window(state)
+  state.expires = now + state.seconds
+  redis.call('HSET', state.key, 'expires', string.format('%.6f', state.expires))
+  redis.call('PEXPIRE', state.key, math.ceil(state.seconds * 1000))
+end
+
 local function raise_used(state)
   state.used = state.at_least
   redis.call('HSET', state.key, 'used', text(state.used))
-  if state.expires == 0 then
-    state.expires = now + state.seconds
-    redis.call('HSET', state.key, 'expires', string.format('%.6f', state.expires))
-    redis.call('PEXPIRE', state.key, math.ceil(state.seconds * 1000))
-  end
+  if state.expires == 0 then begin_window(state) end
 end
 
 local function read_held(state)
@@ -125,9 +127,7 @@ local function write_held(state)
   if state.kind == 'concurrency' then
     redis.call('PEXPIRE', state.key, math.max(milliseconds, redis.call('PTTL', state.key)))
   elseif state.expires == 0 then
-    state.expires = now + state.seconds
-    redis.call('HSET', state.key, 'expires', string.format('%.6f', state.expires))
-    redis.call('PEXPIRE', state.key, math.ceil(state.seconds * 1000))
+    begin_window(state)
   end
 end
 
