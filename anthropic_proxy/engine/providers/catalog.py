@@ -143,9 +143,6 @@ FIRST_LIMITS_TIMEOUT_SECONDS = 2.5
 """Maximum seconds that the model list of the proxy waits for the first reply about the limits of a server's models."""
 UNUSED_LIST_TIMEOUT_SECONDS = 0.5
 """The same for a server that no tier and no route uses: it may be switched off."""
-FIRST_QUERY_TIMEOUT_SECONDS = 1.0
-"""Maximum seconds that a request waits for the first query about its model. After this time, values of `models.toml`
-apply."""
 REFRESH_INTERVAL_SECONDS = 300.0
 """Age in seconds of cached capabilities at which the next request starts a query in the background."""
 QUERY_RETRY_INTERVAL_SECONDS = 5.0
@@ -164,7 +161,7 @@ class ModelSource(Protocol):
         """Return the ids of the models, the largest first. None: no reply."""
 
     async def query_capabilities(self, model: str) -> ModelCapabilities | None:
-        """Return the limits and features of a model. None: no reply, or unknown model."""
+        """Return the limits and features of a model. None: no reply in a limited time, or unknown model."""
 
     def provisional_capabilities(self, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
         """Return the values that apply until the provider has replied, based on those of `models.toml`."""
@@ -192,7 +189,6 @@ class Catalog:
         limit_queries: Mapping[str, LimitsQuery] | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
-        first_seconds: float = FIRST_QUERY_TIMEOUT_SECONDS,
         on_listed_prices: OnListedPrices | None = None,
     ) -> None:
         self._listings = dict(listings or {})
@@ -201,15 +197,14 @@ class Catalog:
         """Names of the providers that are asked for their models and the limits of a model."""
         self._limit_queries = limit_queries or {}
         self._clock = clock
-        self._first_seconds = first_seconds
         self._found: dict[tuple[str, str], ModelCapabilities] = {}
         """Provider and model → capabilities, from the facts about models or reported by the provider."""
         self._facts = FACTS.file
         self._described: set[tuple[str, str]] = set()
         """Models whose provider has reported the capabilities."""
         self._failed: set[tuple[str, str]] = set()
-        """Models with a failed query, and models and lists with a slow one. Requests no longer wait for queries about
-        the same model or list."""
+        """Models with a failed query, and slow lists. Requests no longer wait for queries about the same model or
+        list."""
         self._queried_at: dict[tuple[str, str], float] = {}
         """Provider and model ("": the listing) → clock time of the last query."""
         self._queries: dict[tuple[str, str], asyncio.Task[None]] = {}
@@ -329,17 +324,17 @@ class Catalog:
     ) -> ModelCapabilities:
         """Return the capabilities of a model, if possible as its provider reports them.
 
-        The call waits only for the first query about the model, for a limited time, which is `max_seconds` for a list.
-        `find_observed_model` returns the limits in the model list of a server.
+        The call waits only for the first query about the model, because the values decide what is sent: pictures,
+        tools, levels and the window, with which a server loads the model. A query about one model ends by itself; for a
+        list the call waits `max_seconds`. `find_observed_model` returns the limits in the model list of a server.
         """
         self.start_due_queries(provider, model)
         is_list = provider in self._limit_queries
         key = (provider, "" if is_list else model)
         query = self._queries.get(key)
         if query is not None and key not in self._described and key not in self._failed:
-            seconds = max_seconds if is_list else self._first_seconds
-            remaining = self._queried_at[key] + seconds - self._clock()
-            if remaining > 0:
+            remaining = self._queried_at[key] + max_seconds - self._clock() if is_list else None
+            if remaining is None or remaining > 0:
                 done, _ = await asyncio.wait((query,), timeout=remaining)
                 if not done:
                     self._failed.add(key)
@@ -435,7 +430,8 @@ class Catalog:
 TAGS_TIMEOUT_SECONDS = 1.0
 """Maximum seconds of a query for the model list."""
 SHOW_TIMEOUT_SECONDS = 10.0
-"""Maximum seconds of a query about one model. Long, because an Ollama server replies late while it loads a model."""
+"""Maximum seconds of a query about one model, for which the first request waits. Long, because an Ollama server replies
+late while it loads a model."""
 MAX_DEFAULT_WINDOW = 65_536
 """Maximum context window, in tokens, of a local model without a configured one. A larger window costs memory."""
 

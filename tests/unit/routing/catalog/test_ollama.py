@@ -10,7 +10,7 @@ import pytest
 
 from anthropic_proxy.engine.messages.preparation.request import MIN_MARGIN_TOKENS
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.providers.catalog import Catalog, OllamaModelSource
+from anthropic_proxy.engine.providers.catalog import SHOW_TIMEOUT_SECONDS, Catalog, OllamaModelSource
 from anthropic_proxy.engine.providers.model_facts import ModelCapabilities
 from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest
@@ -19,6 +19,7 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import load_settings
 from tests.support.fakes.ollama.models import MODELS, Model, show, tags
 from tests.support.harness import FakeResponse, ProxyHarness
+from tests.support.virtual_time import in_virtual_time
 
 LEVELS = ("none", "low", "medium", "high", "max")
 REPLY = b'{"message":{"role":"assistant","content":"well"},"done":true,"done_reason":"stop","eval_count":1}'
@@ -250,7 +251,7 @@ async def settle(catalogue: Catalog) -> None:
 
 async def test_the_first_request_waits_for_the_facts_and_later_ones_have_them() -> None:
     source, clock = Source(), Clock()
-    catalogue = Catalog(sources={"p": source}, clock=clock, first_seconds=60)
+    catalogue = Catalog(sources={"p": source}, clock=clock)
     first = [asyncio.create_task(catalogue.fetch_capabilities("p", "m")) for _ in range(3)]
     await source.begun.wait()
     source.open.set()
@@ -260,20 +261,23 @@ async def test_the_first_request_waits_for_the_facts_and_later_ones_have_them() 
     assert catalogue.cached_model_ids("p") == ("a",)
 
 
-async def test_a_slow_answer_is_not_waited_for_and_counts_when_it_comes() -> None:
-    source = Source()
-    catalogue = Catalog(sources={"p": source}, clock=Clock(), first_seconds=0)
-    assert (await catalogue.fetch_capabilities("p", "m")).context_window == 2
+async def test_a_query_that_began_long_before_the_first_request_is_waited_for() -> None:
+    source, clock = Source(), Clock()
+    catalogue = Catalog(sources={"p": source}, clock=clock)
+    catalogue.start_due_queries("p", "m")
+    await source.begun.wait()
+    clock.now = 9
+    first = asyncio.create_task(catalogue.fetch_capabilities("p", "m"))
+    await asyncio.sleep(0)
     source.open.set()
-    await settle(catalogue)
-    assert (await catalogue.fetch_capabilities("p", "m")).context_window == 1
+    assert (await first).context_window == 1
 
 
 async def test_a_question_without_an_answer_is_put_again_later_and_not_waited_for() -> None:
     source, clock = Source(), Clock()
     source.facts = None
     source.open.set()
-    catalogue = Catalog(sources={"p": source}, clock=clock, first_seconds=60)
+    catalogue = Catalog(sources={"p": source}, clock=clock)
     assert (await catalogue.fetch_capabilities("p", "m")).context_window == 2
     await catalogue.fetch_capabilities("p", "m")
     assert source.asked.count("m") == 1
@@ -287,7 +291,7 @@ async def test_a_question_without_an_answer_is_put_again_later_and_not_waited_fo
 async def test_facts_and_listing_are_renewed_beside_the_requests() -> None:
     source, clock = Source(), Clock()
     source.open.set()
-    catalogue = Catalog(sources={"p": source}, clock=clock, first_seconds=60)
+    catalogue = Catalog(sources={"p": source}, clock=clock)
     assert (await catalogue.fetch_capabilities("p", "m")).context_window == 1
     source.facts, source.models, clock.now = ModelCapabilities(context_window=4, known=True), ("b", "a"), 1_000
     assert (await catalogue.fetch_capabilities("p", "m")).context_window == 1
@@ -354,6 +358,64 @@ async def test_what_a_model_cannot_do_is_not_asked_of_it() -> None:
     assert blind["messages"] == [{"role": "user", "content": "[image omitted: image/png]"}]
     assert sees["messages"] == [{"role": "user", "content": "", "images": ["aGk="]}]
     assert (sees["think"], len(sees["tools"])) == ("high", 1)
+
+
+class _Late(FakeResponse):
+    """A reply after eight seconds of the loop's clock. `is_lost`: none within the time of a query."""
+
+    def __init__(self, status: int, *chunks: bytes, is_lost: bool) -> None:
+        super().__init__(status, *chunks)
+        self._seconds = 1_000 if is_lost else 8
+
+    async def read(self) -> bytes:
+        seconds, self._seconds = self._seconds, 0
+        await asyncio.sleep(seconds)
+        return await super().read()
+
+
+PICTURE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
+LOOK = {"name": "look", "input_schema": {"type": "object", "properties": {}}}
+CALL = {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {}}
+PLACES: dict[str, list[Any]] = {
+    "prompt": [{"role": "user", "content": [PICTURE]}],
+    "history": [
+        {"role": "user", "content": [PICTURE]},
+        {"role": "assistant", "content": "a picture"},
+        {"role": "user", "content": "go on"},
+    ],
+    "result": [
+        {"role": "user", "content": "look"},
+        {"role": "assistant", "content": [CALL]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": [PICTURE]}]},
+    ],
+}
+
+
+@pytest.mark.parametrize("model", ["llama3:latest", "llama3.2:latest", "mine:small", "qwen3-vl:8b", "gemma3:4b"])
+@pytest.mark.parametrize("place", PLACES)
+@in_virtual_time
+async def test_a_server_that_describes_its_model_late_gets_the_same_requests(place: str, model: str) -> None:
+    def show_late(body: Any) -> FakeResponse:
+        return _Late(200, msgspec.json.encode(show(MODELS[body["model"]])), is_lost=False)
+
+    fields = {"messages": PLACES[place], "tools": [LOOK], "output_config": {"effort": "high"}}
+    at_once, late = Server(), Server(show=show_late)
+    await ask(at_once, model, **fields)
+    await ask(late, model, **fields)
+    assert late.chats == at_once.chats
+
+
+@in_virtual_time
+async def test_only_the_first_request_waits_for_a_server_that_never_describes_its_model() -> None:
+    server = Server(show=lambda _: _Late(200, is_lost=True))
+    proxy = ProxyHarness(server, PREFERRED_PROVIDER="ollama", BIG_MODEL="ollama/qwen3:8b")
+    now = asyncio.get_running_loop().time
+    await proxy.post()
+    assert now() == SHOW_TIMEOUT_SECONDS
+    await proxy.post()
+    assert now() == SHOW_TIMEOUT_SECONDS
+    await proxy.services.catalog.close()
+    assert len(server.chats) == 2
 
 
 async def test_the_output_is_limited_by_what_the_window_leaves() -> None:
