@@ -1,6 +1,7 @@
 """`ActivityWriter`: stores what the metrics of Claude Code say about work, outside of all requests."""
 
 import asyncio
+import math
 import time
 from collections import Counter
 from contextlib import suppress
@@ -15,7 +16,13 @@ from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client, Gateway
 
 PAUSE_SECONDS = 2.0
-"""Time before metrics are stored: the ledger then has the requests of their session, which say its project."""
+"""Time before metrics are stored: the ledger then has the requests of their session from other processes too, which say
+its project."""
+LEDGER_SECONDS = 15.0
+"""Maximum time for which metrics wait for the ledger of this process. It tries again at least every ten seconds."""
+LEDGER_STOP_SECONDS = 5.0
+"""The same after the begin of the stop, as long as the ledger itself has then."""
+_LOOK_SECONDS = 0.05
 _RETRY_SECONDS = 5.0
 MAX_POINTS_PER_HOUR = 20_000
 """Maximum number of data points of one client that count in an hour. Claude Code sends about 300 an hour for each
@@ -28,7 +35,9 @@ class ActivityWriter:
     def __init__(self, gateway: Gateway[Settings]) -> None:
         self._gateway = gateway
         self._store = ActivityStore(gateway.settings)
-        self._is_stopping = asyncio.Event()
+        self._has_no_pauses = asyncio.Event()
+        self._stop_at = math.inf
+        """Time of the event loop at which nothing waits for the ledger any more. Infinity: the server does not stop."""
         self._hour = 0
         self._counted: Counter[str] = Counter()
         """`Client.id` → number of its points in the hour."""
@@ -53,12 +62,13 @@ class ActivityWriter:
             cost_center=client.cost_center,
         )
         while True:
+            await self._wait_for_requests()
             try:
                 has_room = await run_in_own_thread("activity", self._store.add, sender, measurements)
             except LEDGER_FAILURES as error:
                 reason = str(find_cause(error)).splitlines()[0].rstrip(".")
                 self._gateway.log_warning_once(f"Metrics of clients wait, because they cannot be stored: {reason}.")
-                if self._is_stopping.is_set():
+                if self._stop_at < math.inf:
                     return False
                 await self._pause(_RETRY_SECONDS)
             else:
@@ -70,16 +80,33 @@ class ActivityWriter:
                 return True
 
     def hurry(self) -> None:
-        """The server stops: there are no pauses any more."""
-        self._is_stopping.set()
+        """The server stops: there are no pauses any more, except those for the requests of other workers."""
+        self._stop_at = asyncio.get_running_loop().time() + LEDGER_STOP_SECONDS
+        if self._gateway.describe_server().worker_count == 1:
+            self._has_no_pauses.set()
 
     def close(self) -> None:
         self._store.close()
 
+    async def _wait_for_requests(self) -> None:
+        """Wait until the ledger has stored or dropped as many requests as are waiting for it now."""
+        time_of_loop = asyncio.get_running_loop().time
+        end = time_of_loop() + LEDGER_SECONDS
+        state = self._gateway.ledger_state
+        expected = 0 if state is None else state.queued_rows + state.written_rows + state.dropped_rows
+        while (
+            state is not None
+            and state.queued_rows
+            and state.written_rows + state.dropped_rows < expected
+            and time_of_loop() < min(end, self._stop_at)
+        ):
+            await asyncio.sleep(_LOOK_SECONDS)
+            state = self._gateway.ledger_state
+
     async def _pause(self, seconds: float) -> None:
         if seconds > 0:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._is_stopping.wait(), seconds)
+                await asyncio.wait_for(self._has_no_pauses.wait(), seconds)
 
     def _count(self, client: Client, points: int) -> bool:
         """Return False if the client has sent too many points in this hour."""

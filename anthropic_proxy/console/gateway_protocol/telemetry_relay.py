@@ -16,7 +16,7 @@ from functools import partial
 
 from msgspec import Struct
 
-from anthropic_proxy.console.gateway_protocol.activity_writer import ActivityWriter
+from anthropic_proxy.console.gateway_protocol.activity_writer import LEDGER_STOP_SECONDS, ActivityWriter
 from anthropic_proxy.console.gateway_protocol.telemetry_identity import build_attributes, name_sender
 from anthropic_proxy.engine.turns import TurnQueue
 from anthropic_proxy.engine.upstream.http.connection import Decompressor
@@ -31,8 +31,8 @@ MAX_QUEUED_BYTES = 16 * 1024 * 1024
 MAX_COUNTED_PEOPLE = 1_000
 """Maximum number of people whose dropped requests are counted apart. Further ones are `other`."""
 _MAX_BYTES_ON_LOOP = 64 * 1024
-STOP_SECONDS = 2.0
-"""Time that the stop of the server waits for the ledger."""
+STOP_SECONDS = LEDGER_STOP_SECONDS + 2.0
+"""Time that the stop of the server waits until metrics are in the ledger."""
 _JSON = "application/json"
 _ACCEPTED = frozenset({_JSON, "application/x-protobuf"})
 

@@ -1,22 +1,31 @@
 """Work that the metrics of Claude Code state: what is read of them, and that the ledger has it once."""
 
+import asyncio
 import math
+from contextlib import closing
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import msgspec
 import pytest
 from google.protobuf.json_format import ParseDict
+from msgspec import Struct
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from anthropic_proxy.app import App
 from anthropic_proxy.console.gateway_protocol.activity_metrics import MAX_POINTS, read_measurements
+from anthropic_proxy.console.gateway_protocol.activity_writer import ActivityWriter
 from anthropic_proxy.console.gateway_protocol.telemetry_identity import build_attributes, name_sender
 from anthropic_proxy.console.ledger.activity import Measurement
+from anthropic_proxy.console.ledger.database import open_for_reading, open_for_writing
+from anthropic_proxy.console.ledger.receipt_queue import ReceiptQueue
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_rules import Rules
-from anthropic_proxy.plugins import Client
+from anthropic_proxy.plugins import Client, Cost, LedgerState, Receipt, ServerFacts
+from tests.support.ledger import UNKNOWN_COST, new_receipt, running_ledger
 from tests.support.virtual_keys import running_app, send, store_key
-from tests.support.waiting import wait_for_async
+from tests.support.waiting import WAIT_SECONDS, wait_for_async
 
 START = 1_795_948_735_163_000_000
 END = START + 60_000_000_000
@@ -189,6 +198,50 @@ async def test_the_ledger_has_what_clients_state_once_by_person(tmp_path: Path) 
             "build": expected,
             "": expected,
         }
+
+
+class _Gateway(Struct):
+    """A server whose ledger goes on when something asks for its state."""
+
+    settings: Settings
+    queue: ReceiptQueue
+    is_asked: Event
+
+    @property
+    def ledger_state(self) -> LedgerState:
+        self.is_asked.set()
+        return self.queue.state
+
+    def describe_server(self) -> ServerFacts:
+        return ServerFacts(id="a")
+
+
+@pytest.mark.parametrize("is_stopping", [False, True])
+async def test_work_is_stored_after_the_requests_of_its_session(tmp_path: Path, is_stopping: bool) -> None:
+    """They say the project. A slow ledger, and one that stops at the same time, may not have them yet."""
+    ann = Client(name="ann", role="member")
+    settings = Settings(data_directory=tmp_path)
+    open_for_writing(settings).close()
+    is_taken, is_asked = Event(), Event()
+
+    def calculate_cost(_: Receipt) -> Cost:
+        is_taken.set()
+        assert is_asked.wait(WAIT_SECONDS)
+        return UNKNOWN_COST
+
+    with running_ledger(settings, cost=calculate_cost) as ledger:
+        ledger.queue.record(new_receipt(client=ann, session=SESSION, project="shop"))
+        assert await asyncio.to_thread(is_taken.wait, WAIT_SECONDS)
+        gateway: Any = _Gateway(settings, ledger.queue, is_asked)
+        writer = ActivityWriter(gateway)
+        if is_stopping:
+            writer.hurry()
+        await writer.store(ann, encode(ALL, is_json=True), 0.0, is_json=True)
+        is_asked.set()
+        writer.close()
+    with closing(open_for_reading(settings)) as connection:
+        found = connection.query("SELECT DISTINCT project, session FROM activity")
+    assert [tuple(row) for row in found] == [("shop", SESSION)]
 
 
 async def _count(app: App) -> float:
