@@ -157,7 +157,7 @@ async def test_a_restart_without_data_keeps_the_use_of_the_interruption(instance
     for each in (*held, *during):
         await first.settle(each, [1, 0, 1])
     assert await used(second) == [15, 0, 3 + 24]
-    cause = "Connection closed by server. Start it, or correct REDIS_URL."
+    cause = f"Connect call failed ('127.0.0.1', {instances.server.port}). Start it, or correct REDIS_URL."
     effect = "Each process keeps its share (1 of 2) of the limits until Redis is available."
     assert f"{instances.name} cannot be reached: {cause} {effect}" in instances.warnings
     assert re.fullmatch(rf"{instances.name} is available again after \d+\.\d s\.", instances.warnings[-1])

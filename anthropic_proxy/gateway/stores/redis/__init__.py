@@ -102,7 +102,7 @@ class RedisStore:
         self.has_news.set()
 
     def _name_key(self, kind: str, name: str) -> str:
-        """`kind`: `value`, `counter`, `holds`, `settled`, `channel` and others."""
+        """`kind`: `value`, `counter`, `holds`, `settled`, `call`, `channel` and others."""
         return f"{self._prefix}:{kind}:{name}"
 
     async def get(self, key: str) -> str | None:
@@ -115,9 +115,8 @@ class RedisStore:
 
     async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
         milliseconds = max(math.ceil(lifetime_seconds * 1000), 1)
-        return float(
-            await self._pipeline.run_script("add", [self._name_key("value", key)], [repr(amount), milliseconds])
-        )
+        keys = [self._name_key("value", key), self._name_key("call", os.urandom(16).hex())]
+        return float(await self._pipeline.run_script("add", keys, [repr(amount), milliseconds, _REPEATED_MILLISECONDS]))
 
     async def delete(self, key: str) -> None:
         await self._pipeline.run_command("DEL", *(self._name_key(kind, key) for kind in ("value", "counter", "holds")))
@@ -309,6 +308,8 @@ def _describe_password(subject: str) -> str:
 
 REPLY_TIMEOUT_SECONDS = 1.0
 """Maximum time for a reply of Redis to a message, including a new connection."""
+_REPEATED_MILLISECONDS = 10_000
+"""Time for which Redis keeps the result of a call of `increment`, longer than for a repetition in `CommandPipeline`."""
 _OTHER_SERVER = (ReadOnlyError, MasterDownError, MovedError, AuthenticationError, NoPermissionError)
 """Replies after which a new connection may lead to another server: the address of a group has a new primary one."""
 SCRIPTS = ("reserve", "settle", "renew", "heartbeat", "add", "publish")
@@ -332,6 +333,9 @@ class CommandPipeline:
     Calls that come while an earlier message is in progress are sent together in the next one.
 
     Redis has failed if it does not reply to a message within `REPLY_TIMEOUT_SECONDS`, in which this process runs.
+
+    A connection that the server has closed meanwhile, such as an idle one, is replaced once, and the message is sent
+    again: a repeated call has no further effect.
 
     After a failure, the idle connections are closed: those of a server that has ended without a word, or to which the
     name of the server no longer leads, would fail later, one after the other.
@@ -371,7 +375,13 @@ class CommandPipeline:
             calls = [call for call in calls if not call.result.done()]  # the caller no longer waits
             try:
                 async with limit_wait(REPLY_TIMEOUT_SECONDS):
-                    results = await self._execute(calls)
+                    try:
+                        results = await self._execute(calls)
+                    except RedisConnectionError as error:
+                        if type(error) is not RedisConnectionError:  # a reply of the server, such as a wrong password
+                            raise
+                        await self._close_idle_connections()
+                        results = await self._execute(calls)
                     if missing := {call.script for call, result in results if isinstance(result, NoScriptError)}:
                         for name in missing:  # the server has started again
                             await self._client.script_load(_read_scripts()[name][1])
