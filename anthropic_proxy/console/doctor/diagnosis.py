@@ -80,7 +80,11 @@ class DialectSearch:
         if problem and self._may_be_accidental(result):
             result = await self._runner.send(self.target, probe.body)
             problem = probe.find_problem(result)
+        before = self.target
         self._apply_adaptations(probe, result)
+        if problem and result.error is None and self.target is not before:  # the reply has shown how to read the next
+            result = await self._runner.send(self.target, probe.body)
+            problem = probe.find_problem(result)
         if problem and self.searches_dialect:
             may_search = probe.tests_effect
             if result.error is not None:

@@ -31,6 +31,7 @@ from anthropic_proxy.engine.wires.dialect import (
     SYSTEM_MESSAGE,
     SYSTEM_REMINDER,
     TEMPLATE_SWITCH,
+    UNOPENED_REASONING,
     Adaptation,
     BaseDialect,
 )
@@ -145,9 +146,11 @@ def name_conversation(incoming: ClientRequest, request: MessagesRequest, target:
     return digest_beginning(name, request.messages)
 
 
-def apply_content_adaptations(engine: Engine, target: Target, used_names: list[str], conversation: str) -> Target:
-    """Return `target` without the kinds of content that were refused in a conversation (`name_conversation`)."""
-    for name in engine.observations.find_adaptations(target.upstream, target.model, conversation):
+def apply_adaptations_of(engine: Engine, target: Target, used_names: list[str], key: str) -> Target:
+    """Return `target` with the adaptations that are stored under `key`, a digest of a conversation
+    (`name_conversation`) or the name of `name_reply_form`.
+    """
+    for name in engine.observations.find_adaptations(target.upstream, target.model, key):
         target = _apply_adaptation(engine, target, name) or target
         used_names.append(name)
     return target
@@ -162,7 +165,7 @@ def apply_stored_adaptations(
     """
     used_names[:] = earlier
     names = engine.observations.find_adaptations(target.upstream, target.model, client)
-    changes = (name for name in names if name != REFUSED_CONTENT)
+    changes = (name for name in names if name not in _STORED_ELSEWHERE)
     for name in sorted(changes, key=lambda name: not name.startswith("wire ")):  # another API has a dialect of its own
         adapted = _apply_adaptation(engine, target, name)
         if adapted is None:
@@ -198,6 +201,27 @@ def correct_system_form(engine: Engine, target: Target, client: str, cached_befo
                 f"after one of them {other}, the cached input fell from {cached_before:,} to {cached:,} tokens"
             )
         return
+
+
+def name_reply_form(incoming: ClientRequest) -> str:
+    """Return the name under which the form of replies to the client, or to its session, is stored."""
+    return f"replies to {incoming.learner}"
+
+
+def store_reply_form(engine: Engine, target: Target, incoming: ClientRequest, *, is_unopened: bool) -> None:
+    """Store whether the replies of a model begin with reasoning that has only an end tag, as the latest one shows."""
+    observations, upstream, model = engine.observations, target.upstream, target.model
+    key = name_reply_form(incoming)
+    is_known = UNOPENED_REASONING in observations.find_adaptations(upstream, model, key)
+    if is_unopened and not is_known:
+        observations.store_adaptation(upstream, model, UNOPENED_REASONING, key)
+        observations.store_adaptation(upstream, model, UNOPENED_REASONING, incoming.receipt.client.id)
+        engine.log.write_once(
+            f"{target.provider.prefix}/{model}: a reply had </think> without <think> before it, so the text of later "
+            "replies is read as thinking up to this tag"
+        )
+    elif is_known and not is_unopened:
+        observations.forget_adaptations(upstream, model, key)
 
 
 _AS_TEXT, _WITH_ROLE = "as text of the user", "with their role"
@@ -291,6 +315,8 @@ _CONTENT_OF_CAUSES = {"images": (NO_IMAGES, "accepts_images"), "documents": (NO_
 """Kind of a cause → adaptation, and the field of prepared requests and of models that says whether it is accepted."""
 REFUSED_CONTENT = "content refused"
 """Name among the adaptations of a model: those of content are stored besides, each for its conversation."""
+_STORED_ELSEWHERE = (REFUSED_CONTENT, UNOPENED_REASONING)
+"""Names among the adaptations of a model and a client: something is stored for a conversation or session."""
 _NUMBERS = {"limit": "max_output_from_error", "window": "context_window_from_error"}
 _CAPABILITIES: Mapping[str, Mapping[str, object]] = {
     NO_IMAGES: {"rejects_images": True},

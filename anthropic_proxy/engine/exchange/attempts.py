@@ -28,9 +28,10 @@ from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.adaptation import (
     REFUSED_CONTENT,
     Adaptations,
-    apply_content_adaptations,
+    apply_adaptations_of,
     apply_stored_adaptations,
     name_conversation,
+    name_reply_form,
 )
 from anthropic_proxy.engine.exchange.admission import Admission
 from anthropic_proxy.engine.exchange.attempt import Attempt, AttemptPreparer, Repair, TargetRun
@@ -69,7 +70,12 @@ from anthropic_proxy.engine.routing.routes import RouteBalancer
 from anthropic_proxy.engine.routing.targets import Target, find_capabilities
 from anthropic_proxy.engine.wires.anthropic.betas import makes_edits
 from anthropic_proxy.engine.wires.bound_requests import WEB, ClientOrigin
-from anthropic_proxy.engine.wires.dialect import REASONS_ALWAYS, REASONS_UNASKED, WITHOUT_SAFEGUARDS
+from anthropic_proxy.engine.wires.dialect import (
+    REASONS_ALWAYS,
+    REASONS_UNASKED,
+    UNOPENED_REASONING,
+    WITHOUT_SAFEGUARDS,
+)
 from anthropic_proxy.engine.wires.upstream_http import CLIENT_CREDENTIAL_ORIGIN, Credential
 from anthropic_proxy.errors import (
     AuthenticationFailed,
@@ -252,7 +258,10 @@ class Attempts:
             target = apply_stored_adaptations(engine, target, self.receipt.adaptations, client)
             if REFUSED_CONTENT in known and not target.is_relayed:
                 conversation = name_conversation(self._incoming, request, target)
-                target = apply_content_adaptations(engine, target, self.receipt.adaptations, conversation)
+                target = apply_adaptations_of(engine, target, self.receipt.adaptations, conversation)
+            if UNOPENED_REASONING in known:
+                key = name_reply_form(self._incoming)
+                target = apply_adaptations_of(engine, target, self.receipt.adaptations, key)
             if target.model != model:
                 origin = await self._admission.admit_successor(origin, target, request, token_scale)
         if observations.store.read(KNOWS_PARTS) is not None:

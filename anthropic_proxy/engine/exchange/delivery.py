@@ -16,7 +16,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP, is_large
 from anthropic_proxy.engine.engine import Engine
-from anthropic_proxy.engine.exchange.adaptation import correct_system_form
+from anthropic_proxy.engine.exchange.adaptation import correct_system_form, store_reply_form
 from anthropic_proxy.engine.exchange.admission import Admission
 from anthropic_proxy.engine.exchange.attempts import Attempts
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink, record_failure
@@ -189,6 +189,9 @@ class Delivery:
                 slot.release()
             if self._check is not None:
                 self._check.close()
+        latest = self._attempts.sender.latest
+        if latest is not None and latest.stream and (is_unopened := latest.stream.has_unopened_reasoning) is not None:
+            store_reply_form(self._engine, latest.target, self._incoming, is_unopened=is_unopened)
         if self._writer.estimate or self._attempts.sender.prompt is not None:
             await self._learn(reply)
 

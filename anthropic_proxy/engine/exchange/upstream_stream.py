@@ -74,6 +74,8 @@ class Reply(ABC):
     has_one_call = False
     """True if all of it comes from one call with the client request. Then its input count corrects estimates, and its
     cached tokens are those of one prompt."""
+    has_unopened_reasoning: bool | None = None
+    """Of a closed reply, see `Decoder`."""
 
     @property
     def usage_so_far(self) -> Usage | None:
@@ -343,6 +345,7 @@ class UpstreamStream(DeltaStream):
 
     async def close(self) -> None:
         self._report.add_notes(self._decoder.notes)
+        self.has_unopened_reasoning = self._decoder.has_unopened_reasoning
         if count := self._foreign.count:
             lines = "a line" if count == 1 else f"{count} lines"
             self._report.add_notes((FidelityNote("kept", "reply", f"{lines} outside of its events skipped"),))

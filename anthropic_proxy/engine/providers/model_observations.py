@@ -146,6 +146,10 @@ class ModelObservations:
         key = self._name_adaptations(upstream, model, client)
         self.store.write(key, names, self.store.find_remaining_seconds(key) or seconds)
 
+    def forget_adaptations(self, upstream: str, model: str, client: str) -> None:
+        key = self._name_adaptations(upstream, model, client)
+        self.store.write(key, "", self.store.find_remaining_seconds(key))
+
     def find_form(self, conversation: str) -> tuple[tuple[str, ...], int] | None:
         """Return the parts that the requests of a conversation leave out, and how often they have changed. None: none.
 

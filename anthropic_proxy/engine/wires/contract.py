@@ -35,6 +35,9 @@ class Decoder(ABC):
     continuation_token: str | None = None
     """Token that continues this reply in another upstream request. None: unsupported. "": the reply is complete."""
 
+    has_unopened_reasoning: bool | None = None
+    """Whether the text of the complete reply begins with reasoning that no start tag opens. A later stream can be
+    divided only if this is known before. None: the reply does not show it."""
     usage_of_error: Usage | None = None
     """Token counts beside the error that was raised. The provider bills them. None: there are none."""
     _frame_repair: FrameRepair | None = None

@@ -28,6 +28,7 @@ from anthropic_proxy.engine.wires.tool_call_repair import (
 from anthropic_proxy.engine.wires.tool_call_repair.calls import MAX_REPAIRED_CHARACTERS
 from anthropic_proxy.engine.wires.tool_call_repair.formats import CALL_SIGNS, CallSign
 from anthropic_proxy.engine.wires.tool_call_repair.text_calls import MAX_FENCES
+from anthropic_proxy.engine.wires.tool_call_repair.thinking_tags import has_unopened_reasoning
 from tests.support.golden_texts import Check
 from tests.support.harness import FakeResponse, ProxyHarness
 from tests.support.paths import ROOT
@@ -669,6 +670,42 @@ def test_reasoning_may_quote_the_end_tag_of_another_pair(quote: str) -> None:
         assert "".join(delta.text for delta in deltas if isinstance(delta, Text)) == "Hi"
         thought = "".join(delta.text for delta in deltas if isinstance(delta, Thinking))
         assert thought == f"It ends {quote}</thinking>{quote} here."
+
+
+@pytest.mark.parametrize("form", ["think", "unopened"])
+@pytest.mark.parametrize("quote", ["`", "'", '"'])
+def test_reasoning_may_quote_its_own_end_tag_but_may_end_with_a_quotation(form: Any, quote: str) -> None:
+    opening = "<think>" if form == "think" else ""
+    for thought, reply in (
+        (f"It ends {quote}</think>{quote} here.", "Hi"),
+        (f"I say {quote}Hi{quote}", "Hi"),
+        (f"I say {quote}Hi{quote}", ""),
+    ):
+        text = f"{opening}{thought}</think>{reply}"
+        for parts in ([text], list(text)):
+            tags = ThinkingTagParser((form,))
+            deltas = [delta for part in parts for delta in tags.feed(part)] + tags.finish(is_text_reply=True)
+            assert "".join(delta.text for delta in deltas if isinstance(delta, Thinking)) == thought
+            assert "".join(delta.text for delta in deltas if isinstance(delta, Text)) == reply
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I think.\n</think>\n\nHi",
+        "I think.</think>\n\nHi",
+        "The sum is 4</think>\nIt is 4.",
+        "I think.</think>Hi",
+        "I think.</think>**Hi**",
+        "\n</think>\n\nHi",
+        "I think.\n</think>",
+        "I think.\n</thinking>\nHi",
+        "```\ncode\n```\nI think.\r\n</thought>\r\nHi",
+        'I say "Hi".</think>\n\n"Hi"',
+    ],
+)
+def test_an_end_tag_that_stands_by_itself_ends_reasoning_without_a_start_tag(text: str) -> None:
+    assert has_unopened_reasoning(text)
 
 
 def test_reasoning_that_no_tag_ends_was_the_answer_where_no_tag_began_it() -> None:

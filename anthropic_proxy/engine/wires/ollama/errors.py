@@ -15,7 +15,13 @@ from anthropic_proxy.engine.messages.deltas import Delta, Usage
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.contract import DecodedError
-from anthropic_proxy.engine.wires.dialect import EFFORT_VALUES, SAMPLING_VALUES, Adaptation, RequestPart
+from anthropic_proxy.engine.wires.dialect import (
+    EFFORT_VALUES,
+    SAMPLING_VALUES,
+    UNOPENED_REASONING,
+    Adaptation,
+    RequestPart,
+)
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
     KnownTokenCounts,
@@ -27,6 +33,7 @@ from anthropic_proxy.engine.wires.failures import (
 )
 from anthropic_proxy.engine.wires.ollama.dialect import Dialect, resolve_context_window
 from anthropic_proxy.engine.wires.past_media import OMIT_PAST_MEDIA
+from anthropic_proxy.engine.wires.tool_call_repair import read_unopened_reasoning
 from anthropic_proxy.errors import UpstreamError
 
 _NOT_PULLED = compile_later(r"model [\"'`]?(?:(?!model (?!not found))[^\"'`])*[\"'`]? not found", re.IGNORECASE)
@@ -126,6 +133,8 @@ def find_adaptation(call: TranslatedCall[Dialect], error: UpstreamError) -> Adap
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
     if name == _SWITCH:
         return structs.replace(dialect, think_form="switch")
+    if name == UNOPENED_REASONING:
+        return structs.replace(dialect, thinking_tags=read_unopened_reasoning(dialect.thinking_tags))
     if name == OMIT_PAST_MEDIA:
         return structs.replace(dialect, omits_past_media=True)
     if name == _NO_SAMPLING:

@@ -106,6 +106,8 @@ class OllamaDecoder(Decoder):
         dialect = call.dialect
         tags, formats = dialect.thinking_tags, dialect.text_call_formats
         self._text = TextSplitter(call, tags, formats) if tags or formats else None
+        self._content: list[str] = []
+        """The text so far, if it may contain calls or reasoning."""
         self._call_repair = ToolCallRepair(call, names=dialect.repairs_tool_names)
         self._repairs_arguments = dialect.repairs_tool_arguments
         self._has_content = False
@@ -124,7 +126,10 @@ class OllamaDecoder(Decoder):
         return self._read(read, frame)
 
     def decode_body(self, body: bytes) -> list[Delta]:
-        return self._read(self._decode(body, repair_json), body)
+        read = self._decode(body, repair_json)
+        if self._text is not None and read.message is not None and not read.message.thinking:
+            self._text.expect_text(read.message.content or "")
+        return self._read(read, body)
 
     def decode_end(self) -> list[Delta]:
         if self._unreadable is not None:
@@ -169,6 +174,7 @@ class OllamaDecoder(Decoder):
                 if self._text is None:
                     deltas.append(Text(part.content))
                 else:
+                    self._content.append(part.content)
                     deltas += self._text.feed(part.content)
             for call in part.tool_calls or ():
                 self._read_call(call, deltas)
@@ -192,6 +198,8 @@ class OllamaDecoder(Decoder):
         if self._text is not None:
             is_early = kind not in {"end", "calls", "unknown"}
             deltas += self._text.finish(reply_ended_early=is_early, is_text_reply=not (is_early or self._calls))
+            if not is_early:
+                self.has_unopened_reasoning = self._text.examine_text("".join(self._content))
         window = resolve_context_window(self._call)
         spent = (read.prompt_eval_count or 0) + (read.eval_count or 0)
         fills = window is not None and spent >= window - 1

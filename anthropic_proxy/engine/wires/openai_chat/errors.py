@@ -19,6 +19,7 @@ from anthropic_proxy.engine.wires.dialect import (
     SYSTEM_MESSAGE,
     SYSTEM_REMINDER,
     TEMPLATE_SWITCH,
+    UNOPENED_REASONING,
     Adaptation,
     RequestPart,
 )
@@ -44,7 +45,12 @@ from anthropic_proxy.engine.wires.openai_shared import (
 )
 from anthropic_proxy.engine.wires.past_media import OMIT_PAST_MEDIA
 from anthropic_proxy.engine.wires.thinking import CALL_SIGNATURE_MISSING
-from anthropic_proxy.engine.wires.tool_call_repair import TOOL_CALL_FORMATS, OfferedTools, TextCallDetector
+from anthropic_proxy.engine.wires.tool_call_repair import (
+    TOOL_CALL_FORMATS,
+    OfferedTools,
+    TextCallDetector,
+    read_unopened_reasoning,
+)
 from anthropic_proxy.errors import UpstreamError
 
 _OBJECTS = compile_later(r"(?<![^\s>\[\])])\{.*?(?=</?(?:function|tool_call|invoke)|<\||\Z)", re.DOTALL)
@@ -156,6 +162,8 @@ def find_adaptation(call: TranslatedCall[Dialect], error: UpstreamError) -> Adap
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
     if name in _CHANGES:
         return structs.replace(dialect, **_CHANGES[name])
+    if name == UNOPENED_REASONING:
+        return structs.replace(dialect, thinking_tags=read_unopened_reasoning(dialect.thinking_tags))
     if name == TEMPLATE_SWITCH and dialect.effort_form == "omit":
         return structs.replace(dialect, effort_form="chat_template_kwargs")
     if name == _REPLAY:

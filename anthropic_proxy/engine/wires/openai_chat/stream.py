@@ -232,6 +232,8 @@ class ChatDecoder(Decoder):
                         deltas.append(Text(piece.content))
                     else:
                         text = piece.content
+                        if source == "body" and self._text is not None:
+                            self._text.expect_text(text)
                         self._read_text(text if source == "message" else self._find_new("content", text), deltas)
                 if piece.images is not ABSENT and (words := describe_images(piece.images)):
                     self._has_other_content = True
@@ -388,6 +390,8 @@ class ChatDecoder(Decoder):
         if self._text is not None:
             is_text = not reply_ended_early and self._calls is None
             deltas += self._text.finish(reply_ended_early=reply_ended_early, is_text_reply=is_text)
+            if not reply_ended_early:
+                self.has_unopened_reasoning = self._text.examine_text("".join(self._content))
         if self._details is not None:
             self._sign_details(deltas)
         if self._server_tools is not None:

@@ -32,6 +32,7 @@ from anthropic_proxy.engine.wires.tool_call_repair.thinking_tags import (
     OPENED_THINKING_TAGS,
     ThinkingTagParser,
     ThinkingTags,
+    has_unopened_reasoning,
 )
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "ToolCallFormat",
     "ToolCallRepair",
     "is_json_object",
+    "read_unopened_reasoning",
     "repair_arguments",
 ]
 
@@ -132,6 +134,14 @@ _WHOLE_ANSWERS = ("bare_json", "bare_python")
 """Formats of tool calls without markers. A reply in such a format contains nothing else."""
 
 
+def read_unopened_reasoning(tags: tuple[ThinkingTags, ...]) -> tuple[ThinkingTags, ...]:
+    """Return the tag pairs of a model whose replies have shown reasoning without a start tag.
+
+    What else is known about the model stays: tags that are not the usual ones come from facts or settings.
+    """
+    return (*tags, "unopened") if tags == OPENED_THINKING_TAGS else tags
+
+
 class TextSplitter:
     """Splits the streamed text of one reply into deltas: reasoning at the start, then text and tool calls."""
 
@@ -142,6 +152,10 @@ class TextSplitter:
             formats = tuple(name for name in formats if name not in _WHOLE_ANSWERS)
         offered = OfferedTools(call) if formats else None
         self._tags = ThinkingTagParser(tags) if tags else None
+        self._may_be_unopened = tags == OPENED_THINKING_TAGS
+        """True if it is not known whether the model writes the start tag of its reasoning."""
+        self._has_unopened: bool | None = None
+        """`ThinkingTagParser.has_unopened_form`."""
         self._new_detector = partial(TextCallDetector, formats, offered, call.new_id) if offered else None
         self._calls = self._new_detector() if self._new_detector else None
         self._reasoning: list[str] | None = [] if self._calls else None
@@ -168,8 +182,20 @@ class TextSplitter:
             return self._calls.feed(text) if self._calls is not None else [Text(text)]
         deltas = self._tags.feed(text)
         if self._tags.reached_reply_text:
+            self._has_unopened = self._tags.has_unopened_form
             self._tags = None
         return self._find_calls(deltas)
+
+    def expect_text(self, text: str) -> None:
+        """Examine the complete text of a reply before it is fed at once."""
+        if self._may_be_unopened and self._tags is not None and has_unopened_reasoning(text):
+            self._tags.enable_unopened_form()
+
+    def examine_text(self, text: str) -> bool | None:
+        """Return `Decoder.has_unopened_reasoning`, after `finish`. `text`: that of the complete reply."""
+        if self._has_unopened is None and self._may_be_unopened and has_unopened_reasoning(text):
+            return True
+        return self._has_unopened
 
     def finish(self, *, reply_ended_early: bool = False, is_text_reply: bool = False) -> list[Delta]:
         """Return the buffered text as deltas. Call this before another block and at the end of the reply.
@@ -178,7 +204,10 @@ class TextSplitter:
         it had neither a start tag nor an end tag, is then returned again as `Text`. `reply_ended_early`: True to return
         unfinished tool calls as text.
         """
-        deltas = self._find_calls(self._tags.finish(is_text_reply=is_text_reply)) if self._tags is not None else []
+        deltas: list[Delta] = []
+        if self._tags is not None:
+            deltas = self._find_calls(self._tags.finish(is_text_reply=is_text_reply))
+            self._has_unopened = self._tags.has_unopened_form
         if self._calls is None:
             return deltas
         deltas += self._calls.finish(reply_ended_early=reply_ended_early)
@@ -192,6 +221,7 @@ class TextSplitter:
 
         Text before an end tag such as `</think>` is then reply text, unless a start tag comes before the text.
         """
+        self._may_be_unopened = False
         if self._tags is not None:
             self._tags.disable_unopened_form()
         self._note_reasoning(text)

@@ -1,13 +1,17 @@
 """Extraction of reasoning between tags (`<think>…</think>`) from the start of a reply's text.
 
 Some servers do not separate reasoning from the reply. Some models write only the end tag of their reasoning. This form
-is called `unopened`. If it is enabled, all text before the end tag is reasoning.
+is called `unopened`. If it is enabled, all text before the end tag is reasoning. If it is not known whether a model has
+this form, only its complete reply shows it (`has_unopened_reasoning`).
 """
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Literal, NamedTuple, get_args
 
 from anthropic_proxy.engine.messages.deltas import Delta, Text, Thinking
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
+from anthropic_proxy.engine.wires.tool_call_repair.formats import MAX_BEFORE, begins_alone
 
 ThinkingTags = Literal[
     "think", "thinking", "thought", "brackets", "triangles", "seed", "channel", "thought_channel", "unopened"
@@ -46,6 +50,29 @@ _FORMS: dict[str, _Form] = {
 
 _UNOPENED = _Form("", "</think>", ("</thinking>", "</thought>", "<channel|>"))
 _QUOTES = frozenset("`'\"")
+_PLAIN_TAGS = compile_later(r"</?(?:think|thinking|thought)>")
+_FENCE = compile_later(r"(?:\A|(?<=\n)) {0,3}(?:```|~~~)")
+_END_OF_LINE = compile_anchored(r"[^\S\r\n]*(?:[\r\n]|\Z)")
+_GLUED = compile_anchored(r"[\w<*#]")
+"""Beginning of a reply directly behind an end tag."""
+
+
+def has_unopened_reasoning(text: str) -> bool:
+    """Return True if a complete text begins with reasoning that has an end tag and no start tag.
+
+    The tag is the only one of the text, and no code fence is open before it. It stands by itself: on its own line,
+    directly behind a word at the end of a line, or directly between the end of a sentence and a word.
+    """
+    tags = list(islice(_PLAIN_TAGS.finditer(text), 2))
+    if len(tags) != 1 or not tags[0].group().startswith("</"):
+        return False
+    start, end = tags[0].span()
+    before = "\n" + text[:start] if start < MAX_BEFORE else text[start - MAX_BEFORE : start]
+    if _END_OF_LINE.match(text, end):
+        stands_alone = begins_alone(before) or before[-1].isalnum()
+    else:
+        stands_alone = _GLUED.match(text, end) is not None and not before[-1].isspace() and begins_alone(before)
+    return stands_alone and sum(1 for _ in _FENCE.finditer(text, 0, start)) % 2 == 0
 
 
 class ThinkingTagParser:
@@ -72,6 +99,9 @@ class ThinkingTagParser:
         self._doubtful: list[str] = []
         """Reasoning without a start tag that was returned. If no end tag follows, this text is the reply and is
         returned again."""
+        self.has_unopened_form: bool | None = None
+        """True after reasoning without a start tag. False: the form was expected, but the text has no end tag. None:
+        the text does not show it."""
 
     @property
     def reached_reply_text(self) -> bool:
@@ -92,23 +122,14 @@ class ThinkingTagParser:
         self._held += text
         if self._state == "start":
             self._begin()
-        if self._state == "thinking":
-            found = self._find_end()
-            if found is not None:
-                end, closing = found
-                self._emit(self._held[:end], deltas)
-                self._held = self._held[end + len(closing) :]
-                self._state = "after"
-                self._doubtful = []
-                self._then = self._form.then
+        if self._state == "thinking" and not self._end_reasoning(deltas, final=False):
+            cut = len(self._held) - self._find_partial_end()
+            self._previous = self._held[cut - 1 : cut] or self._previous
+            thought, self._held = self._held[:cut], self._held[cut:]
+            if not self._emitted and not thought.strip():
+                self._gap.append(thought)  # reasoning of white space only is dropped
             else:
-                cut = len(self._held) - self._find_partial_end()
-                self._previous = self._held[cut - 1 : cut] or self._previous
-                thought, self._held = self._held[:cut], self._held[cut:]
-                if not self._emitted and not thought.strip():
-                    self._gap.append(thought)  # reasoning of white space only is dropped
-                else:
-                    self._emit(thought, deltas)
+                self._emit(thought, deltas)
         if self._state == "after":
             self._leave(final=False)
         if self._state == "text" and self._held:
@@ -123,19 +144,27 @@ class ThinkingTagParser:
         reasoning, although it had neither a start tag nor an end tag, is then returned again as `Text`.
         """
         deltas: list[Delta] = []
+        if self._state == "thinking" and self._held:
+            self._end_reasoning(deltas, final=True)
         if self._state == "after":
             self._leave(final=True)
         held, self._held = self._held, ""
         if self._state == "thinking":
             self._emit(held, deltas)
-            if is_text_reply and self._doubtful:
-                deltas.append(Text("".join(self._doubtful)))
+            if self._doubtful:
+                self.has_unopened_form = False
+                if is_text_reply:
+                    deltas.append(Text("".join(self._doubtful)))
             self._doubtful = []
         elif held := self._pop_gap() + held:
             deltas.append(Text(held))
         if self._state != "start":
             self._state = "text"
         return deltas
+
+    def enable_unopened_form(self) -> None:
+        """Treat text before an end tag as reasoning, if no start tag comes before the text."""
+        self._unopened = True
 
     def disable_unopened_form(self) -> None:
         """Treat text before an end tag as reply text, not as reasoning, if no start tag comes before the text.
@@ -163,21 +192,43 @@ class ThinkingTagParser:
             self._state = "thinking"
             self._doubtful = [""]
 
-    def _find_end(self) -> tuple[int, str] | None:
-        """Return the index of the first end tag in the buffered text, and the tag. None: there is none."""
+    def _end_reasoning(self, deltas: list[Delta], *, final: bool) -> bool:
+        """Append the reasoning before the first end tag in the buffered text. Return False if there is none.
+
+        `final`: no further text follows.
+        """
         form, found = self._form, []
         for closing in (form.closing, *form.other_closings):
             end = self._held.find(closing)
-            while closing != form.closing and end >= 0 and (self._held[end - 1] if end else self._previous) in _QUOTES:
+            while end >= 0 and self._is_quoted(closing, end, final=final):
                 end = self._held.find(closing, end + 1)
             if end >= 0:
                 found.append((end, closing))
-        return min(found, default=None)
+        if not found:
+            return False
+        end, closing = min(found)
+        self._emit(self._held[:end], deltas)
+        self._held = self._held[end + len(closing) :]
+        self._state, self._then = "after", form.then
+        if self._doubtful:
+            self._doubtful = []
+            self.has_unopened_form = True
+        return True
+
+    def _is_quoted(self, closing: str, end: int, *, final: bool) -> bool:
+        """Return True if quotation marks enclose an end tag. For one of another pair, a mark before it is enough."""
+        quote = self._held[end - 1] if end else self._previous
+        if quote not in _QUOTES or closing != self._form.closing:
+            return quote in _QUOTES
+        following = end + len(closing)
+        return self._held[following : following + 1] == quote or (following == len(self._held) and not final)
 
     def _find_partial_end(self) -> int:
-        """Return the length of an incomplete end tag at the end of the buffered text. 0: there is none."""
+        """Return the length of an end tag that is incomplete, or may be quoted, at the end of the buffered text. 0:
+        there is none.
+        """
         tags = (self._form.closing, *self._form.other_closings)
-        longest = max(map(len, tags)) - 1
+        longest = max(map(len, tags))
         start = self._held.find(tags[0][0], max(0, len(self._held) - longest))
         while start >= 0 and not any(tag.startswith(self._held[start:]) for tag in tags):
             start = self._held.find(tags[0][0], start + 1)
