@@ -95,6 +95,10 @@ def gemini(*calls: Json) -> list[Json]:
     return [*frames, {"candidates": [{"finishReason": "STOP"}]}]
 
 
+def piece(name: str, text: str) -> Json:
+    return {"jsonPath": f"$.{name}", "stringValue": text}
+
+
 CALL = {"type": "function_call", "id": "i", "call_id": "c", "name": "Read"}
 BEGIN = {"type": "output_item.added", "output_index": 0, "item": {**CALL, "arguments": ""}}
 WHOLE = '{"a": 1}'
@@ -490,6 +494,82 @@ FINAL_OBJECTS: dict[str, tuple[str, list[Json], Any]] = {
             {"args": {"a": 1}},
         ),
         ['{"a":1}'],
+    ),
+    "a call in pieces that is completed whole": (
+        "gemini",
+        gemini({"partialArgs": [piece("a", "x")], "willContinue": True}, {"args": {"a": "xy", "b": 1}}),
+        ['{"a":"xy","b":1}'],
+    ),
+    "a call in pieces that is completed without its name and with a new id": (
+        "gemini",
+        gemini(
+            {"partialArgs": [piece("a", "x")], "willContinue": True}, {"name": None, "id": "d", "args": {"a": "xy"}}
+        ),
+        ['{"a":"xy"}'],
+    ),
+    "a call in pieces that is completed without ids": (
+        "gemini",
+        gemini({"id": None, "partialArgs": [piece("a", "x")], "willContinue": True}, {"id": None, "args": {"a": "xy"}}),
+        ['{"a":"xy"}'],
+    ),
+    "a call that begins with arguments and goes on with pieces": (
+        "gemini",
+        gemini(
+            {"args": {"a": "x"}, "willContinue": True},
+            {"name": None, "id": None, "partialArgs": [piece("a", "y")], "willContinue": True},
+            {"name": None, "id": None},
+        ),
+        ['{"a":"xy"}'],
+    ),
+    "growing arguments of an open call": (
+        "gemini",
+        gemini({"args": {"a": "x"}, "willContinue": True}, {"args": {"a": "xy"}}),
+        ['{"a":"xy"}'],
+    ),
+    "two open calls whose pieces alternate": (
+        "gemini",
+        gemini(
+            {"willContinue": True},
+            {"name": "Write_File", "id": "d", "willContinue": True},
+            {"name": None, "partialArgs": [piece("a", "x")], "willContinue": True},
+            {"name": None, "id": "d", "partialArgs": [piece("b", "y")]},
+            {"name": None},
+        ),
+        ['{"a":"x"}', '{"b":"y"}'],
+    ),
+    "a whole call while another one is open": (
+        "gemini",
+        gemini(
+            {"partialArgs": [piece("a", "x")], "willContinue": True},
+            {"name": "Write_File", "id": "d", "args": {"b": 1}},
+            {"name": None, "partialArgs": [piece("a", "y")]},
+        ),
+        ['{"a":"xy"}', '{"b":1}'],
+    ),
+    "another call without ids ends the open one": (
+        "gemini",
+        gemini(
+            {"id": None, "partialArgs": [piece("a", "x")], "willContinue": True},
+            {"name": "Write_File", "id": None, "args": {"b": 1}},
+        ),
+        ['{"a":"x"}', '{"b":1}'],
+    ),
+    "an open call that is contradicted": (
+        "gemini",
+        gemini({"partialArgs": [piece("a", "x")], "willContinue": True}, {"args": {"a": "z"}}),
+        OTHER_ARGUMENTS,
+    ),
+    "an open call that is contradicted without its name": (
+        "gemini",
+        gemini(
+            {"partialArgs": [piece("a", "x")], "willContinue": True}, {"name": None, "id": None, "args": {"a": "z"}}
+        ),
+        OTHER_ARGUMENTS,
+    ),
+    "arguments without a name": (
+        "gemini",
+        gemini({"name": None, "args": {"a": 1}}),
+        UpstreamProtocolError("somebody: a function call has arguments, but no name"),
     ),
     "a call whose members are in another order when it is repeated": (
         "gemini",

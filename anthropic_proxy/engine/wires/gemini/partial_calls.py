@@ -1,4 +1,6 @@
-"""`PartialCall`: a function call whose arguments arrive as values at paths (`partialArgs` of Vertex AI).
+"""`OpenCalls`: function calls of a reply whose further parts are expected (`partialArgs` of Vertex AI).
+
+The arguments of a `PartialCall` arrive as values at paths.
 
 Example: the pieces `{"jsonPath": "$.files[0].name", "stringValue": "a."}` and `{…, "stringValue": "md"}` make the
 arguments `{"files": [{"name": "a.md"}]}`. Source: google-genai 3.6.1, `types.PartialArg`; docs.cloud.google.com,
@@ -7,12 +9,15 @@ arguments `{"files": [{"name": "a.md"}]}`. Source: google-genai 3.6.1, `types.Pa
 
 import itertools
 import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
+from anthropic_proxy.engine.wires.json_repair import decode_repaired
+from anthropic_proxy.engine.wires.tools import is_other_call
 
 _STEP = compile_anchored(
     r"""\.(?P<name>[^.\[\]'"]{1,1000})|\[(?P<index>\d{1,9})\]|\[(?P<quoted>'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+")\]""",
@@ -49,12 +54,19 @@ class _Pieces:
 
 
 class PartialCall:
+    is_ended = False
+    """True if no further part is expected."""
+
     def __init__(self, name: str, call_id: str | None, signature: str) -> None:
         self.name, self.id, self.signature = name, call_id, signature
         self._root: dict[str, Any] = {}
+        self._whole = ""
+        """JSON text of the complete arguments. "": they are in `_root`."""
 
     def feed(self, piece: PartialArg) -> None:
         """Raises `ValueError` for a path that is invalid, or names no place of the arguments so far."""
+        if self._whole:
+            self._root, self._whole = _divide(decode_repaired(self._whole.encode())), ""
         path, end, value = piece.json_path, 1, piece.value
         steps: list[str | int] = []
         while path.startswith("$") and end < len(path) and len(steps) < _MAX_DEPTH:
@@ -82,8 +94,81 @@ class PartialCall:
         else:
             _set_member(place, steps[-1], value)
 
+    def complete(self, arguments: str) -> bool:
+        """Replace the arguments by the JSON text of all of them. Return False if it differs from the values so far."""
+        if self._root and not _is_beginning(self._root, decode_repaired(arguments.encode())):
+            return False
+        self._whole = arguments
+        return True
+
     def encode_arguments(self) -> str:
-        return msgspec.json.encode(self._root, enc_hook=_join).decode(errors="replace")
+        return self._whole or msgspec.json.encode(self._root, enc_hook=_join).decode(errors="replace")
+
+
+class OpenCalls:
+    """The calls of one reply that are not delivered yet, in order of their beginning.
+
+    Ids and names decide which call a part continues: the call with its id, else the latest one with its name, or the
+    latest one for a part without a name. Calls with ids can be open at the same time; without ids, a new call ends the
+    one before it.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[PartialCall] = []
+
+    def find(self, call_id: str | None, name: str | None) -> PartialCall | None:
+        """Return the call that a part continues. None: it begins a new one, or has no name and no call is open."""
+        latest: PartialCall | None = None
+        for call in reversed(self.calls):
+            if call.is_ended or (name and name != call.name):
+                continue
+            if call_id and call.id == call_id:
+                return call
+            if latest is None and not (name and is_other_call(call_id, call.id)):
+                latest = call
+        return latest
+
+    def begin(self, name: str, call_id: str | None, signature: str) -> PartialCall:
+        for known in self.calls:
+            if not (known.id and call_id):
+                known.is_ended = True
+        call = PartialCall(name, call_id, signature)
+        self.calls.append(call)
+        return call
+
+    def pop_ended(self) -> Iterator[PartialCall]:
+        """Remove and return the calls at the beginning that have ended. The others wait for the calls before them."""
+        while self.calls and self.calls[0].is_ended:
+            yield self.calls.pop(0)
+
+    def end(self, *, is_complete: bool) -> None:
+        """End all calls with the reply, or remove the open ones: only a complete reply has all their arguments."""
+        self.calls = [call for call in self.calls if is_complete or call.is_ended]
+        for call in self.calls:
+            call.is_ended = True
+
+
+def _is_beginning(part: Any, whole: Any) -> bool:
+    """Return True if a value so far may become `whole`."""
+    if isinstance(part, dict):
+        return isinstance(whole, Mapping) and all(
+            name in whole and _is_beginning(part[name], whole[name]) for name in part
+        )
+    if isinstance(part, list):
+        is_list = isinstance(whole, list) and len(part) <= len(whole)
+        return is_list and all(map(_is_beginning, part, whole))
+    if isinstance(part, _Pieces):
+        return isinstance(whole, str) and whole.startswith("".join(part.texts))
+    return bool(part == whole)
+
+
+def _divide(value: Any) -> Any:
+    """Return a decoded value with texts to which pieces can be added."""
+    if isinstance(value, dict):
+        return {name: _divide(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return list(map(_divide, value))
+    return _Pieces([value]) if isinstance(value, str) else value
 
 
 def _join(value: Any) -> str:

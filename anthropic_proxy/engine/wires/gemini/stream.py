@@ -55,7 +55,7 @@ from anthropic_proxy.engine.wires.failures import (
     read_error_object,
 )
 from anthropic_proxy.engine.wires.gemini.dialect import Dialect
-from anthropic_proxy.engine.wires.gemini.partial_calls import PartialArg, PartialCall
+from anthropic_proxy.engine.wires.gemini.partial_calls import OpenCalls, PartialArg
 from anthropic_proxy.engine.wires.gemini.tools import GoogleTools, find_google_tools
 from anthropic_proxy.engine.wires.json_repair import (
     DECODE_ERRORS,
@@ -279,6 +279,7 @@ _NORMAL_ENDS = ("end_turn", "tool_use")
 _MAX_FINISH_MESSAGE_LENGTH = 300
 """Maximum number of characters of Gemini's `finishMessage` in an error. The text may contain the complete reply."""
 _NO_ARGUMENTS = (b"", b"null", b"{}")
+_NO_NAME = ": a function call has arguments, but no name"
 
 
 class GeminiDecoder(Decoder):
@@ -293,8 +294,7 @@ class GeminiDecoder(Decoder):
         self._held_calls: list[tuple[str, str | None, str, str]] = []
         """Calls behind an open search: name, id, signature, arguments. They follow its result, because no client may
         send a reply back that ends with thinking, which has the result."""
-        self._open_call: PartialCall | None = None
-        """Call whose further arguments are expected. None: none."""
+        self._open_calls = OpenCalls()
         self._usage = UsageMetadata()
         self._calls = 0
         self._ids = ToolCallIds(call)
@@ -421,15 +421,15 @@ class GeminiDecoder(Decoder):
             if text:
                 self._emit_text(text, deltas)
         elif (call := part.function_call) is not None:
-            has_arguments = bytes(call.args) not in _NO_ARGUMENTS
-            if not has_arguments and (call.partial_args or call.will_continue or self._open_call is not None):
-                self._read_partial_call(call, signature, deltas)
+            arguments = "" if bytes(call.args) in _NO_ARGUMENTS else bytes(call.args).decode(errors="replace")
+            if call.partial_args or call.will_continue or self._open_calls.calls:
+                self._read_partial_call(call, signature, arguments, deltas)
             elif call.name:
-                self._end_open_call(deltas)
-                arguments = bytes(call.args).decode(errors="replace") if has_arguments else ""
                 if self._ids.is_repetition(call.id, call.name, arguments, deltas):
                     return
                 self._emit_call(call.name, call.id, signature, arguments, deltas)
+            elif arguments:
+                raise self._call.build_protocol_error(_NO_NAME)
         elif is_present(part.tool_call):
             if self._sources is not None:
                 self._sources.begin_search(decode_or_empty(part.tool_call, ServerToolCall))
@@ -449,24 +449,34 @@ class GeminiDecoder(Decoder):
             file = part.inline_data
             self._emit_text(describe_generated_file(file.mime_type or "", len(file.data or "")), deltas)
 
-    def _read_partial_call(self, call: FunctionCall, signature: str, deltas: list[Delta]) -> None:
-        known = self._open_call
-        if call.name and (known is None or (known.name, known.id) != (call.name, call.id or known.id)):
-            self._end_open_call(deltas)
-            known = self._open_call = PartialCall(call.name, call.id, signature)
+    def _read_partial_call(self, call: FunctionCall, signature: str, arguments: str, deltas: list[Delta]) -> None:
+        """Read a part of a call that may be continued, or that continues or completes another one. `arguments`: all of
+        them so far, "": none.
+        """
+        known = self._open_calls.find(call.id, call.name)
+        if known is not None and arguments and not known.complete(arguments):
+            if not call.name or (call.id and call.id == known.id):
+                raise self._call.build_call_error("its fragments differ from its complete arguments")
+            known.is_ended = True  # another call of the same tool
+            known = None
         if known is None:
-            raise self._call.build_protocol_error(": a function call has arguments, but no name")
+            if not call.name:
+                raise self._call.build_protocol_error(_NO_NAME)
+            known = self._open_calls.begin(call.name, call.id, signature)
+            if arguments:
+                known.complete(arguments)
+        known.id = known.id or call.id
+        known.signature = known.signature or signature
         try:
             for piece in call.partial_args or ():
                 known.feed(piece)
         except ValueError:
             raise self._call.build_protocol_error(": a piece of a function call has an invalid path") from None
-        if not call.will_continue:
-            self._end_open_call(deltas)
+        known.is_ended = not call.will_continue
+        self._emit_ended_calls(deltas)
 
-    def _end_open_call(self, deltas: list[Delta]) -> None:
-        if (call := self._open_call) is not None:
-            self._open_call = None
+    def _emit_ended_calls(self, deltas: list[Delta]) -> None:
+        for call in self._open_calls.pop_ended():
             arguments = call.encode_arguments()
             if not self._ids.is_repetition(call.id, call.name, arguments, []):  # it has come in events of its own
                 self._emit_call(call.name, call.id, call.signature, arguments, deltas)
@@ -574,8 +584,9 @@ class GeminiDecoder(Decoder):
     def _stop(self, stop: Stop) -> list[Delta]:
         self._stopped = True
         deltas: list[Delta] = []
-        if stop.reason in _NORMAL_ENDS:
-            self._end_open_call(deltas)  # after any other end, its arguments may be incomplete
+        if self._open_calls.calls:
+            self._open_calls.end(is_complete=stop.reason in _NORMAL_ENDS)
+            self._emit_ended_calls(deltas)
         self._emit_held_calls(deltas)
         self._emit_blocks(self._programs.encode_missing_result_errors(), deltas)
         return [*deltas, *self.flush_pending(), stop]
