@@ -57,6 +57,11 @@ class ValueStore(Protocol):
     async def put(self, key: str, value: str, lifetime_seconds: float) -> None:
         """Store the text `value` under `key` for `lifetime_seconds`. A previous value is replaced."""
 
+    async def put_if_absent(self, key: str, value: str, lifetime_seconds: float) -> str:
+        """Store the text `value` as `put` does, unless there is one under `key`. Return the stored text: all who call
+        this at the same time get the same one.
+        """
+
     async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
         """Add `amount` to the number that is stored under `key`, and return the sum.
 

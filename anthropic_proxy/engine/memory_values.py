@@ -71,6 +71,11 @@ class MemoryValues:
     async def put(self, key: str, value: str, lifetime_seconds: float) -> None:
         self.write(key, value, lifetime_seconds)
 
+    async def put_if_absent(self, key: str, value: str, lifetime_seconds: float) -> str:
+        if (known := self.read(key)) is None:
+            self.write(key, value, lifetime_seconds)
+        return value if known is None else known
+
     async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
         expiry, text = self._entries.get(key, (0.0, "0"))
         if expiry <= self._clock():

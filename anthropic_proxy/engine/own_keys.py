@@ -55,16 +55,11 @@ class OwnKeys:
             with suppress(StoreUnavailable, TimeoutError, ValueError):
                 async with asyncio.timeout(_MAX_WAIT_SECONDS):
                     own = self._secret.hex()
-                    found = await (_keep_in_store(store, own) if self._keep is None else self._keep(own))
+                    if self._keep is None:
+                        found = await store.put_if_absent(SECRET_NAME, own, _LIFETIME_SECONDS)
+                    else:
+                        found = await self._keep(own)
                 if len(secret := bytes.fromhex(found)) == len(self._secret):
                     self._secret = secret
                     pause = _PAUSE_SECONDS if self._keep is None else float("inf")  # a database forgets nothing
             self._fresh_until = clock() + pause
-
-
-async def _keep_in_store(store: ValueStore, secret: str) -> str:
-    found = await store.get(SECRET_NAME)
-    if found is None:
-        await store.put(SECRET_NAME, secret, _LIFETIME_SECONDS)
-        found = await store.get(SECRET_NAME)  # another process may have written one meanwhile
-    return found or secret

@@ -50,6 +50,9 @@ class DatabaseStore:
     async def put(self, key: str, value: str, lifetime_seconds: float) -> None:
         await self._shared.put(key, value, lifetime_seconds)
 
+    async def put_if_absent(self, key: str, value: str, lifetime_seconds: float) -> str:
+        return await self._shared.put_if_absent(key, value, lifetime_seconds)
+
     async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
         return await self._shared.increment(key, amount, lifetime_seconds)
 

@@ -168,6 +168,21 @@ class PostgresStore:
             _to_lifetime(lifetime_seconds),
         )
 
+    async def put_if_absent(self, key: str, value: str, lifetime_seconds: float) -> str:
+        now = self._now()
+        is_over = f"shared_values.expires_at <= {now}"
+        rows = await self._query(
+            f"INSERT INTO shared_values (name, value, expires_at) VALUES (?, ?, {now} + ?) "
+            f"ON CONFLICT (name) DO UPDATE SET value = CASE WHEN {is_over} THEN excluded.value "
+            "ELSE shared_values.value END, "
+            f"expires_at = CASE WHEN {is_over} THEN excluded.expires_at ELSE shared_values.expires_at END "
+            "RETURNING value",
+            key,
+            value,
+            _to_lifetime(lifetime_seconds),
+        )
+        return str(rows[0][0])
+
     async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
         """A row with the id of the call has its sum, so that a repetition adds nothing."""
         call = f"call/{os.urandom(16).hex()}"

@@ -122,6 +122,13 @@ class FallbackStore(Generic[_Remote]):
             lambda: self._memory.put(key, value, lifetime_seconds),
         )
 
+    async def put_if_absent(self, key: str, value: str, lifetime_seconds: float) -> str:
+        return await self._use_values(
+            key,
+            lambda: self.remote.put_if_absent(key, value, lifetime_seconds),
+            lambda: self._memory.put_if_absent(key, value, lifetime_seconds),
+        )
+
     async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
         return await self._use_values(
             key,

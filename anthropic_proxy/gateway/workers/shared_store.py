@@ -18,6 +18,7 @@ from anthropic_proxy.plugins import LEASE_SECONDS, Limit, Reservation, StoreStat
 _METHODS: dict[str, tuple[Any, Any]] = {
     "get": (tuple[str], str | None),
     "put": (tuple[str, str, float], None),
+    "put_if_absent": (tuple[str, str, float], str),
     "increment": (tuple[str, float, float], float),
     "delete": (tuple[str], None),
     "reserve": (tuple[list[Limit], float], Reservation),
@@ -46,6 +47,10 @@ class SharedStore:
 
     async def put(self, key: str, value: str, lifetime_seconds: float) -> None:
         await self._call("put", key, value, lifetime_seconds)
+
+    async def put_if_absent(self, key: str, value: str, lifetime_seconds: float) -> str:
+        stored: str = await self._call("put_if_absent", key, value, lifetime_seconds)
+        return stored
 
     async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
         total: float = await self._call("increment", key, amount, lifetime_seconds)

@@ -235,6 +235,9 @@ class AwayStore:
     async def put(self, key: str, value: str, lifetime_seconds: float) -> None:
         raise StoreUnavailable
 
+    async def put_if_absent(self, key: str, value: str, lifetime_seconds: float) -> str:
+        raise StoreUnavailable
+
     async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
         raise StoreUnavailable
 

@@ -504,6 +504,9 @@ class SharedStore:
             raise StoreUnavailable
         self.values[key] = value
 
+    async def put_if_absent(self, key: str, value: str, lifetime_seconds: float) -> str:
+        raise NotImplementedError
+
     async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
         raise NotImplementedError
 

@@ -12,6 +12,7 @@ from msgspec import structs
 from anthropic_proxy.console.keys.limits import KeyLimit, Scope, build_limits
 from anthropic_proxy.console.keys.reservations import Reservations
 from anthropic_proxy.console.ledger.costs import Amounts
+from anthropic_proxy.engine.own_keys import OwnKeys
 from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
 from anthropic_proxy.gateway.stores.memory import SLOT_COUNT
 from anthropic_proxy.plugins import Limit, LimitKind, Reservation, Store
@@ -51,6 +52,20 @@ async def test_values_are_kept_until_they_are_deleted(store: Store) -> None:
     assert [await store.increment("count", amount, 60.0) for amount in (1, 0.5, -2)] == [1.0, 1.5, -0.5]
 
 
+async def test_all_who_store_a_missing_value_at_the_same_time_get_the_same_one(store: Store) -> None:
+    stored = await asyncio.gather(*(store.put_if_absent("secret", str(number), 60.0) for number in range(8)))
+    assert len({*stored}) == 1
+    assert await store.get("secret") == stored[0] == await store.put_if_absent("secret", "later", 60.0)
+    await store.put("secret", "other", 60.0)
+    assert await store.put_if_absent("secret", "later", 60.0) == "other"
+
+
+async def test_instances_that_start_at_the_same_time_have_the_same_keys(store: Store) -> None:
+    instances = [OwnKeys() for _ in range(4)]
+    await asyncio.gather(*(keys.open(store) for keys in instances))
+    assert len({keys.derive("citations", "key_1") for keys in instances}) == 1
+
+
 async def test_an_expired_value_is_missing_and_an_expired_number_starts_at_0(store: Store, clock: Clock) -> None:
     await store.put("session/x", "value", 0.05)
     await store.increment("count", 5, 0.05)
@@ -58,6 +73,7 @@ async def test_an_expired_value_is_missing_and_an_expired_number_starts_at_0(sto
     for key in ("session/x", "count"):  # Redis uses its own clock for values
         await wait_for_async(lambda key=key: store.get(key), lambda value: value is None)
     assert await store.increment("count", 1, 60.0) == 1.0
+    assert await store.put_if_absent("session/x", "new", 60.0) == "new"
 
 
 async def test_no_amount_counts_for_ever_after_the_clock_was_set_back(store: Store, clock: Clock) -> None:

@@ -59,11 +59,11 @@ class Failing(MemoryValues):
         self.error: Exception | None = error
         self.reads = 0
 
-    async def get(self, key: str) -> str | None:
+    async def put_if_absent(self, key: str, value: str, lifetime_seconds: float) -> str:
         self.reads += 1
         if self.error is not None:
             raise self.error
-        return await super().get(key)
+        return await super().put_if_absent(key, value, lifetime_seconds)
 
 
 @in_virtual_time

@@ -113,6 +113,12 @@ class RedisStore:
         milliseconds = max(math.ceil(lifetime_seconds * 1000), 1)
         await self._pipeline.run_command("SET", self._name_key("value", key), value, "PX", milliseconds)
 
+    async def put_if_absent(self, key: str, value: str, lifetime_seconds: float) -> str:
+        milliseconds = max(math.ceil(lifetime_seconds * 1000), 1)
+        return str(
+            await self._pipeline.run_script("put_if_absent", [self._name_key("value", key)], [value, milliseconds])
+        )
+
     async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
         milliseconds = max(math.ceil(lifetime_seconds * 1000), 1)
         keys = [self._name_key("value", key), self._name_key("call", os.urandom(16).hex())]
@@ -312,7 +318,7 @@ _REPEATED_MILLISECONDS = 10_000
 """Time for which Redis keeps the result of a call of `increment`, longer than for a repetition in `CommandPipeline`."""
 _OTHER_SERVER = (ReadOnlyError, MasterDownError, MovedError, AuthenticationError, NoPermissionError)
 """Replies after which a new connection may lead to another server: the address of a group has a new primary one."""
-SCRIPTS = ("reserve", "settle", "renew", "heartbeat", "add", "publish")
+SCRIPTS = ("reserve", "settle", "renew", "heartbeat", "add", "put_if_absent", "publish")
 _WITH_COMMON = frozenset({"reserve", "settle", "renew"})
 """Names of the scripts that use the functions of `common.lua`. Its text is put before theirs."""
 
