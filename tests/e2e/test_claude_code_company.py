@@ -241,12 +241,11 @@ def test_lines_and_commits_of_sessions_are_added_up(claude: Path, tmp_path: Path
                     run = run_claude(claude, url, work, prompt, "--allowedTools", tools, home=machine.home, **names)
                     assert run.returncode == 0, run.stderr
 
-            def read() -> dict[str, Any]:
-                (group,) = machine.admin.get("/api/usage", params={"by": "owner", "since": "24h"}).json()["groups"]
-                found: dict[str, Any] = group["activity"]
-                return found
+            def read() -> list[dict[str, Any]]:
+                groups = machine.admin.get("/api/usage", params={"by": "owner", "since": "24h"}).json()["groups"]
+                return [group["activity"] for group in groups]
 
-            work_done = wait_for(read, lambda found: found["commits"] == 2)
+            (work_done,) = wait_for(read, lambda found: [one["commits"] for one in found] == [2])
             assert {name: work_done[name] for name in ("lines_added", "lines_removed", "edits_accepted")} == {
                 "lines_added": 8,
                 "lines_removed": 2,

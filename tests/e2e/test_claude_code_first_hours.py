@@ -12,6 +12,7 @@ from aiohttp import web
 from tests.support.fakes.server import RequestLog, Running, new_application, serving
 from tests.support.paths import ROOT
 from tests.support.server_process import Proxy, reserve_closed_port, running_proxy
+from tests.support.waiting import wait_for
 
 README = ROOT / "README.md"
 
@@ -91,7 +92,7 @@ def test_a_missing_extra(claude: Path, server: Path, work: Path) -> None:
     settings = {"PREFERRED_PROVIDER": "litellm", "BIG_MODEL": "mistral/m", "SMALL_MODEL": "mistral/m"}
     with running_proxy(server, settings) as proxy:
         text = send_hello(claude, proxy.url, work)
-        assert requests_of(proxy) == 1
+        assert wait_for(lambda: requests_of(proxy)) == 1
     assert text.startswith(
         "API Error: 500 mistral/m needs the line [providers.mistral] in anthropic-proxy.toml and the key of Mistral in "
         "MISTRAL_API_KEY, or else LiteLLM, which is not installed. Install it:  anthropic-proxy add litellm"
@@ -122,7 +123,7 @@ def test_a_wrong_key_of_the_proxy(claude: Path, server: Path, work: Path, variab
     with running_proxy(server, {"PROXY_API_KEY": "a-key-of-this-proxy-1234"}) as proxy:
         given = {"ANTHROPIC_AUTH_TOKEN": "", variable: "another-key-0123456789"}
         text = send_hello(claude, proxy.url, work, **given)
-        assert requests_of(proxy) == 1
+        assert wait_for(lambda: requests_of(proxy)) == 1
     assert text == ("Failed to authenticate. API Error: 401 The key is not one of this proxy's keys (PROXY_API_KEY).")
 
 
@@ -131,7 +132,7 @@ def test_a_local_server_that_is_down_is_reported_at_once(claude: Path, server: P
     settings = {"PREFERRED_PROVIDER": "openai", "OPENAI_BASE_URL": address, "BIG_MODEL": "openai/q"}
     with running_proxy(server, settings) as proxy:
         text = send_hello(claude, proxy.url, work)
-        assert requests_of(proxy) == 1
+        assert wait_for(lambda: requests_of(proxy)) == 1
     assert text.startswith(
         f"API Error: 502 openai: no server responds at {address.removesuffix('/v1')} (connection refused). "
         "The address is "

@@ -11,6 +11,7 @@ from tests.e2e.claude import run_claude
 from tests.support import replies
 from tests.support.fakes.server import RequestLog, new_application, serving
 from tests.support.server_process import running_proxy
+from tests.support.waiting import wait_for
 
 WELL = replies.Reply(texts=["All is well."], count=5)
 OVERLOADED = b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}\n\n'
@@ -62,4 +63,4 @@ def test_a_turn_is_answered_by_one_streamed_call(
             assert run.text == "All is well."
             streamed = [exchange.body.get("stream") for exchange in running.journal.exchanges if exchange.body]
             assert streamed == [True] * calls
-            assert proxy.log.count(" 529 ") == (calls > 1)
+            wait_for(lambda: proxy.log.count(" 529 ") == (calls > 1))

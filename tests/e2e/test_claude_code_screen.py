@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.terminal import terminal
+from tests.support.waiting import wait_for
 from tests.support.wires import KINDS, Upstream, standing
 
 WIRES = ("openai_responses", "gemini", "openai_chat")
@@ -28,8 +29,7 @@ def test_the_context_is_counted_in_many_requests_at_once(claude: Path, upstream:
         screen.type("/context")
         screen.wait_for("System tools")
         screen.wait_for("Free space")
-    counted = upstream.proxy.log.count("/v1/messages/count_tokens")
-    assert counted >= 15, upstream.proxy.log
+    wait_for(lambda: upstream.proxy.log.count("/v1/messages/count_tokens") >= 15)
     assert len(upstream.exchanges) == 1, "a count is no request for a reply"
 
 

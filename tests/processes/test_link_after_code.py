@@ -17,6 +17,8 @@ from tests.support.waiting import wait_for
 @pytest.fixture
 def proxy(tmp_path: Path) -> Iterator[Proxy]:
     with running_proxy(tmp_path, {"SERVE_DEMO": "true"}) as running:
+        # the modules of its first page may need longer than a command waits
+        assert running.client().get("/dashboard").status_code == 200
         yield running
 
 

@@ -187,7 +187,7 @@ def test_a_worker_that_dies_is_replaced(settings: dict[str, str], tmp_path: Path
             os.kill(worker, KILL)
         wait_for(lambda: len(set(children_of(proxy.process.pid)) - before) == 2)
         assert proxy.client().get("/health").status_code == 200
-        assert proxy.log.count("ended by signal 9") == 2
+        wait_for(lambda: proxy.log.count("ended by signal 9") == 2)
         assert proxy.stop() == 0
 
 
