@@ -42,11 +42,11 @@ class ActivityWriter:
         self._counted: Counter[str] = Counter()
         """`Client.id` → number of its points in the hour."""
 
-    async def store(self, client: Client, body: bytes, received_at: float, *, is_json: bool) -> bool:
+    async def store(self, client: Client, body: bytes, received_at: float, count: int, *, is_json: bool) -> bool:
         """Wait until the body is stored, also for a database that is away. Return False if it cannot be stored. Raises
         `ValueError` for a body that is not valid OTLP.
 
-        `received_at`: by the clock of the event loop.
+        `received_at`: by the clock of the event loop. `count`: result of `count_requests` at that time.
         """
         measurements = await asyncio.to_thread(read_measurements, body, is_json=is_json)
         if not measurements:
@@ -62,7 +62,7 @@ class ActivityWriter:
             cost_center=client.cost_center,
         )
         while True:
-            await self._wait_for_requests()
+            await self._wait_for_requests(count)
             try:
                 has_room = await run_in_own_thread("activity", self._store.add, sender, measurements)
             except LEDGER_FAILURES as error:
@@ -88,16 +88,20 @@ class ActivityWriter:
     def close(self) -> None:
         self._store.close()
 
-    async def _wait_for_requests(self) -> None:
-        """Wait until the ledger has stored or dropped as many requests as are waiting for it now."""
+    def count_requests(self) -> int:
+        """Return the number of requests that the ledger of this process has stored or dropped, or that wait for it."""
+        state = self._gateway.ledger_state
+        return 0 if state is None else state.queued_rows + state.written_rows + state.dropped_rows
+
+    async def _wait_for_requests(self, count: int) -> None:
+        """Wait until the ledger has stored or dropped `count` requests, or none waits for it, as at the stop."""
         time_of_loop = asyncio.get_running_loop().time
         end = time_of_loop() + LEDGER_SECONDS
         state = self._gateway.ledger_state
-        expected = 0 if state is None else state.queued_rows + state.written_rows + state.dropped_rows
         while (
             state is not None
             and state.queued_rows
-            and state.written_rows + state.dropped_rows < expected
+            and (state.written_rows + state.dropped_rows < count or self._stop_at < math.inf)
             and time_of_loop() < min(end, self._stop_at)
         ):
             await asyncio.sleep(_LOOK_SECONDS)

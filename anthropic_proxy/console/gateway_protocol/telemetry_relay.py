@@ -50,6 +50,8 @@ class _Waiting(Struct):
     """By the clock of the event loop."""
     person: str
     """Owner of the key, or its label."""
+    request_count: int = 0
+    """Result of `ActivityWriter.count_requests` when it was received."""
     named: bytes | None = None
     """The body with the sender, for all collectors. None: it is not written yet."""
 
@@ -95,7 +97,9 @@ class TelemetryRelay:
                 self._collectors[name] = _Queue(send, partial(self._count, "forwarded"), self._count_drop)
             self._collectors[name].add(waiting)
         if is_stored:
-            self._open_ledger().add(waiting)
+            queue, activity = self._open_ledger()
+            waiting.request_count = activity.count_requests()
+            queue.add(waiting)
         return RouteResponse()
 
     async def stop(self) -> None:
@@ -107,17 +111,18 @@ class TelemetryRelay:
         for queue in self._collectors.values():
             await queue.stop()
 
-    def _open_ledger(self) -> "_Queue":
-        if self._ledger is None:
+    def _open_ledger(self) -> tuple["_Queue", ActivityWriter]:
+        if self._ledger is None or self._activity is None:
             activity = self._activity = ActivityWriter(self._gateway)
 
             async def store(waiting: _Waiting, body: bytes) -> bool:
+                is_json = waiting.content_type == _JSON
                 return await activity.store(
-                    waiting.client, body, waiting.received_at, is_json=waiting.content_type == _JSON
+                    waiting.client, body, waiting.received_at, waiting.request_count, is_json=is_json
                 )
 
             self._ledger = _Queue(store, partial(self._count, "stored"), self._count_drop)
-        return self._ledger
+        return self._ledger, self._activity
 
     def _count(self, result: str) -> None:
         self.counts[result] += 1

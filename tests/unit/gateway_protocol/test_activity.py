@@ -236,7 +236,7 @@ async def test_work_is_stored_after_the_requests_of_its_session(tmp_path: Path, 
         writer = ActivityWriter(gateway)
         if is_stopping:
             writer.hurry()
-        await writer.store(ann, encode(ALL, is_json=True), 0.0, is_json=True)
+        await writer.store(ann, encode(ALL, is_json=True), 0.0, 1, is_json=True)
         is_asked.set()
         writer.close()
     with closing(open_for_reading(settings)) as connection:
