@@ -48,6 +48,7 @@ from anthropic_proxy.console.keys.queries import (
 )
 from anthropic_proxy.console.keys.rights import HELD_FIELDS
 from anthropic_proxy.console.keys.sign_ins import describe_refresh, encode_sign_in, list_sign_ins
+from anthropic_proxy.console.keys.unpriced import find_unpriced
 from anthropic_proxy.console.keys.virtual_keys import KeyState, Team, VirtualKey
 from anthropic_proxy.console.ledger.connection import Reader
 from anthropic_proxy.console.ledger.engines import EngineReader
@@ -58,7 +59,6 @@ from anthropic_proxy.console.units import MICROSECONDS
 from anthropic_proxy.engine.platforms.shells import quote_word
 from anthropic_proxy.errors import ConfigurationError, InvalidRequest, UnknownModel
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.gateway.settings.key_rules import Rules
 
 
 @Parameter(name="*")
@@ -129,7 +129,7 @@ def create(
     given = {"label": label, "owner": owner, "team": team, "cost_center": cost_center, "expires": expires}
     outcome, settings = _execute("create", "", given, rules)
     write_new_key(outcome, "created", settings, as_json=as_json)
-    _warn_of_unknown_routes(outcome.key.rules, settings)
+    _warn_of_rules(settings, keys=[outcome.key])
 
 
 @keys.command(name="list")
@@ -251,7 +251,7 @@ def change(
     given |= {"expires": expires, "exceptions": exceptions}
     outcome, settings = _execute("change", key, given, rules)
     write_key(outcome.key, outcome.state)
-    _warn_of_unknown_routes(outcome.key.rules, settings)
+    _warn_of_rules(settings, keys=[outcome.key])
 
 
 @keys.command
@@ -433,7 +433,7 @@ def team(name: str, *, rules: RuleOptions | None = None) -> None:
     output.write_line(f"  {output.paint(stored_team.name, 'title')}  {limits}")
     for budget_use in spending:
         output.write_line(f"    {output.paint('used'.ljust(8), 'quiet')} {budget_use.describe()}")
-    _warn_of_unknown_routes(stored_team.rules, settings)
+    _warn_of_rules(settings, teams=[stored_team])
 
 
 @keys.command
@@ -494,10 +494,14 @@ def _judge(reader: Reader, settings: Settings, virtual_keys: Sequence[VirtualKey
     return list(zip(virtual_keys, list_key_states(reader, settings, virtual_keys, time.time()), strict=True))
 
 
-def _warn_of_unknown_routes(rules: Rules, settings: Settings) -> None:
+def _warn_of_rules(settings: Settings, *, keys: Sequence[VirtualKey] = (), teams: Sequence[Team] = ()) -> None:
     if _find_remote(settings) is not None:
         return
-    for warning in describe_unknown_routes(rules.routes, settings):
+    routes = [
+        name for rules in (*(key.rules for key in keys), *(team.rules for team in teams)) for name in rules.routes
+    ]
+    problems = find_unpriced(settings, keys, teams)
+    for warning in (*describe_unknown_routes(routes, settings), *(problem.text for problem in problems)):
         Output().write_notice(warning, "!")
 
 

@@ -57,12 +57,13 @@ from anthropic_proxy.errors import ProxyError, build_extra_install_command, is_i
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.files import format_toml_value
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
+from anthropic_proxy.gateway.settings.key_rules import Rules
 from anthropic_proxy.gateway.settings.table import MODEL_VARIABLES
 from anthropic_proxy.gateway.settings.values import mask_setting
 
 _NO_PROBLEMS: Mapping[str, Problem] = MappingProxyType({})
-_MAX_MODELS = 3
-"""Maximum number of models that one warning names. Further models appear as a count."""
+_MAX_NAMED = 3
+"""Maximum number of models, keys or teams that one warning names. Further ones appear as a count."""
 
 
 def find_problems(
@@ -91,7 +92,7 @@ def find_problems(
     found += find_route_problems(settings, catalog)
     found += find_image_problems(settings, catalog)
     found += _find_ignored_settings(settings, catalog, used)
-    found += _find_unpriced_models(settings, used)
+    found += find_price_problems(settings, catalog, _list_rules(settings))
     by_text: dict[str, Problem] = {}
     for problem in found:
         by_text.setdefault(problem.text, problem)
@@ -232,48 +233,65 @@ def _find_shadowed_models(preferred: Provider, settings: Settings, catalog: Cata
         targets = {name: choose_models(name, preferred, settings, catalog)[0] for name in names}
         shadowed = [name for name, choice in targets.items() if choice.provider.name != provider.name]
         if shadowed:
-            more = f" and {len(shadowed) - _MAX_MODELS} more" if len(shadowed) > _MAX_MODELS else ""
+            more = f" and {len(shadowed) - _MAX_NAMED} more" if len(shadowed) > _MAX_NAMED else ""
             yield report_warning(
                 ProblemKind.SHADOWED_MODELS,
                 f"[providers.{provider.name}]",
-                models=f"{', '.join(shadowed[:_MAX_MODELS])}{more}",
+                models=f"{', '.join(shadowed[:_MAX_NAMED])}{more}",
                 model=shadowed[0],
                 target=targets[shadowed[0]].prefixed_id,
                 prefix=provider.prefix,
             )
 
 
-def _find_unpriced_models(settings: Settings, used: Mapping[str, Sequence[str]]) -> Iterator[Problem]:
-    """Yield a problem for each table whose budgets in dollars reject a model in use, because its price is unknown."""
+def _list_rules(settings: Settings) -> Mapping[str, Rules]:
+    """Return the rules of all clients, of groups and of token issuers by the names of their settings."""
     groups = () if settings.sign_in is None else settings.sign_in.groups
-    rules = {f"[sign_in.groups.{format_toml_value(group.name)}]": group.rules for group in groups}
-    rules |= {f"[token_issuers.{issuer.name}]": issuer.rules for issuer in settings.token_issuers}
+    rules = {"BUDGET": Rules(budgets=settings.budgets)} if settings.virtual_keys else {}
+    rules |= {f"[sign_in.groups.{format_toml_value(group.name)}]": group.rules for group in groups}
+    return rules | {f"[token_issuers.{issuer.name}]": issuer.rules for issuer in settings.token_issuers}
+
+
+def find_price_problems(settings: Settings, catalog: Catalog, rules: Mapping[str, Rules]) -> Sequence[Problem]:
+    """Return a problem for all whose budgets in dollars reject the same models in use, because their price is unknown.
+
+    `rules`: name of a table, key or team → its rules.
+    """
     in_dollars = {
-        table: [budget for budget in of_table.budgets if budget.unit == "usd" and not budget.soft]
-        for table, of_table in rules.items()
+        subject: [budget for budget in of_subject.budgets if budget.unit == "usd" and not budget.soft]
+        for subject, of_subject in rules.items()
     }
     if not any(in_dollars.values()):
-        return
+        return ()
     from anthropic_proxy.gateway.prices.price_list import PriceList  # noqa: PLC0415  # most starts need no price
 
-    prices = PriceList(settings, uses_server_lists=False)
+    prices, used = PriceList(settings, uses_server_lists=False), find_used_models(settings, catalog)
     unpriced = [
         f"{provider.prefix}/{model}"
         for provider in find_registry(settings)
         for model in used.get(provider.name, ())
         if prices.find(provider, model) is None
     ]
-    for table, budgets in in_dollars.items():
-        if names := [name for name in unpriced if any(budget.counts(name) for budget in budgets)]:
-            more = [f"{len(names) - _MAX_MODELS} more"] if len(names) > _MAX_MODELS else []
-            shown = join_with_and([*names[:_MAX_MODELS], *more])
-            yield report_problem(
-                ProblemKind.NO_PRICE,
-                table,
-                models=f"{shown} {'has' if len(names) == 1 else 'have'}",
-                file="anthropic-proxy.toml",
-                line=f"[prices.{format_toml_value(names[0])}]  with input and output",
-            )
+    subjects: dict[tuple[str, ...], list[str]] = {}
+    for subject, budgets in in_dollars.items():
+        names = tuple(name for name in unpriced if any(budget.counts(name) for budget in budgets))
+        if names:
+            subjects.setdefault(names, []).append(subject)
+    return [
+        report_problem(
+            ProblemKind.NO_PRICE,
+            _join_some(of_names),
+            models=f"{_join_some(names)} {'has' if len(names) == 1 else 'have'}",
+            file="anthropic-proxy.toml",
+            line=f"[prices.{format_toml_value(names[0])}]  with input and output",
+        )
+        for names, of_names in subjects.items()
+    ]
+
+
+def _join_some(names: Sequence[str]) -> str:
+    more = [f"{len(names) - _MAX_NAMED} more"] if len(names) > _MAX_NAMED else []
+    return join_with_and([*names[:_MAX_NAMED], *more])
 
 
 def describe_demo(settings: Settings) -> str:

@@ -200,6 +200,21 @@ def test_a_budget_in_dollars_needs_the_prices_of_the_models_in_use(budget: str, 
     assert (expected in list_texts(find_problems(settings, Catalog(), NOW))) is is_problem
 
 
+def test_all_whose_budgets_reject_the_same_models_are_named_together() -> None:
+    rules = Rules(budgets=(decode_budget("5USD/day"),))
+    groups = tuple(SignInGroup(name=name, rules=rules) for name in ("a", "b"))
+    variables = {**OPENAI, "BIG_MODEL": "openai/no-such-model", "VIRTUAL_KEYS": "true", "BUDGET": "5USD/day"}
+    settings = structs.replace(
+        load_settings(variables, PROVIDERS, env_file=None),
+        sign_in=SignInSettings(secrets=(Secret("s" * 32),), groups=groups),
+    )
+    (text,) = (text for text in list_texts(find_problems(settings, Catalog(), NOW)) if "in dollars" in text)
+    assert text.startswith(
+        'The limits of BUDGET, [sign_in.groups."a"] and [sign_in.groups."b"] have a budget in dollars, and '
+        "openai/no-such-model has no known price"
+    )
+
+
 def test_web_fetch_without_its_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     environ = {**OPENAI, "FETCH_URLS": "true"}
     usual = findings(OPENAI)

@@ -42,6 +42,7 @@ from anthropic_proxy.console.doctor.stored_runs import (
     new_run,
     store_complete,
 )
+from anthropic_proxy.console.keys.unpriced import read_unpriced
 from anthropic_proxy.engine.json_decoding import decode_json
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.providers.hosts import find_missing_key
@@ -170,7 +171,11 @@ async def _examine(settings: Settings, options: _Options) -> tuple[DoctorRun | N
         with DoctorProgress(shows_table=not options.as_json) as progress:
             reporting = asyncio.create_task(progress.report_unfinished())
             try:
-                return run, await run_doctor(services, backends, progress.update, checks_settings=not options.names)
+                checks_settings = not options.names
+                unpriced = read_unpriced(settings) if checks_settings else ()
+                return run, await run_doctor(
+                    services, backends, progress.update, checks_settings=checks_settings, further_problems=unpriced
+                )
             finally:
                 reporting.cancel()
 

@@ -19,6 +19,7 @@ from anthropic_proxy.console.keys.administration import (
 )
 from anthropic_proxy.console.keys.descriptions import describe_field_value, describe_unknown_routes
 from anthropic_proxy.console.keys.rights import HELD_FIELDS, is_of_person
+from anthropic_proxy.console.keys.unpriced import find_unpriced
 from anthropic_proxy.console.keys.virtual_keys import NONE, RULE_NAMES, VirtualKey, encode_exceptions, encode_rule_texts
 from anthropic_proxy.console.ledger.database import (
     DATABASE_ERRORS,
@@ -178,7 +179,11 @@ def submit_form(administration: KeyAdministration, settings: Settings, sent: Map
             for sign, text in zip("-+", map(describe_field_value, values), strict=True)
             if text != "–"
         ]
-        form.warnings = describe_unknown_routes(command.fields.get("routes", ()), settings)
+        changed = ([outcome.key], []) if outcome.key.label else ([], [outcome.team])
+        form.warnings = [
+            *describe_unknown_routes(command.fields.get("routes", ()), settings),
+            *(problem.text for problem in find_unpriced(settings, *changed)),
+        ]
         if digest:
             outcome = administration.execute(command)
             form.key = outcome.key if outcome.key.id else None

@@ -99,11 +99,12 @@ async def run_doctor(
     on_change: Callable[[Sequence[Diagnosis]], None] = lambda diagnoses: None,
     *,
     checks_settings: bool = False,
+    further_problems: Sequence[Problem] = (),
 ) -> Report:
     """`on_change` is called with all results so far, at the start and after each probe.
 
     `checks_settings`: look for problems of settings that concern no backend, for who checks tool calls, at the address
-    where persons sign in, and at the identity provider.
+    where persons sign in, and at the identity provider. `further_problems`: those of keys and teams.
     """
     started = time.monotonic()
     diagnoses = [Diagnosis(backend=backend, outcomes={}) for backend in backends]
@@ -119,7 +120,7 @@ async def run_doctor(
         found = find_problems(services.settings, services.catalog, date.today())
         problems = [one for one in found if one.subject not in examined and one.remedy not in remedies - {""}]
         conditions = await run_in_own_thread("instances", read_conditions, services.settings)
-        problems = sort_problems([*(condition.problem for condition in conditions), *problems])
+        problems = sort_problems([*(condition.problem for condition in conditions), *problems, *further_problems])
     return Report(
         diagnoses=diagnoses,
         fixes=fixes,

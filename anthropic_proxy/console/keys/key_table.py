@@ -24,6 +24,7 @@ from anthropic_proxy.console.keys.limits import Scope, build_key_scope, build_te
 from anthropic_proxy.console.keys.queries import find_newest_audit_id, list_keys, list_teams
 from anthropic_proxy.console.keys.scim_people import find_scim_facts
 from anthropic_proxy.console.keys.sign_ins import list_sign_ins, read_end_reason
+from anthropic_proxy.console.keys.unpriced import find_unpriced
 from anthropic_proxy.console.keys.virtual_keys import KeyHash, Team, VirtualKey
 from anthropic_proxy.console.ledger.connection import Connection, DatabaseError
 from anthropic_proxy.console.ledger.database import (
@@ -129,6 +130,8 @@ class KeyTable:
         """True if the identity provider cannot be asked about the person of a sign-in."""
         self._problems: Mapping[str, None] = {}
         """Reasons why keys and teams cannot be read. They are read again with each query."""
+        self._unpriced: Mapping[str, None] = {}
+        """What is wrong with budgets of keys and teams."""
         self._version = -1
         self._access: object = None
         """Settings of the sign-in with which keys and sign-ins were read. None: not read."""
@@ -216,7 +219,7 @@ class KeyTable:
     async def refresh(self) -> bool:
         """Return False, and keep the present keys, if the database cannot be read."""
         async with self._reading:
-            known = self._problems
+            known, known_unpriced = self._problems, self._unpriced
             delay = self._delay
             had_unasked = self._has_unasked
             problem = await run_in_own_thread("keys", self._load)
@@ -231,6 +234,9 @@ class KeyTable:
             for text in self._problems:
                 if text not in known:
                     self._warn(f"{text} Until it is repaired, requests with it receive 401.")
+            for text in self._unpriced:
+                if text not in known_unpriced:
+                    self._warn(text)
         return not problem
 
     async def _poll(self) -> None:
@@ -242,7 +248,7 @@ class KeyTable:
         """Return the reason of a failure; "": success."""
         try:
             with self._connection_lock:
-                is_kept = self._connection is not None
+                is_kept, version = self._connection is not None, self._version
                 try:
                     self._read(self._open())
                 except DatabaseError:
@@ -250,6 +256,9 @@ class KeyTable:
                     if not is_kept:
                         raise
                     self._read(self._open())  # the server of the database may have ended the kept connection
+                if self._version != version:
+                    problems = find_unpriced(self._current_settings(), self._keys.values(), self._teams.values())
+                    self._unpriced = dict.fromkeys(problem.text for problem in problems)
         except Exception as error:  # noqa: BLE001  # also of a defect: later queries must continue
             self.condition = find_condition(find_database(self._settings), error)
             cause = find_cause(error)
