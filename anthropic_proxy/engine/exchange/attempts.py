@@ -287,10 +287,13 @@ class Attempts:
         """Repeat a call whose reasoning has used up the output limit before the first word, with a reserve for it.
 
         That the model reasons is remembered, so that later requests have the reserve from the beginning. None: the
-        call had a reserve, or its limit is large, or the repetition has failed: the reply stays as it is.
+        call had a reserve, or its limit is large, or the repetition has failed: the reply stays as it is. So does that
+        to Claude Code's question of one token, which only asks whether the model answers.
         """
         sent, target = previous.decoded().call.request, previous.target
-        if sent.reply_limit is not None or not may_lack_room(previous.run.request.max_tokens):
+        limit = previous.run.request.max_tokens
+        had_reserve = sent.reply_limit is not None and sent.max_tokens > target.dialect.min_output
+        if had_reserve or not may_lack_room(limit) or (limit == 1 and self.receipt.kind == "auxiliary"):
             return None
         thinking = previous.run.request.thinking
         is_disabled = sent.effort == "none" or (thinking is not None and thinking.type == "disabled")

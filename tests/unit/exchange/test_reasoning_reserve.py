@@ -18,6 +18,8 @@ from tests.support.paths import ROOT
 from tests.support.replies import CHAT, GEMINI, OLLAMA, RESPONSES, Reply, ReplyForm
 
 LIMIT = 64
+LIMITS = (1, 10, LIMIT)
+"""The first two are below the minimum of the Responses API."""
 THOUGHTS = 700
 """Tokens of reasoning before the first word."""
 WORDS = 100
@@ -30,6 +32,7 @@ DEEPSEEK = {**KEYS, "OPENAI_BASE_URL": "https://api.deepseek.com/v1"}
 ZAI = {**KEYS, "OPENAI_BASE_URL": "https://api.z.ai/api/paas/v4"}
 MINIMAX = {**KEYS, "OPENAI_BASE_URL": "https://api.minimax.io/v1"}
 OPENROUTER = {**KEYS, "OPENAI_BASE_URL": "https://openrouter.ai/api/v1"}
+OLLAMA_SERVER = {"OLLAMA_API_BASE": "http://127.0.0.1:9"}
 
 
 class Row(Struct, frozen=True):
@@ -57,6 +60,7 @@ ROWS = (
     Row("minimax/minimax-m3 at OpenRouter", "openai/minimax/minimax-m3", OPENROUTER),
     Row("qwen3.6-27b, local", "openai/qwen3.6-27b", LOCAL, always=False),
     Row("unknown model, local, cannot be switched off", "openai/mine", LOCAL),
+    Row("unknown model at Ollama", "ollama/mine", OLLAMA_SERVER),
 )
 
 
@@ -98,6 +102,8 @@ class Model:
         return 0 if is_switched_off(body) and not self.always else self.thoughts
 
     def __call__(self, url: str, request: UpstreamRequest, _: Any) -> FakeResponse:
+        if request.path in ("/api/show", "/api/tags", "/api/ps"):
+            return FakeResponse(404, b'{"error": "not found"}')
         body = json.loads(request.body)
         self.bodies.append(body)
         form = find_form(f"{url}{request.path}".partition("?")[0])
@@ -113,15 +119,14 @@ class Model:
         )
         is_stream = bool(body.get("stream")) or "streamGenerate" in request.path
         chunks = form.stream(reply) if is_stream else [form.whole(reply)]
-        return FakeResponse(
-            200, *chunks, headers={"content-type": "text/event-stream" if is_stream else "application/json"}
-        )
+        kind = "application/x-ndjson" if form is OLLAMA else "text/event-stream"
+        return FakeResponse(200, *chunks, headers={"content-type": kind if is_stream else "application/json"})
 
 
-async def ask(row: Row, model: Model, harness: ProxyHarness, *, stream: bool, disabled: bool) -> tuple[str, str]:
+async def ask(row: Row, harness: ProxyHarness, *, stream: bool, disabled: bool, limit: int = LIMIT) -> tuple[str, str]:
     """Return text and stop reason of the reply."""
     fields: dict[str, Any] = {"thinking": {"type": "disabled"}} if disabled else {}
-    sink = await harness.post(model=row.model, max_tokens=LIMIT, stream=stream, **fields)
+    sink = await harness.post(model=row.model, max_tokens=limit, stream=stream, **fields)
     assert sink.error is None
     if not stream:
         texts = [block["text"] for block in sink.body["content"] if block["type"] == "text"]
@@ -135,14 +140,15 @@ async def ask(row: Row, model: Model, harness: ProxyHarness, *, stream: bool, di
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
 @pytest.mark.parametrize("disabled", [False, True], ids=["by default", "disabled"])
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("limit", LIMITS)
 @pytest.mark.sample(4)
-async def test_no_reply_is_empty_or_longer_than_the_limit(row: Row, disabled: bool, stream: bool) -> None:
+async def test_no_reply_is_empty_or_longer_than_the_limit(row: Row, disabled: bool, stream: bool, limit: int) -> None:
     model = Model(always=row.always)
     harness = ProxyHarness(model, **row.settings)
     for turn in range(3):
         calls = len(model.bodies)
-        text, reason = await ask(row, model, harness, stream=stream, disabled=disabled)
-        assert (len(text), reason) == (LIMIT * 4, "max_tokens")
+        text, reason = await ask(row, harness, stream=stream, disabled=disabled, limit=limit)
+        assert (len(text), reason) == (limit * 4, "max_tokens")
         # what the first reply has shown is remembered
         assert len(model.bodies) - calls <= (3 if turn == 0 else 1)
 
@@ -155,7 +161,7 @@ async def test_the_table_of_the_guide_is_what_the_fakes_measure() -> None:
             model = Model(always=row.always)
             harness = ProxyHarness(model, **row.settings)
             for _ in range(2):
-                assert (await ask(row, model, harness, stream=True, disabled=disabled))[0] == "word" * LIMIT
+                assert (await ask(row, harness, stream=True, disabled=disabled))[0] == "word" * LIMIT
             words = max(LIMIT - model.count_thoughts(model.bodies[0]), 0)
             before.append(f"{words} tokens" if words else "empty")
             sent.append(", then ".join(dict.fromkeys(f"{read_limit(body):,}" for body in model.bodies)))
@@ -169,7 +175,7 @@ async def test_both_calls_of_a_repeated_reply_are_counted() -> None:
     row = next(row for row in ROWS if row.settings is LOCAL)
     model = Model(always=True)
     harness = ProxyHarness(model, **row.settings)
-    await ask(row, model, harness, stream=True, disabled=False)
+    await ask(row, harness, stream=True, disabled=False)
     (receipt,) = harness.receipts
     assert receipt.output_tokens == sum(map(read_limit, model.bodies))
     assert receipt.input_tokens == receipt.output_tokens  # the fake counts both alike
@@ -182,7 +188,7 @@ async def test_hidden_reasoning_is_given_room_too(stream: bool) -> None:
     harness = ProxyHarness(model, **LOCAL)
     row = Row("hidden", "openai/mine", LOCAL)
     for _ in range(2):
-        assert await ask(row, model, harness, stream=stream, disabled=False) == ("word" * LIMIT, "max_tokens")
+        assert await ask(row, harness, stream=stream, disabled=False) == ("word" * LIMIT, "max_tokens")
     assert [read_limit(body) for body in model.bodies] == [64, 8256, 8256]
 
 
@@ -191,8 +197,15 @@ async def test_a_repetition_that_fails_leaves_the_reply_as_it_is(stream: bool) -
     model = Model(always=True, fails_after=1)
     harness = ProxyHarness(model, **LOCAL)
     row = Row("failing", "openai/mine", LOCAL)
-    assert await ask(row, model, harness, stream=stream, disabled=False) == ("", "max_tokens")
+    assert await ask(row, harness, stream=stream, disabled=False) == ("", "max_tokens")
     assert harness.receipts[0].outcome == "max_tokens"
+
+
+async def test_the_question_of_claude_code_whether_a_model_answers_is_one_call() -> None:
+    model = Model(always=True)
+    harness = ProxyHarness(model, **LOCAL)
+    await harness.post("quota", {"user-agent": "claude-cli/2.1.332"}, model="openai/mine", max_tokens=1)
+    assert [read_limit(body) for body in model.bodies] == [1]
 
 
 async def test_a_reply_that_uses_up_a_large_limit_is_not_repeated() -> None:

@@ -303,11 +303,8 @@ def _reasoning_reserve(request: MessagesRequest, limits: TargetLimits, effort: s
 
 
 def may_lack_room(max_tokens: int | None) -> bool:
-    """Return True if reasoning can have used up an output limit before the first word.
-
-    A client that asks for one token only wants to know whether the model answers.
-    """
-    return max_tokens is not None and 1 < max_tokens < REASONING_RESERVES["medium"]
+    """Return True if reasoning can have used up an output limit before the first word."""
+    return max_tokens is not None and max_tokens < REASONING_RESERVES["medium"]
 
 
 THINKING_BUDGETS = ((4_096, "low"), (16_384, "medium"), (32_000, "high"))
