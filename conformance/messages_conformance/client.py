@@ -3,9 +3,10 @@
 import json
 import socket
 import ssl
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -116,6 +117,17 @@ class Server:
         self._host_header = parts.netloc
         self._address = (parts.hostname, port or (443 if parts.scheme == "https" else 80))
         self._context = ssl.create_default_context() if parts.scheme == "https" else None
+        self._lock = threading.Lock()
+        self._opened = set[socket.socket]()
+        self._is_over = False
+
+    def hang_up(self) -> None:
+        """Close all connections, and open no others."""
+        with self._lock:
+            self._is_over = True
+            for opened in self._opened:
+                with suppress(OSError):
+                    opened.shutdown(socket.SHUT_RDWR)
 
     def accepts_connections(self) -> bool:
         """Tell whether a connection can be opened."""
@@ -125,13 +137,16 @@ class Server:
         except (OSError, UnicodeError):  # of a name that no server can have
             return False
 
-    def send(self, request: Request, cut_after: str = "") -> Exchange:
-        """Send a request and read the reply, to its end or to the first event of the type `cut_after`."""
+    def send(self, request: Request, cut_after: str = "", saw: Callable[[str], None] = lambda _: None) -> Exchange:
+        """Send a request and read the reply, to its end or to the first event of the type `cut_after`.
+
+        `saw` is told the type of each event.
+        """
         exchange = Exchange(request)
         started = time.monotonic()
         try:
             with self._connect() as connection:
-                self._exchange(connection, exchange, started, cut_after)
+                self._exchange(connection, exchange, started, cut_after, saw)
         except BrokenReply as broken:
             exchange.failure = str(broken)
             exchange.is_endless = isinstance(broken, TimeIsOver)
@@ -146,12 +161,27 @@ class Server:
         with socket.create_connection(self._address, timeout=self._timeout) as opened:
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._context is None:
-                yield Connection(opened, silence=self._timeout, seconds=2 * self._timeout)
+                with self._keep(opened):
+                    yield Connection(opened, silence=self._timeout, seconds=2 * self._timeout)
                 return
-            with self._context.wrap_socket(opened, server_hostname=self._address[0]) as secured:
+            with self._context.wrap_socket(opened, server_hostname=self._address[0]) as secured, self._keep(secured):
                 yield Connection(secured, silence=self._timeout, seconds=2 * self._timeout)
 
-    def _exchange(self, connection: Connection, exchange: Exchange, started: float, cut_after: str) -> None:
+    @contextmanager
+    def _keep(self, opened: socket.socket) -> Iterator[None]:
+        with self._lock:
+            if self._is_over:
+                raise ConnectionAbortedError("the run has ended")
+            self._opened.add(opened)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._opened.discard(opened)
+
+    def _exchange(
+        self, connection: Connection, exchange: Exchange, started: float, cut_after: str, saw: Callable[[str], None]
+    ) -> None:
         request = exchange.request
         refused: OSError | None = None
         try:
@@ -175,6 +205,8 @@ class Server:
             if not exchange.is_stream:
                 continue
             new = reader.feed(seconds, data)
+            for event in new:
+                saw(event.type)
             if cut_after and any(event.type == cut_after for event in new):
                 exchange.was_cut = True
                 return

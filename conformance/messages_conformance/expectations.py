@@ -1,7 +1,8 @@
 """The vocabulary of expectations: each function returns sentences about what is wrong, none if all is right.
 
 Most of them take a value out of the exchanges and judge it by words that they have in common: see `judge`. With
-`step = 0` an expectation concerns the first exchange; without it, the last one.
+`step = 0` an expectation concerns the first exchange; without it, the last one. With `needs = "…"` it is judged only
+if this is there, and those about the upstream only if there is one.
 """
 
 import re
@@ -9,17 +10,19 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from messages_conformance.backends.view import View, read_view
 from messages_conformance.client import Exchange
 from messages_conformance.forms import find_form_faults
 from messages_conformance.grammar import EventGrammar
 from messages_conformance.texts import show_json
 from messages_conformance.trial import Trial
-from messages_conformance.upstream_view import View, read_view
 
 Arguments = Mapping[str, Any]
 Expect = Callable[[Arguments, Trial], list[str]]
 
 _MISSING: Any = object()
+_KEY = re.compile(r"\b(?:sk|pk|key)-[A-Za-z0-9_-]{8,}")
+"""What looks like a key of a provider."""
 _TYPES: Mapping[str, Callable[[Any], bool]] = {
     "text": lambda value: isinstance(value, str),
     "count": lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0,
@@ -36,6 +39,7 @@ _TESTS: Mapping[str, tuple[str, Callable[[Any, Any], bool]]] = {
     "contains": ("does not contain", lambda value, wanted: _is_in(wanted, value)),
     "contains_any": ("contains none of", lambda value, wanted: any(_is_in(one, value) for one in wanted)),
     "mentions": ("has no text with", lambda value, wanted: _is_mentioned(wanted, value)),
+    "in_order": ("does not contain in this order", lambda value, wanted: _find_lost(wanted, value) is None),
     "lacks": ("contains", lambda value, wanted: not _is_in(wanted, value)),
     "min": ("is less than", lambda value, wanted: _is_number(value) and value >= wanted),
     "max": ("is more than", lambda value, wanted: _is_number(value) and value <= wanted),
@@ -58,7 +62,9 @@ def judge(name: str, value: Any, arguments: Arguments) -> list[str]:
     problems = list[str]()
     for word, (failure, passes) in _TESTS.items():
         if word in arguments and not passes(value, arguments[word]):
-            problems.append(f"{name} {failure} {_show(arguments[word])}: {_show(value)}")
+            problems.append(
+                f"{name} {failure} {_show(arguments[word])}: {_show(value)}" + _locate(arguments[word], value)
+            )
     return problems
 
 
@@ -238,6 +244,19 @@ def expect_rising(arguments: Arguments, trial: Trial) -> list[str]:
     return [f"{arguments['rising']} does not grow: {_show(values)}"]
 
 
+def expect_growth(arguments: Arguments, trial: Trial) -> list[str]:
+    """`growth = "input_tokens"`, `factor = 1.8`: a count of the second body is at least so much larger than that of the
+    first one, or it is so for one of the further pairs, because servers that estimate may learn between two counts.
+    """
+    values = [find(exchange.json, arguments["growth"]) for exchange in trial.exchanges]
+    if not all(map(_TYPES["count"], values)):
+        return [f"{arguments['growth']} of a reply is no count"]
+    pairs = zip(values[::2], values[1::2], strict=True)
+    if any(larger >= arguments["factor"] * smaller for smaller, larger in pairs):
+        return []
+    return [f"{arguments['growth']} does not grow by the factor {arguments['factor']}: {_show(values)}"]
+
+
 def expect_alike(arguments: Arguments, trial: Trial) -> list[str]:
     """`alike = ["first_id", "data.0.id"]`: two values of the body are equal; both may be missing or null."""
     values = [find(_exchange(arguments, trial).json, path) for path in arguments["alike"]]
@@ -247,6 +266,12 @@ def expect_alike(arguments: Arguments, trial: Trial) -> list[str]:
         if first == second
         else [f"{arguments['alike'][0]} is {_show(first)}, {arguments['alike'][1]} is {_show(second)}"]
     )
+
+
+def expect_returned(arguments: Arguments, trial: Trial) -> list[str]:
+    """`returned = "data.-1.id"`, `as = "id"`: this value of the first body is that value of the last one."""
+    wanted = find(trial.exchanges[0].json, arguments["returned"])
+    return judge(arguments["as"], find(trial.last.json, arguments["as"]), {"equals": wanted})
 
 
 def expect_page(arguments: Arguments, trial: Trial) -> list[str]:
@@ -321,11 +346,80 @@ def expect_failure(_arguments: Arguments, _trial: Trial) -> list[str]:
 
 
 def expect_upstream(arguments: Arguments, trial: Trial) -> list[str]:
-    """`upstream = "tools.0.name"`: a value of what the model got last, in the words of `upstream_view.View`."""
-    views = _read_views(trial)
+    """`upstream = "tools.0.name"`: a value of what the model got last, in the words of `backends.view.View`.
+
+    `answered = true`: judged only if the client was not refused. `refused = true`: also of a request that the provider
+    refuses.
+    """
+    if arguments.get("answered") and trial.last.status != 200:
+        return []
+    views = _read_views(trial, refused=bool(arguments.get("refused")))
     if not views:
         return ["the model got no request that its provider accepts" + _list_refusals(trial)]
     return judge(f"{arguments['upstream']} at the model", find(views[-1].as_table(), arguments["upstream"]), arguments)
+
+
+def expect_upstream_differs(arguments: Arguments, trial: Trial) -> list[str]:
+    """`upstream_differs = "results"`: this value of what the model got first and last is not the same."""
+    views = _read_views(trial)
+    if len(views) < 2:
+        return [f"the model got {len(views)} of 2 requests that its provider accepts" + _list_refusals(trial)]
+    first, last = (find(view.as_table(), arguments["upstream_differs"]) for view in (views[0], views[-1]))
+    if first != last:
+        return []
+    return [f"{arguments['upstream_differs']} at the model is the same for both requests: {_show(first)}"]
+
+
+def expect_upstream_open(arguments: Arguments, trial: Trial) -> list[str]:
+    """`upstream_open = 4`: so many requests to the model were open at once."""
+    most = max((request.open_calls for request in trial.upstream), default=0)
+    return judge("the number of requests to the model at once", most, {"min": arguments["upstream_open"]})
+
+
+def expect_upstream_seen(_arguments: Arguments, trial: Trial) -> list[str]:
+    """`upstream_seen = true`: the client got each event for which the model waited, while it waited."""
+    unseen = [request.unseen for request in trial.upstream if request.unseen]
+    if not trial.upstream:
+        return ["the model got no request" + _list_refusals(trial)]
+    return [f"no event {name} came while the model waited for it" for name in unseen]
+
+
+def expect_upstream_key_hidden(arguments: Arguments, trial: Trial) -> list[str]:
+    """`upstream_key_hidden = true`: no reply shows the key with which the model's server was called, or what looks like
+    one. `repeated = true`: that server has repeated the key, which may be the client's own.
+    """
+    problems = list[str]()
+    for exchange in trial.exchanges:
+        shown = "\n".join(
+            [*(f"{name}: {value}" for name, value in exchange.headers), exchange.body.decode("utf-8", "replace")]
+        )
+        sent = [part for _, value in exchange.request.headers for part in (value, value.rpartition(" ")[2])]
+        own = sent if arguments.get("repeated") else ()
+        looks_like_one = _KEY.search(shown) and not arguments.get("repeated")
+        if looks_like_one or any(request.shows_key(shown, own) for request in trial.upstream):
+            problems.append(f"the reply with the status {exchange.status} shows the key of the model's server")
+    return problems
+
+
+def expect_upstream_header(arguments: Arguments, trial: Trial) -> list[str]:
+    """`upstream_header = "anthropic-beta"`: a header of the last request that the model got and accepted."""
+    accepted = [request for request in trial.upstream if not request.refusal]
+    if not accepted:
+        return ["the model got no request that its provider accepts" + _list_refusals(trial)]
+    name = arguments["upstream_header"]
+    value = accepted[-1].header(name)
+    return judge(f"the header {name} at the model", _MISSING if value is None else value, arguments)
+
+
+def expect_own(arguments: Arguments, trial: Trial) -> list[str]:
+    """`own = "number [0-9]+"`: all that a reply has of this pattern is what its own request has, and it has some."""
+    problems = list[str]()
+    for exchange in trial.exchanges:
+        sent = set(re.findall(arguments["own"], (exchange.request.body or b"").decode("utf-8", "replace")))
+        got = set(re.findall(arguments["own"], _join_text(exchange)))
+        if sent != got:
+            problems.append(f"the reply to {_show(sorted(sent))} is about {_show(sorted(got))}")
+    return problems
 
 
 def expect_upstream_count(arguments: Arguments, trial: Trial) -> list[str]:
@@ -341,17 +435,45 @@ def expect_upstream_left(_arguments: Arguments, trial: Trial) -> list[str]:
     return ["the connection to the model stayed open until its reply ended"]
 
 
+def _join_text(exchange: Exchange) -> str:
+    content = _list((exchange.message or {}).get("content"))
+    return "".join(str(block.get("text") or "") for block in content if isinstance(block, dict))
+
+
 def _exchange(arguments: Arguments, trial: Trial) -> Exchange:
     return trial.exchanges[arguments.get("step", -1)]
 
 
-def _read_views(trial: Trial) -> list[View]:
-    requests = [request for request in trial.upstream if not request.refusal]
+def _read_views(trial: Trial, *, refused: bool = False) -> list[View]:
+    requests = [request for request in trial.upstream if refused or not request.refusal]
     return [read_view(trial.options.backend, request.path, request.body) for request in requests]
 
 
 def _list_refusals(trial: Trial) -> str:
     return "".join(f"; it refused one: {request.refusal}" for request in trial.upstream if request.refusal)
+
+
+def _find_lost(wanted: Sequence[str], value: Any) -> int | None:
+    """Return the number of the first text that does not follow the ones before it. None: all are there."""
+    place = 0
+    for number, part in enumerate(wanted):
+        found = value.find(part, place) if isinstance(value, str) else -1
+        if found < 0:
+            return number
+        place = found + len(part)
+    return None
+
+
+def _locate(wanted: Any, value: Any) -> str:
+    """Return where a long text or list begins to differ. "": both are shown whole."""
+    if isinstance(wanted, list) and isinstance(value, str):
+        lost = _find_lost(wanted, value)
+        return "" if lost is None else f" (the first that is missing there: {_show(wanted[lost])})"
+    if not isinstance(wanted, (str, list)) or type(wanted) is not type(value) or max(len(wanted), len(value)) <= 50:
+        return ""
+    both = zip(wanted, value, strict=False)
+    place = next((number for number, (one, other) in enumerate(both) if one != other), min(len(wanted), len(value)))
+    return f" (lengths {len(wanted):,} and {len(value):,}, different from place {place:,})"
 
 
 def _is_in(wanted: Any, value: Any) -> bool:
@@ -394,7 +516,9 @@ EXPECTATIONS: Mapping[str, Expect] = {
     "same": expect_same,
     "differs": expect_differs,
     "rising": expect_rising,
+    "growth": expect_growth,
     "alike": expect_alike,
+    "returned": expect_returned,
     "page": expect_page,
     "statuses": expect_statuses,
     "grammar": expect_grammar,
@@ -405,7 +529,13 @@ EXPECTATIONS: Mapping[str, Expect] = {
     "no_retry": expect_no_retry,
     "failure": expect_failure,
     "upstream": expect_upstream,
+    "upstream_differs": expect_upstream_differs,
+    "own": expect_own,
+    "upstream_header": expect_upstream_header,
     "upstream_count": expect_upstream_count,
+    "upstream_open": expect_upstream_open,
+    "upstream_seen": expect_upstream_seen,
+    "upstream_key_hidden": expect_upstream_key_hidden,
     "upstream_left": expect_upstream_left,
 }
 """Key of a table `[[check.expect]]` → the function that judges. A table has exactly one of these keys."""

@@ -40,12 +40,16 @@ NEEDS: Mapping[str, str] = {
     "models-list": "the list of models",
     "caching": "prompt caching",
     "keys": "a key that the server checks (MESSAGES_API_KEY)",
+    "long-prompts": "a model that takes prompts of 16,000 tokens",
     "upstream-forced-tools": "a backend whose protocol can force a tool",
     "refusals": "a backend whose protocol reports refusals",
     "cached-tokens": "a backend whose protocol reports cached tokens",
     "written-tokens": "a backend whose protocol reports tokens that were written to a cache",
     "signatures": "a backend whose protocol has signatures of thinking",
     "upstream-citations": "a backend whose protocol has citations of the Messages API",
+    "upstream-one-call": "a backend whose protocol can limit a reply to one call",
+    "many-tools": "a backend whose protocol takes more than 128 tools",
+    "upstream-messages": "a backend with the Messages API",
     "thinking-tokens": "a backend whose protocol reports tokens of thinking",
 }
 """What a row can need → its description."""

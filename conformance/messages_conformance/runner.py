@@ -2,10 +2,11 @@
 
 import hashlib
 import secrets
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
@@ -13,12 +14,14 @@ from http import HTTPStatus
 from messages_conformance.backends import LACKS, Backend
 from messages_conformance.client import Server
 from messages_conformance.expectations import EXPECTATIONS
+from messages_conformance.generated import generate
 from messages_conformance.rows import NEEDS, Check, Expectation, SuiteError, load_checks
 from messages_conformance.shown import Screen, ShownExchange
 from messages_conformance.steps import STEPS, StepImpossible, build_plain_request
 from messages_conformance.trial import DEFAULT_KEY, KEY_VARIABLE, Options, Trial
 
 _MAX_REASONS = 20
+_UNFINISHED = "the run ended before it"
 _LOADING_SECONDS = 0.2
 """Interval of the requests to a server that is starting."""
 
@@ -31,6 +34,8 @@ class Outcome(StrEnum):
     """The model did not do what the check needs. It says nothing about the server."""
     SKIPPED = "skipped"
     """The check needs what is missing here."""
+    UNFINISHED = "unfinished"
+    """The run ended before the check."""
     FAULT = "fault"
     """An exception of the suite itself. It says nothing about the server."""
 
@@ -68,6 +73,7 @@ class Runner:
         self._backend = backend
         self.server = Server(options.url, timeout=options.timeout)
         self.screen = Screen(options)
+        self._ended = threading.Event()
         self._nonce = secrets.token_hex(8)
         """Makes the tokens of a run new, because a server may keep replies."""
 
@@ -77,7 +83,8 @@ class Runner:
         return self.server.url
 
     def require_reply(self, start_seconds: float = 0) -> None:
-        """Raise `SuiteError` unless the server answers a plain request, because every check would fail.
+        """Raise `SuiteError` unless the server answers a plain request, because every check would fail. A run that has
+        ended asks for nothing.
 
         `start_seconds`: maximum time for which a server that is starting may answer with the status 503.
         """
@@ -88,7 +95,7 @@ class Runner:
         while exchange.status == HTTPStatus.SERVICE_UNAVAILABLE and time.monotonic() < deadline:
             time.sleep(_LOADING_SECONDS)  # it loads its model
             exchange = self.server.send(build_plain_request(self._options))
-        if exchange.status != 200:
+        if exchange.status != 200 and not self._ended.is_set():
             shown = self.screen.show(exchange, self.url)
             raise SuiteError(
                 f"{self.url} does not answer a plain request with the model {self._options.model}; the key is read "
@@ -98,26 +105,43 @@ class Runner:
     def run(
         self, checks: Sequence[Check], jobs: int = 4, report: Callable[[Result], None] = lambda _: None
     ) -> list[Result]:
-        """Return the results in the order of the checks. Each one is reported when it and all before it are known."""
-        results = list[Result]()
+        """Return the results in the order of the checks. Each one is reported when it is known.
+
+        Checks of a maximum time run at the end, each alone, because the others would take time from them.
+        """
+        results: dict[str, Result] = {}
         with ThreadPoolExecutor(jobs) as threads:
-            for result in threads.map(self.run_check, checks):
-                results.append(result)
+            runs = [threads.submit(self.run_check, check) for check in checks if not _is_timed(check)]
+            for run in as_completed(runs):
+                result = run.result()
+                results[result.check.id] = result
                 report(result)
-        return results
+        for check in filter(_is_timed, checks):
+            results[check.id] = self.run_check(check)
+            report(results[check.id])
+        return [results[check.id] for check in checks]
+
+    def end(self) -> None:
+        """End the run: all checks that have no result yet are unfinished."""
+        self._ended.set()
+        self.server.hang_up()
 
     def run_check(self, check: Check) -> Result:
-        missing = [need for need in check.needs if self._is_missing(need)]
+        missing = [need for need in check.needs if is_missing(need, self._options)]
         if missing:
             needed = tuple(f"it needs {NEEDS[need]}" for need in missing)
             return Result(check=check, outcome=Outcome.SKIPPED, reasons=needed)
+        if self._ended.is_set():
+            return Result(check=check, outcome=Outcome.UNFINISHED, reasons=(_UNFINISHED,))
         started = time.monotonic()
-        limit = 1 if self._backend else check.repeats
+        limit = 1 if self._backend and not _is_timed(check) else check.repeats
         for number in range(1, limit + 1):
-            trial = Trial(self._build_id(check, number), check, self._options)
+            trial = self._build_trial(check, number)
             outcome, reasons = self._try(trial)
             if outcome is not Outcome.MODEL and (check.given or outcome is not Outcome.FAILED):
                 break
+        if self._ended.is_set() and outcome is not Outcome.PASSED:
+            return Result(check=check, outcome=Outcome.UNFINISHED, reasons=(_UNFINISHED,), trials=number)
         is_shown = outcome is not Outcome.PASSED
         return Result(
             check=check,
@@ -143,7 +167,7 @@ class Runner:
         """Go through the steps. Return why one of them was impossible, else nothing."""
         check = trial.check
         if self._backend:
-            self._backend.expect(trial.id, check.replies)
+            self._backend.expect(trial.id, generate(check.replies))
         try:
             for step in check.steps:
                 STEPS[step.do](step, trial, self.server)
@@ -154,15 +178,27 @@ class Runner:
                 trial.upstream = self._backend.take_requests(trial.id)
         return []
 
-    def _is_missing(self, need: str) -> bool:
-        if need == "backend":
-            return self._backend is None
-        if need == "keys" and self._options.key == DEFAULT_KEY:  # any key is accepted where this one is
-            return True
-        return need in self._options.missing or need in LACKS.get(self._options.backend, ())
+    def _build_trial(self, check: Check, number: int) -> Trial:
+        trial = Trial(self._build_id(check, number), check, self._options)
+        backend = self._backend
+        if backend is not None:
+            trial.saw = lambda kind: backend.tell(trial.id, kind)
+        return trial
 
     def _build_id(self, check: Check, number: int) -> str:
         return hashlib.sha256(f"{self._nonce} {check.id} {number}".encode()).hexdigest()[:12]
+
+
+def _is_timed(check: Check) -> bool:
+    return any("seconds" in expectation for expectation in check.expect)
+
+
+def is_missing(need: str, options: Options) -> bool:
+    if need == "backend":
+        return not options.backend
+    if need == "keys" and options.key == DEFAULT_KEY:  # any key is accepted where this one is
+        return True
+    return need in options.missing or need in LACKS.get(options.backend, ())
 
 
 def judge_trial(trial: Trial) -> list[str]:
@@ -187,7 +223,10 @@ def judge_model(trial: Trial) -> list[str]:
 def _judge(trial: Trial, expected: Sequence[Expectation]) -> list[str]:
     reasons = list[str]()
     for expectation in expected:
-        reasons += EXPECTATIONS[_find_name(trial.check, expectation)](expectation, trial)
+        name = _find_name(trial.check, expectation)
+        needs = {expectation.get("needs", ""), "backend" if name.startswith("upstream") else ""} - {""}
+        if not any(is_missing(need, trial.options) for need in needs):
+            reasons += EXPECTATIONS[name](generate(dict(expectation)), trial)
     return reasons
 
 

@@ -14,6 +14,8 @@ _PUBLIC_HEADERS = frozenset({"accept", "anthropic-beta", "anthropic-version", "c
 _MIN_WORD_CHARACTERS = 8
 """Minimum length of a word of a header that is hidden by itself: `Bearer` is no secret."""
 _MAX_BODY_CHARACTERS = 2000
+_MAX_SENT_CHARACTERS = 20_000
+"""Longer bodies of requests are shown in part."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,12 @@ class Screen:
         for name, value in request.headers:
             yield from ("-H", self._quote_header(name, value))
         if request.body is not None:
-            yield from ("--data-binary", shlex.quote(request.body.decode("utf-8", "replace")))
+            yield from (
+                "--data-binary",
+                shlex.quote(shorten(request.body.decode("utf-8", "replace"), _MAX_SENT_CHARACTERS)),
+            )
+            if len(request.body) > _MAX_SENT_CHARACTERS:
+                yield f"# the body has {len(request.body):,} bytes: repeat the check"
 
     def _quote_header(self, name: str, value: str) -> str:
         if (name, value) in self._hidden:

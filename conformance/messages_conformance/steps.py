@@ -7,26 +7,40 @@ from typing import Any
 from urllib.parse import quote
 
 from messages_conformance.client import Request, Server, encode_json
+from messages_conformance.generated import generate, number_texts
 from messages_conformance.rows import VERSIONS, Step
 from messages_conformance.trial import Options, Trial, add_token
 
 
 def build_request(step: Step, trial: Trial) -> Request:
     """Return the request of a step. In `raw`, `$TRIAL` and `$MODEL` stand for the token and the model, in headers
-    `$KEY` for the key.
+    `$KEY` for the key. In `path`, `$LAST` stands for the id of the last model of the list before.
     """
     options = trial.options
     body: bytes | None = None
     if step.raw is not None:
         body = step.raw.replace("$TRIAL", trial.token).replace("$MODEL", options.model).encode("utf-8")
     elif step.body is not None:
-        body = encode_json(add_token({"model": options.model, **step.body}, trial.token))
+        body = encode_json(add_token({"model": options.model, **generate(step.body)}, trial.token))
     headers: dict[str, str | None] = {**_build_headers(options, trial.version, has_body=body is not None)}
     for name, value in step.headers.items():
         headers[name.lower()] = value and value.replace("$KEY", options.key)
     path = step.path.replace("$MODEL", quote(options.model, safe=""))
+    if "$LAST" in path:
+        path = path.replace("$LAST", quote(_find_last_model(trial), safe=""))
     sent = tuple((name, value) for name, value in headers.items() if value is not None)
     return Request(step.method, path, sent, body)
+
+
+def _find_last_model(trial: Trial) -> str:
+    """Return the id of the last model of the list that came before."""
+    listed = trial.last.json
+    models = listed.get("data") if isinstance(listed, dict) else None
+    last = models[-1] if isinstance(models, list) and models else None
+    identifier = last.get("id") if isinstance(last, dict) else None
+    if not isinstance(identifier, str):
+        raise StepImpossible("the list of models has no model with an id")
+    return identifier
 
 
 def build_plain_request(options: Options) -> Request:
@@ -57,7 +71,7 @@ def _build_headers(options: Options, version: str, *, has_body: bool) -> dict[st
 def send_request(step: Step, trial: Trial, server: Server) -> None:
     """Step `request`: send one request, and read its reply to the end or to the event `cut_after`."""
 
-    trial.exchanges.append(server.send(build_request(step, trial), step.cut_after))
+    trial.exchanges.append(server.send(build_request(step, trial), step.cut_after, trial.saw))
 
 
 def continue_conversation(step: Step, trial: Trial, server: Server) -> None:
@@ -87,11 +101,13 @@ def continue_conversation(step: Step, trial: Trial, server: Server) -> None:
 
 
 def send_together(step: Step, trial: Trial, server: Server) -> None:
-    """Step `together`: the same request `times` times, at once."""
+    """Step `together`: the request `times` times, at once; `{n}` in its texts is the number of each."""
     times = step.arguments["times"]
-    request = build_request(step, trial)
+    requests = [
+        build_request(replace(step, body=number_texts(step.body, str(number))), trial) for number in range(times)
+    ]
     with ThreadPoolExecutor(times) as threads:
-        trial.exchanges += threads.map(lambda _: server.send(request), range(times))
+        trial.exchanges += threads.map(server.send, requests)
 
 
 class StepImpossible(Exception):

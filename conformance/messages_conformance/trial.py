@@ -1,13 +1,17 @@
 """One trial of a check: what was sent and received, on both sides of the server under test."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from messages_conformance.client import Exchange
 from messages_conformance.rows import Check
+from messages_conformance.texts import Cleaner, escape_unprintable
 
 DEFAULT_KEY = "any-key"
+KEY_HEADERS = ("authorization", "x-api-key", "x-goog-api-key", "api-key")
+"""Headers with the key of a provider."""
 KEY_VARIABLE = "MESSAGES_API_KEY"
 """Variable of the environment with the key of the server under test."""
 
@@ -42,6 +46,10 @@ class UpstreamRequest:
     """Decoded JSON. A text: the body is no JSON."""
     time: float
     """`time.monotonic()` of its last byte."""
+    open_calls: int = 1
+    """Calls of the trial that were open when it came, with this one."""
+    unseen: str = ""
+    """Event for which the reply waited, and which the client did not get in time."""
     refusal: str = ""
     """Why the upstream has refused it, as the provider does. "": it has answered."""
     left: float | None = None
@@ -50,6 +58,20 @@ class UpstreamRequest:
     def header(self, name: str) -> str | None:
         """Return the first value of a header."""
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
+
+    @property
+    def keys(self) -> list[str]:
+        """The credentials of the server under test, as their headers or the address have them."""
+        named = [value for name in KEY_HEADERS if (value := self.header(name))]
+        return [*named, *parse_qs(urlsplit(self.path).query).get("key", ())]
+
+    def shows_key(self, text: str, known: Collection[str] = ()) -> bool:
+        """Return whether a text has one of the credentials, in any form that replies give it.
+
+        `known`: what the client has sent itself.
+        """
+        secrets = [secret for key in self.keys for secret in {key, key.rpartition(" ")[2]} if secret not in known]
+        return Cleaner((secret, "") for secret in secrets).clean(text) != escape_unprintable(text)
 
 
 @dataclass
@@ -64,8 +86,8 @@ class Trial:
     """One for each step, in their order."""
     upstream: list[UpstreamRequest] = field(default_factory=list)
     """Calls of the model that the scripted upstream got, in their order. Empty without a backend."""
-    values: dict[str, Any] = field(default_factory=dict)
-    """What steps keep for expectations."""
+    saw: Callable[[str], None] = lambda _: None
+    """Told the type of each event that the client gets."""
 
     @property
     def version(self) -> str:

@@ -1,6 +1,7 @@
 """One fault of a server for each check of the suite."""
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Any
 
 from tests.support.conformance import MESSAGE
 from tests.support.conformance_server import (
+    PROVIDER_KEY,
     Call,
     Event,
     Fault,
@@ -382,6 +384,214 @@ def answers(has_it: Any, reply: Reply) -> Fault:
     return Fault(call=lambda call: reply if has_it(call) else call)
 
 
+def shorten(name: str, most: int, limit: int, keep: Any = lambda values, limit: values[-limit:]) -> Fault:
+    """A server that leaves parts out of a list of the request that has more than `most`."""
+
+    def edit(body: dict[str, Any]) -> None:
+        values = body.get(name)
+        if isinstance(values, list) and len(values) > most:
+            body[name] = keep(values, limit)
+
+    return asks(edit)
+
+
+def first(values: list[Any], limit: int) -> list[Any]:
+    return values[:limit]
+
+
+def in_contents(kind: str, edit: Any) -> Fault:
+    """A server that sends other contents of messages which have a block of a type."""
+
+    def change_all(body: dict[str, Any]) -> None:
+        for message in body.get("messages", ()):
+            content = message.get("content") if isinstance(message, dict) else None
+            if isinstance(content, list) and any(isinstance(x, dict) and x.get("type") == kind for x in content):
+                message["content"] = edit(content)
+
+    return asks(change_all)
+
+
+def limit_kind(kind: str, limit: int) -> Fault:
+    """A server that sends only the first blocks of a type of each message."""
+
+    def cut(content: list[Any]) -> list[Any]:
+        numbers = count()
+        return [x for x in content if x.get("type") != kind or next(numbers) < limit]
+
+    return in_contents(kind, cut)
+
+
+def in_uses(edit: Any) -> Fault:
+    """A server that sends other inputs of calls to the model."""
+    return in_blocks("tool_use", lambda x: {**x, "input": edit(x["input"])})
+
+
+def in_inputs(edit: Any, *, streams: bool) -> Fault:
+    """A server whose calls have other inputs, as a whole or in one piece of a stream."""
+    if not streams:
+        return in_calls(lambda x: {**x, "input": edit(x["input"])})
+
+    def stream(events: Iterator[Event], _: Call) -> Iterator[Event]:
+        pieces = list[str]()
+        for event in events:
+            assert isinstance(event, dict)
+            if "partial_json" in event.get("delta", ()):
+                pieces.append(event["delta"]["partial_json"])
+                continue
+            if event["type"] == "content_block_stop" and pieces:
+                text = json.dumps(edit(json.loads("".join(pieces) or "{}")))
+                delta = {"type": "input_json_delta", "partial_json": text}
+                yield {"type": "content_block_delta", "index": event["index"], "delta": delta}
+                pieces.clear()
+            yield event
+
+    return Fault(stream=stream)
+
+
+def in_tools(edit: Any) -> Fault:
+    """A server that sends other tools to the model."""
+
+    def change_all(body: dict[str, Any]) -> None:
+        for tool in body.get("tools") or ():
+            edit(tool)
+
+    return asks(change_all)
+
+
+def shorten_texts(value: Any, limit: int = 60_000) -> Any:
+    if isinstance(value, dict):
+        return {name: shorten_texts(inner, limit) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [shorten_texts(inner, limit) for inner in value]
+    return value[:limit] if isinstance(value, str) else value
+
+
+def as_doubles(value: Any) -> Any:
+    return {name: int(float(x)) if isinstance(x, int) else x for name, x in value.items()}
+
+
+def without_empty(value: Any) -> Any:
+    return {name: x for name, x in value.items() if x not in ("", [], {})}
+
+
+def without_depth(value: Any, depth: int = 10) -> Any:
+    if isinstance(value, dict):
+        return {name: without_depth(inner, depth - 1) for name, inner in value.items()} if depth else {}
+    return value
+
+
+def merges_equal_calls(body: dict[str, Any]) -> None:
+    """Send the first of equal calls of a message only, with its result."""
+    dropped = set[str]()
+    for message in body.get("messages", ()):
+        content = message["content"]
+        seen = set[str]()
+        for block in [x for x in content if isinstance(x, dict)]:
+            text = json.dumps([block.get("name"), block.get("input")])
+            if block["type"] == "tool_use" and text in seen:
+                dropped.add(block["id"])
+            seen.add(text)
+        if isinstance(content, list):
+            message["content"] = [x for x in content if not {x.get("id"), x.get("tool_use_id")} & dropped]
+
+
+def shows_key(reply: Reply) -> Reply:
+    message = f"{reply.body['error']['message']} The key was {PROVIDER_KEY}."
+    return replace(reply, body={**reply.body, "error": {**reply.body["error"], "message": message}})
+
+
+def only_first(number: int, kind: str) -> Fault:
+    """A server that leaves out the later deltas of a type of a stream."""
+
+    def stream(events: Iterator[Event], _: Call) -> Iterator[Event]:
+        numbers = count()
+        for event in events:
+            assert isinstance(event, dict)
+            if event.get("delta", {}).get("type") != kind or next(numbers) < number:
+                yield event
+
+    return Fault(stream=stream)
+
+
+def without_late_blocks(events: Iterator[Event], _: Call) -> Iterator[Event]:
+    return (event for event in events if isinstance(event, dict) and event.get("index", 0) < 20)
+
+
+def misreads(text: str) -> str:
+    """Return a text whose bytes were decoded in two parts."""
+    raw = text.encode()
+    place = next(number for number in range(4096, len(raw)) if raw[number] & 0xC0 == 0x80)
+    return raw[:place].decode("utf-8", "replace") + raw[place:].decode("utf-8", "replace")
+
+
+def without_repetitions(events: Iterator[Event], _: Call) -> Iterator[Event]:
+    last: Event = {}
+    for event in events:
+        if event != last or (isinstance(event, dict) and event["type"] != "content_block_delta"):
+            yield event
+        last = event
+
+
+def sort_results(content: list[Any]) -> list[Any]:
+    return sorted(content, key=lambda x: (x["type"] != "tool_result", x.get("tool_use_id", "")))
+
+
+def sorts_keys(body: dict[str, Any]) -> None:
+    changed = json.loads(
+        json.dumps({name: body[name] for name in ("tools", "messages") if name in body}, sort_keys=True)
+    )
+    body.update(changed)
+
+
+def without_equal_calls(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [x for number, x in enumerate(blocks) if x.get("input") not in [y.get("input", 0) for y in blocks[:number]]]
+
+
+def without_later_calls(events: Iterator[Event], call: Call) -> Iterator[Event]:
+    return (event for event in events if isinstance(event, dict) and event.get("index", 0) < 1)
+
+
+def begins_with_text(events: Iterator[Event], _: Call) -> Iterator[Event]:
+    """Send an empty text before a reply that begins with a call."""
+    shift = 0
+    for event in events:
+        assert isinstance(event, dict)
+        if (
+            event["type"] == "content_block_start"
+            and event["index"] == 0
+            and event["content_block"]["type"] == "tool_use"
+        ):
+            yield {**event, "content_block": {"type": "text", "text": ""}}
+            yield {"type": "content_block_stop", "index": 0}
+            shift = 1
+        yield {**event, "index": event["index"] + shift} if "index" in event else event
+
+
+def zeroes_input(event: dict[str, Any]) -> Event:
+    message = event["message"]
+    return {**event, "message": {**message, "usage": {**message["usage"], "input_tokens": 0}}}
+
+
+_EARLIER: list[Reply] = []
+
+
+def mixes_up(reply: Reply, call: Call) -> Reply:
+    """Answer with the reply to an earlier request."""
+    if "Repeat: number" not in call.text:
+        return reply
+    _EARLIER.append(reply)
+    return _EARLIER[-2] if len(_EARLIER) % 8 == 0 else reply
+
+
+def counts_by_call(call: Call) -> Call:
+    """Ask the model in place of a count."""
+    return replace(call, path="/v1/messages", body={**call.body, "max_tokens": 1}) if is_count(call) else call
+
+
+def as_count(reply: Reply, call: Call) -> Reply:
+    return Reply(200, {"input_tokens": 12}) if is_count(call) and reply.status == 200 else reply
+
+
 OK = Reply(200, MESSAGE)
 INVALID = error("invalid_request_error", 400)
 NO_MESSAGES = "messages: Field required"
@@ -411,6 +621,15 @@ FAULTS: Mapping[str, Fault] = {
     "message.long": change("content.0", lambda x: {**x, "text": x["text"][:1_000_000]} if "text" in x else x),
     "message.empty": replies(
         lambda r, c: isinstance(r.body, dict) and r.body.get("content") == [], lambda r: error("api_error", 502)
+    ),
+    "message.white-space": change(
+        "content.0", lambda x: {**x, "text": x["text"].strip()} if "Hello. " in str(x) else x
+    ),
+    "message.many-characters": change(
+        "content.0", lambda x: {**x, "text": misreads(x["text"])} if len(str(x)) > 10_000 else x
+    ),
+    "message.characters": change(
+        "content.0", lambda x: {**x, "text": x["text"].replace("\u2028", "\n")} if "text" in x else x
     ),
     # stream
     "stream.grammar": in_deltas("type", lambda kind: "output_delta" if kind == "text_delta" else kind),
@@ -442,6 +661,11 @@ FAULTS: Mapping[str, Fault] = {
     "stream.long": in_deltas("text", lambda x: x[:65_536]),
     "stream.several-texts": reorders(lambda blocks: blocks[::-1]),
     "stream.empty": Fault(stream=fails_without_blocks),
+    "stream.white-space": in_deltas("text", lambda x: x if x.strip() else ""),
+    "stream.characters": in_deltas("text", lambda x: x.replace("\u2028", "\n")),
+    "stream.many-characters": in_deltas("text", lambda x: x.replace("Grüße 700", "Gr??e 700")),
+    "stream.repeated-deltas": Fault(stream=without_repetitions),
+    "stream.many-deltas": only_first(4_000, "text_delta"),
     # time
     "time.text": Fault(stream=at_end_together, pings=False),
     "time.thinking": streams_of("budget_tokens", Fault(stream=at_end_together)),
@@ -453,6 +677,9 @@ FAULTS: Mapping[str, Fault] = {
     "time.cut-call": Fault(stream=ends_well),
     "time.cut-whole": errs(502, lambda r: Reply(200, MESSAGE) if "unreadable" in json.dumps(r.body) else r),
     "time.at-once": Fault(is_serial=True),
+    "time.own-replies": Fault(reply=mixes_up),
+    "time.own-streams": in_deltas("text", lambda x: re.sub("number [0-9]+", "number 7", x)),
+    "time.forty-at-once": Fault(call=lambda c: error("rate_limit_error", 429) if next(NUMBERS) % 40 > 32 else c),
     # tools-out
     "tools-out.stop-reason": stop("tool_use", "end_turn", streams=False),
     "tools-out.block": in_calls(lambda x: {**x, "name": f"functions.{x['name']}"}),
@@ -489,6 +716,26 @@ FAULTS: Mapping[str, Fault] = {
         lambda r: replace(r, body={**r.body, "stop_reason": "end_turn"}),
     ),
     "tools-out.mixed-calls-of-one-tool": in_deltas("partial_json", lambda x: x.replace("Rome", "Paris")),
+    "tools-out.equal-calls": of_blocks(without_equal_calls),
+    "tools-out.equal-calls-stream": streams_of("get_weather", Fault(stream=without_later_calls)),
+    "tools-out.long-ids": in_calls(lambda x: {**x, "id": x["id"][:64]}),
+    "tools-out.long-ids-stream": in_block("tool_use", lambda x: {**x, "id": x["id"][:64]}),
+    "tools-out.call-first-stream": Fault(stream=begins_with_text),
+    "tools-out.numbers": in_inputs(as_doubles, streams=False),
+    "tools-out.numbers-stream": in_inputs(as_doubles, streams=True),
+    "tools-out.odd-values": in_inputs(without_empty, streams=False),
+    "tools-out.odd-values-stream": in_inputs(without_empty, streams=True),
+    "tools-out.long-input": in_inputs(shorten_texts, streams=False),
+    "tools-out.long-input-stream": in_inputs(shorten_texts, streams=True),
+    "tools-out.deep-input": in_inputs(without_depth, streams=False),
+    "tools-out.deep-input-stream": in_inputs(without_depth, streams=True),
+    "tools-out.many-calls": of_blocks(lambda blocks: blocks[:8]),
+    "tools-out.many-calls-in-stream": Fault(stream=without_late_blocks),
+    "tools-out.long-names": in_calls(lambda x: {**x, "name": x["name"][:64]}),
+    "tools-out.long-names-stream": in_block("tool_use", lambda x: {**x, "name": x["name"][:64]}),
+    "tools-out.one-call-reaches": asked_for(
+        '"auto"', lambda body: body["tool_choice"].pop("disable_parallel_tool_use")
+    ),
     # tools-in
     "tools-in.accepted": has('"tool_result"'),
     "tools-in.result": replace_words("18 degrees"),
@@ -520,6 +767,27 @@ FAULTS: Mapping[str, Fault] = {
     "tools-in.examples": has('"input_examples"'),
     "tools-in.two-rounds": replace_words("25 degrees"),
     "tools-in.forced-tool": asks(drop("tool_choice")),
+    "tools-in.is-error": in_blocks("tool_result", lambda x: {k: v for k, v in x.items() if k != "is_error"}),
+    "tools-in.order-of-results": in_contents("tool_result", sort_results),
+    "tools-in.order-of-keys": asks(sorts_keys),
+    "tools-in.numbers": in_uses(as_doubles),
+    "tools-in.odd-values": in_uses(without_empty),
+    "tools-in.long-input": in_uses(shorten_texts),
+    "tools-in.long-result": in_blocks("tool_result", shorten_texts),
+    "tools-in.result-white-space": replace_words("    1\\t  def f", "1\\t  def f"),
+    "tools-in.many-results": limit_kind("tool_result", 10),
+    "tools-in.equal-calls": asks(merges_equal_calls),
+    "tools-in.long-history": shorten("messages", 80, 3),
+    "tools-in.long-id": refuses(lambda c: "toolu_abcd" * 7 in c.text),
+    "tools-in.many-tools": asks(
+        lambda body: body.get("tools", []).pop() if len(body.get("tools", ())) == 120 else None
+    ),
+    "tools-in.more-than-128-tools": refuses(lambda c: isinstance(c.body, dict) and len(c.body.get("tools", ())) > 128),
+    "tools-in.long-description": in_tools(lambda x: x.update(description=x.get("description", "")[:1024])),
+    "tools-in.deep-schema": replace_words("The innermost value", "A value"),
+    "tools-in.many-values": replace_words('"kind 299"', '"other"'),
+    "tools-in.any-reaches": asked_for('"any"', lambda body: body["tool_choice"].update(type="auto")),
+    "tools-in.fields-reach": in_tools(lambda x: x.pop("strict", None)),
     # thinking
     "thinking.enabled": has('"enabled"'),
     "thinking.adaptive": refuses(lambda c: c.path == "/v1/messages" and '{"type": "adaptive"}' in c.text),
@@ -529,9 +797,7 @@ FAULTS: Mapping[str, Fault] = {
     "thinking.text": of_blocks(
         lambda blocks: [{**x, "thinking": ""} if x["type"] == "thinking" else x for x in blocks]
     ),
-    "thinking.signature": of_blocks(
-        lambda blocks: [{**x, "signature": ""} if x["type"] == "thinking" else x for x in blocks]
-    ),
+    "thinking.signature": of_blocks(lambda blocks: [{k: v for k, v in x.items() if k != "signature"} for x in blocks]),
     "thinking.stream": in_deltas("thinking", lambda _: ""),
     "thinking.stream-signature": each("content_block_delta", lambda x: [] if "signature" in x["delta"] else x),
     "thinking.tokens": change("usage", lambda x: {**x, "output_tokens_details": {"thinking_tokens": 9999}}),
@@ -544,6 +810,9 @@ FAULTS: Mapping[str, Fault] = {
     "thinking.small-budget": accepts("greater than or equal to 1024"),
     "thinking.small-limit": accepts("must be greater than `thinking.budget_tokens`"),
     "thinking.signature-returns": replace_words("c2lnbmF0dXJl", "eA=="),
+    "thinking.redacted-returns": without_blocks("redacted_thinking"),
+    "thinking.long": change("content.0", shorten_texts),
+    "thinking.long-stream": only_first(1_000, "thinking_delta"),
     "thinking.text-and-call": of_blocks(lambda blocks: blocks[:1] + blocks[:0:-1]),
     "thinking.text-and-call-stream": reorders(lambda blocks: blocks[:1] + blocks[:0:-1]),
     # stops
@@ -563,6 +832,10 @@ FAULTS: Mapping[str, Fault] = {
     "stops.context-window-stream": stop("model_context_window_exceeded", "end_turn", streams=True),
     "stops.sequence-false-start": in_deltas("text", lambda x: x.replace("fou", "")),
     "stops.cut-call": streams_of("get_weather", stop("max_tokens", "tool_use", streams=True)),
+    "stops.long-sequence": asks(
+        lambda body: body.update(shorten_texts({"stop_sequences": body.get("stop_sequences", [])}, 64))
+    ),
+    "stops.many-sequences": shorten("stop_sequences", 4, 4, first),
     "stops.refusal": stop("refusal", "end_turn", streams=False),
     "stops.refusal-stream": stop("refusal", "end_turn", streams=True),
     "stops.no-tokens": refuses(lambda c: isinstance(c.body, dict) and c.body.get("max_tokens") == 0),
@@ -582,6 +855,7 @@ FAULTS: Mapping[str, Fault] = {
     "usage.written": change("usage", lambda x: {**x, "cache_creation_input_tokens": 0}),
     "usage.written-stream": with_usage(cache_creation_input_tokens=0),
     "usage.service-tier": change("usage", lambda x: {**x, "service_tier": "default"} if "service_tier" in x else x),
+    "usage.stream-start": each("message_start", zeroes_input),
     "usage.thinking": change("usage.output_tokens", lambda x: 10 if x == 50 else x),
     "usage.unknown": change("usage", lambda x: None if len(x) == 2 else x),
     "usage.unknown-stream": in_end(lambda x: {k: v for k, v in x.items() if k != "usage" or len(v) > 1}),
@@ -634,7 +908,26 @@ FAULTS: Mapping[str, Fault] = {
     "errors.in-stream-bare": each("error", lambda x: [] if "memory" in x["error"]["message"] else x),
     "errors.first-event": Fault(stream=hides_errors_without_blocks),
     "errors.model-not-found": replies(is_refusal_of("model: scripted"), retype("api_error", 500)),
+    "errors.in-stream-once": each(
+        "error",
+        lambda x: {
+            "type": "content_block_delta",
+            "index": 0,
+            "delta": {"type": "text_delta", "text": "Two."},
+        },
+    ),
     "errors.in-stream-type": each("error", lambda x: {**x, "error": {"type": "bad", "message": ""}}),
+    "errors.unique-request-id": Fault(head=lambda headers, _: {**headers, "request-id": "req_1"}),
+    "errors.provider-request-id": errs(500, lambda r: replace(r, headers={"request-id": ""})),
+    "errors.retry-after-of-stream": replies(
+        lambda r, c: r.status == 429 and c.body.get("stream"), lambda r: replace(r, headers={})
+    ),
+    "errors.key-refused": replies(is_refusal_of("messages: Invalid value"), shows_key),
+    "errors.key-failed": errs(500, shows_key),
+    "errors.key-rejected": errs(401, shows_key),
+    "errors.key-in-stream": each(
+        "error", lambda x: {**x, "error": {**x["error"], "message": f"The key is {PROVIDER_KEY}."}}
+    ),
     # requests
     "requests.system-text": asked_for('"system": "', drop("system")),
     "requests.system-blocks": asked_for('"system": [', lambda body: body["system"].pop()),
@@ -670,6 +963,35 @@ FAULTS: Mapping[str, Fault] = {
     "requests.once": Fault(asks_twice=True),
     "requests.temperature": asks(drop("temperature")),
     "requests.prefill": answers(lambda c: "Name a bird" in c.text, error("api_error", 500)),
+    "requests.long-history": shorten("messages", 100, 21),
+    "requests.many-messages": shorten("messages", 1000, 999),
+    "requests.repeated-turns": shorten("messages", 12, 3),
+    "requests.long-text": in_blocks("text", lambda x: {**x, "text": x["text"][:100_000]} if "text" in x else x),
+    "requests.long-system": asks(lambda body: body.update(shorten_texts({"system": body.get("system", "")}, 100_000))),
+    "requests.many-blocks": in_contents("text", lambda content: content if len(content) < 100 else content[-100:]),
+    "requests.many-system-blocks": shorten("system", 20, 20, first),
+    "requests.white-space": in_blocks("text", lambda x: {**x, "text": x["text"].strip()} if "def f" in str(x) else x),
+    "requests.escapes": replace_words("\u2028", "\n"),
+    "requests.two-megabytes": refuses(lambda c: len(c.text) > 1_000_000),
+    "requests.twenty-megabytes": refuses(lambda c: len(c.text) > 8_000_000),
+    "requests.normal-forms": replace_words("\u212b", "\u00e5"),
+    "requests.line-ends": replace_words("a\\r\\nb", "a\\nb"),
+    "requests.temperature-zero": asks(
+        lambda body: body.pop("temperature", None) if body.get("temperature") == 0 else None
+    ),
+    "requests.top-k-reaches": asks(lambda body: body.pop("top_k", None) if "top_p" not in body else None),
+    "requests.betas-reach": Fault(
+        call=lambda c: replace(c, headers={k: v for k, v in c.headers.items() if k != "anthropic-beta"})
+    ),
+    "requests.order-of-blocks": in_contents(
+        "thinking", lambda content: sorted(content, key=lambda x: x["type"] != "thinking")
+    ),
+    "requests.long-user-id": refuses(lambda c: "abcdefgh" * 32 in c.text),
+    "requests.thinking-reaches": asks(drop("thinking")),
+    "requests.effort-reaches": asks(lambda body: body.get("output_config", {}).pop("effort", None)),
+    "requests.cache-control-reaches": asked_for('"ttl"', lambda body: body["system"][0]["cache_control"].pop("ttl")),
+    "requests.metadata-reaches": asks(drop("metadata")),
+    "requests.service-tier-reaches": asks(drop("service_tier")),
     # context-editing
     "context-editing.applied-edits": change(
         "context_management", applied(lambda x: [{**y, "cleared_input_tokens": 0} for y in x])
@@ -759,6 +1081,9 @@ FAULTS: Mapping[str, Fault] = {
     "images.count": counted(lambda _: {"input_tokens": 12}),
     "images.no-base64": accepts("Invalid base64 data"),
     "images.media-type": accepts("does not appear to be one"),
+    "images.many": limit_kind("image", 10),
+    "documents.large": in_blocks("document", lambda x: {**x, "source": shorten_texts(x["source"], 1_048_576)}),
+    "documents.long-text": in_blocks("document", shorten_texts),
     # counts
     "counts.form": counted(lambda x: {"tokens": x["input_tokens"]}),
     "counts.positive": counted(lambda x: {"input_tokens": 0}),
@@ -770,6 +1095,14 @@ FAULTS: Mapping[str, Fault] = {
     ),
     "counts.history": has('"tool_result"', "/v1/messages/count_tokens"),
     "counts.same": counted(lambda x: {"input_tokens": x["input_tokens"] + next(NUMBERS)}),
+    "counts.no-call": Fault(call=counts_by_call, reply=as_count),
+    "counts.long-history": asks(
+        lambda body: body.update(messages=body["messages"][-81:]) if "messages" in body else None
+    ),
+    "counts.long-text": asks(
+        lambda body: body.update(messages=shorten_texts(body["messages"])) if "max_tokens" not in body else None
+    ),
+    "counts.many-tools": shorten("tools", 128, 128),
     # models
     "models.list": listed(lambda x: {**x, "data": [{**y, "type": "file"} for y in x["data"]]}),
     "models.ends": listed(lambda x: {**x, "last_id": "other"}),
@@ -785,6 +1118,7 @@ FAULTS: Mapping[str, Fault] = {
     "models.content-type": replies(
         lambda r, c: c.path == "/v1/models", lambda r: replace(r, headers={"content-type": "text/html"})
     ),
+    "models.of-list": listed(lambda x: {**x, "id": "other"}, "/v1/models/scripted"),
     # versions
     "versions.2023-06-01": refuses(lambda c: c.headers.get("anthropic-version") == "2023-06-01"),
     "versions.2026-10-21": refuses(lambda c: c.headers.get("anthropic-version") == "2026-10-21"),

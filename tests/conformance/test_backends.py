@@ -489,7 +489,7 @@ def test_each_trial_gets_its_replies_in_order(upstreams: dict[str, ScriptedUpstr
     [
         (
             {"part": []},
-            "reply 1: reply has no field part; allowed: delay, error, mixes_calls, names_tier, parts, stop, "
+            "reply 1: reply has no field part; allowed: awaits, delay, error, mixes_calls, names_tier, parts, stop, "
             "stop_sequence, usage",
         ),
         (
@@ -502,7 +502,7 @@ def test_each_trial_gets_its_replies_in_order(upstreams: dict[str, ScriptedUpstr
             {"parts": [{"text": [{"wait": 1}]}]},
             "reply 1: a part has one of text, thinking, call, pause, cut, error; this one has wait",
         ),
-        ({"parts": [{"call": {}}]}, "reply 1: a call has a name, and arguments or pieces"),
+        ({"parts": [{"call": {}}]}, "reply 1: a call has a name or a tool, and arguments or pieces"),
     ],
 )
 def test_a_wrong_script_is_a_fault_of_the_suite(reply: dict[str, Any], message: str) -> None:

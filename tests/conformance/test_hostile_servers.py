@@ -13,12 +13,12 @@ from messages_conformance.__main__ import main
 from messages_conformance.backends import WIRES
 from messages_conformance.backends.reply import WELL
 from messages_conformance.backends.shapes import without_nulls
+from messages_conformance.backends.view import read_view
 from messages_conformance.backends.wire import Request as BackendRequest
 from messages_conformance.client import Exchange, Request
 from messages_conformance.events import EventReader
 from messages_conformance.runner import judge_trial, load_suite
 from messages_conformance.trial import Options, Trial, UpstreamRequest
-from messages_conformance.upstream_view import read_view
 from tests.support.conformance import MESSAGE, reply, serve
 
 STREAM = [

@@ -43,11 +43,7 @@ def test_the_proxy_keeps_the_rules(protocol: str, sets: tuple[str, ...], tmp_pat
         checks = [check for check in load_suite() if not {*check.sets}.isdisjoint(sets)]
         with running_proxy(tmp_path, {**own, "PROXY_API_KEY": KEY}) as proxy:
             options = Options(url=proxy.url, model=model, key=KEY, backend=protocol)
-            runner = Runner(options, backend)
-            # checks of a short time have the machine for themselves
-            timed = [check for check in checks if any("seconds" in each for each in check.expect)]
-            results = runner.run([check for check in checks if check not in timed], jobs=8)
-            results += runner.run(timed, jobs=1)
+            results = Runner(options, backend).run(checks, jobs=8)
     finally:
         backend.close()
     expected = read_expected(EXPECTED / f"{protocol}.toml")

@@ -6,6 +6,7 @@ import shlex
 import pytest
 
 from messages_conformance.__main__ import build_parser
+from messages_conformance.backends import NEEDS_OF_BACKENDS
 from messages_conformance.rows import NEEDS, SETS, Level
 from tests.site.pages import Block, blocks
 from tests.support.paths import ROOT
@@ -31,10 +32,8 @@ def test_the_page_lists_sets_and_levels() -> None:
 
 def test_the_page_lists_what_a_server_may_lack() -> None:
     table = README.partition("| `--without` |")[2].partition("## ")[0]
-    of_the_suite = {"backend", "upstream-forced-tools", "refusals", "cached-tokens", "thinking-tokens"}
-    of_the_suite |= {"written-tokens", "signatures", "upstream-citations"}
     first_cells = re.findall(r"^\|([^|]*)\|", table, re.MULTILINE)
-    assert {name for cell in first_cells for name in re.findall(r"`([^`]+)`", cell)} == NEEDS.keys() - of_the_suite
+    assert {name for cell in first_cells for name in re.findall(r"`([^`]+)`", cell)} == NEEDS.keys() - NEEDS_OF_BACKENDS
 
 
 @pytest.mark.parametrize("block", [block for block in blocks(README) if block.language == "sh"], ids=str)

@@ -20,6 +20,8 @@ from tests.support.conformance import MESSAGE
 from tests.support.waiting import WAIT_SECONDS
 
 KEY = "key-of-the-test"
+PROVIDER_KEY = "key-of-the-provider"
+"""With which the server calls the upstream."""
 Event = dict[str, Any] | bytes
 """An event, or bytes that are sent as they are."""
 
@@ -131,8 +133,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         assert isinstance(asked, Call)
         connection = http.client.HTTPConnection(self.server.upstream, timeout=WAIT_SECONDS)
-        kept = ("anthropic-version", "x-api-key", "authorization", "content-type")
-        headers = {name: value for name, value in asked.headers.items() if name in kept}
+        kept = ("anthropic-version", "anthropic-beta", "content-type")
+        headers = {name: value for name, value in asked.headers.items() if name in kept} | {"x-api-key": PROVIDER_KEY}
         body = None if asked.body is None else json.dumps(asked.body)
         if fault.asks_twice:
             connection.request(asked.method, asked.path, body, headers)
@@ -154,7 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = reply.body
         if isinstance(body, dict) and body.get("type") == "error" and "request_id" not in body:
             body = {**body, "request_id": head.get("request-id", "req_0")}
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        data = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
         self.send_response(reply.status)
         for name, value in {**head, "content-length": str(len(data))}.items():
             self.send_header(name, value)
@@ -220,7 +222,7 @@ def _feed(response: http.client.HTTPResponse, events: "queue.SimpleQueue[Any]") 
 
 
 def write_event(event: Mapping[str, Any]) -> bytes:
-    return f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
+    return f"event: {event['type']}\ndata: {json.dumps(event, ensure_ascii=False)}\n\n".encode()
 
 
 def _decode(raw: bytes) -> Any:
@@ -252,7 +254,7 @@ def _answer_alone(call: Call) -> Reply | None:
 def _mend_reply(response: http.client.HTTPResponse) -> Reply:
     headers = {name: value for name, value in response.getheaders() if name == "retry-after"}
     try:
-        body = json.loads(response.read())
+        body = json.loads(response.read().replace(PROVIDER_KEY.encode(), b"..."))
     except (OSError, http.client.HTTPException, ValueError):
         return error("api_error", 502, "The provider's reply is unreadable.")
     if body.get("type") == "error":
@@ -287,6 +289,8 @@ def _mend_stream(events: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
                 event.setdefault("usage", {"output_tokens": 1})
                 if calls and event["delta"]["stop_reason"] == "end_turn":
                     event["delta"]["stop_reason"] = "tool_use"
+            case "error":
+                event["error"]["message"] = event["error"]["message"].replace(PROVIDER_KEY, "...")
             case _:
                 pass
         yield event

@@ -22,15 +22,18 @@ WIRES: Mapping[str, type[Wire]] = {
 }
 PROTOCOLS = tuple(WIRES)
 LACKS: Mapping[str, frozenset[str]] = {
-    "openai": frozenset({"written-tokens", "signatures", "upstream-citations"}),
-    "responses": frozenset({"upstream-citations"}),
-    "gemini": frozenset({"written-tokens", "upstream-citations"}),
+    "openai": frozenset({"written-tokens", "signatures", "upstream-citations", "many-tools", "upstream-messages"}),
+    "responses": frozenset({"upstream-citations", "many-tools", "upstream-messages"}),
+    "gemini": frozenset({"written-tokens", "upstream-citations", "upstream-messages", "upstream-one-call"}),
     "ollama": frozenset(
         {"written-tokens", "signatures", "upstream-forced-tools", "refusals", "cached-tokens", "thinking-tokens"}
-        | {"upstream-citations"}
+        | {"upstream-citations", "upstream-messages", "upstream-one-call"}
     ),
 }
 """Protocol → what its replies cannot say, of the needs of rows."""
+
+NEEDS_OF_BACKENDS = frozenset({"backend"}).union(*LACKS.values())
+"""Needs of rows that say nothing about the server under test."""
 
 
 class Backend(Protocol):
@@ -48,6 +51,10 @@ class Backend(Protocol):
         """
         ...
 
+    def tell(self, trial: str, event: str) -> None:
+        """Say that the client of a trial has got an event of this type."""
+        ...
+
     def take_requests(self, trial: str) -> list[UpstreamRequest]:
         """Return the calls of a trial so far, in their order, and forget the trial."""
         ...
@@ -63,6 +70,6 @@ def start_backend(protocol: str, host: str, port: int, accepted: Collection[str]
     if protocol not in WIRES:
         raise SuiteError(f"there is no backend {protocol!r}; allowed: {', '.join(PROTOCOLS)}")
     try:
-        return ScriptedUpstream(WIRES[protocol](), host, port, accepted)
+        return ScriptedUpstream(protocol, WIRES[protocol](), host, port, accepted)
     except OSError as error:
         raise SuiteError(f"the backend {protocol} cannot listen on {host}:{port}: {error}") from error

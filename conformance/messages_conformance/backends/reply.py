@@ -26,6 +26,7 @@ STATUSES: Mapping[str, int] = {
 """Kind of an error → its status; protocols may have another. `gateway`: a page of HTML from a server between."""
 SIGNATURE = "c2NyaXB0ZWQgc2lnbmF0dXJl"
 """Signature of thinking whose row names none."""
+_MAX_SPLIT_CHARACTERS = 20_000
 _PIECE = re.compile(r"\s*\S{1,6}|\s+")
 
 
@@ -35,6 +36,8 @@ class Pause:
 
     seconds: float
     alive: float = 0
+    until: str = ""
+    """The pause ends as soon as the client has got an event of this type."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Failure:
 
     kind: str
     message: str = ""
-    """"": the usual text of the provider."""
+    """"": the usual text of the provider. `$KEY` stands for the key with which it was called."""
     status: int = 0
     """0: the usual one."""
     retry_after: float | None = None
@@ -94,6 +97,8 @@ class Call(_Pieces):
     name: str
     pieces: tuple[Piece, ...]
     id: str
+    tool: int | None = None
+    """Place of the tool among those of the request, whose name it gets."""
 
     @property
     def arguments(self) -> Any:
@@ -134,6 +139,8 @@ class Reply:
     """Sent instead of a reply."""
     delay: float = 0
     """Seconds before the head of the reply."""
+    awaits: int = 0
+    """Number of calls of the trial that have to be open before it begins."""
     mixes_calls: bool = False
     """The pieces of all calls come alternately, as some servers of Chat Completions send them."""
     names_tier: bool = False
@@ -142,6 +149,12 @@ class Reply:
     @property
     def calls(self) -> list[Call]:
         return [part for part in self.parts if isinstance(part, Call)]
+
+    @property
+    def follows_request(self) -> bool:
+        """Whether it names tools of the request, or repeats its last text in place of `$TEXT`."""
+        texts = (part.whole for part in self.parts if isinstance(part, Text))
+        return any(call.tool is not None for call in self.calls) or any("$TEXT" in text for text in texts)
 
     @property
     def reason(self) -> str:
@@ -186,6 +199,35 @@ def keep_one_call(reply: Reply) -> Reply:
     return replace(reply, parts=tuple(x for x in reply.parts if not isinstance(x, Call) or x is first))
 
 
+def follow_request(reply: Reply, names: Sequence[str], said: str) -> Reply:
+    """Return a reply that has these names of the tools of its request, and the last text of the user."""
+
+    def change(part: Part) -> Part:
+        if isinstance(part, Text):
+            pieces = (piece.replace("$TEXT", said) if isinstance(piece, str) else piece for piece in part.pieces)
+            return replace(part, pieces=tuple(pieces))
+        if not isinstance(part, Call) or part.tool is None or part.tool >= len(names):
+            return part
+        return replace(part, name=names[part.tool])
+
+    return replace(reply, parts=tuple(map(change, reply.parts)))
+
+
+def fill_key(reply: Reply, key: str) -> Reply:
+    """Return a reply whose errors name the key of the request."""
+
+    def fill(piece: Piece) -> Piece:
+        return replace(piece, message=piece.message.replace("$KEY", key)) if isinstance(piece, Failure) else piece
+
+    def change(part: Part) -> Part:
+        if isinstance(part, Failure):
+            return replace(part, message=part.message.replace("$KEY", key))
+        return replace(part, pieces=tuple(map(fill, part.pieces))) if isinstance(part, _Pieces) else part
+
+    error = reply.error and replace(reply.error, message=reply.error.message.replace("$KEY", key))
+    return replace(reply, parts=tuple(map(change, reply.parts)), error=error)
+
+
 def _cut_pieces(pieces: Sequence[Piece], length: int) -> Iterator[Piece]:
     for piece in pieces:
         if length <= 0:
@@ -198,8 +240,11 @@ def _cut_pieces(pieces: Sequence[Piece], length: int) -> Iterator[Piece]:
 
 
 def split(text: str) -> tuple[str, ...]:
-    """Return a text in pieces of about a token."""
-    return tuple(_PIECE.findall(text))
+    """Return a text in pieces of about a token; a long one in few thousand pieces."""
+    if len(text) <= _MAX_SPLIT_CHARACTERS:
+        return tuple(_PIECE.findall(text))
+    size = len(text) // 2_000
+    return tuple(text[place : place + size] for place in range(0, len(text), size))
 
 
 def read_reply(given: Mapping[str, Any], where: str) -> Reply:
@@ -213,7 +258,7 @@ class _Reader:
         self._calls = 0
 
     def read(self, given: Mapping[str, Any]) -> Reply:
-        fields = {"parts", "stop", "stop_sequence", "usage", "error", "delay", "mixes_calls", "names_tier"}
+        fields = {"parts", "stop", "stop_sequence", "usage", "error", "delay", "awaits", "mixes_calls", "names_tier"}
         self._allow(given, fields, "reply")
         if "error" in given and "parts" in given:
             raise SuiteError(f"{self._where}: reply has parts and error; an error inside a stream is one of the parts")
@@ -228,6 +273,7 @@ class _Reader:
             usage=None if usage is False else self._read_usage(usage),
             error=self._read_failure(given["error"]) if "error" in given else None,
             delay=given.get("delay", 0),
+            awaits=given.get("awaits", 0),
             mixes_calls=given.get("mixes_calls", False),
             names_tier=given.get("names_tier", False),
         )
@@ -249,30 +295,23 @@ class _Reader:
         return self._read_incident(given)
 
     def _read_call(self, given: Mapping[str, Any]) -> Call:
-        self._allow(given, {"name", "arguments", "pieces", "id"}, "call")
-        if "name" not in given or ("arguments" in given and "pieces" in given):
-            raise SuiteError(f"{self._where}: a call has a name, and arguments or pieces")
+        self._allow(given, {"name", "tool", "arguments", "pieces", "id"}, "call")
+        if ("name" in given) == ("tool" in given) or ("arguments" in given and "pieces" in given):
+            raise SuiteError(f"{self._where}: a call has a name or a tool, and arguments or pieces")
         self._calls += 1
         whole = json.dumps(given.get("arguments", {}), ensure_ascii=False)
-        return Call(
-            given["name"], self._read_pieces(given.get("pieces", whole)), given.get("id", f"call_{self._calls}")
-        )
+        pieces = self._read_pieces(given.get("pieces", whole))
+        return Call(given.get("name", ""), pieces, given.get("id", f"call_{self._calls}"), given.get("tool"))
 
     def _read_pieces(self, given: str | Sequence[str | Mapping[str, Any]]) -> tuple[Piece, ...]:
         if isinstance(given, str):
             return split(given)
-        return tuple(piece if isinstance(piece, str) else self._read_piece(piece) for piece in given)
-
-    def _read_piece(self, given: Mapping[str, Any]) -> Piece:
-        if "repeat" in given:
-            self._allow(given, {"repeat", "times"}, "a long piece")
-            return str(given["repeat"]) * int(given["times"])
-        return self._read_incident(given)
+        return tuple(piece if isinstance(piece, str) else self._read_incident(piece) for piece in given)
 
     def _read_incident(self, given: Mapping[str, Any]) -> Incident:
         if "pause" in given:
-            self._allow(given, {"pause", "alive"}, "a pause")
-            return Pause(given["pause"], given.get("alive", 0))
+            self._allow(given, {"pause", "alive", "until"}, "a pause")
+            return Pause(given["pause"], given.get("alive", 0), given.get("until", ""))
         if "cut" in given:
             self._allow(given, {"cut"}, "a cut")
             if given["cut"] not in ("broken", "orderly"):

@@ -8,22 +8,36 @@ import struct
 import threading
 import time
 import traceback
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from messages_conformance.backends.reply import WELL, Cut, Failure, Pause, Reply, keep_one_call, read_reply, stop_at
+from messages_conformance.backends.reply import (
+    WELL,
+    Cut,
+    Failure,
+    Pause,
+    Reply,
+    fill_key,
+    follow_request,
+    keep_one_call,
+    read_reply,
+    stop_at,
+)
 from messages_conformance.backends.shapes import without_nulls
+from messages_conformance.backends.view import read_view
 from messages_conformance.backends.wire import Answer, ContractViolation, Frame, Request, Wire, encode
 from messages_conformance.rows import SuiteError
 from messages_conformance.trial import UpstreamRequest
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 _TOKEN = re.compile(rb"\[trial ([0-9A-Za-z-]+)\]")
-_PATIENCE = 2.0
-"""Seconds to wait for the end of calls whose client has its reply already."""
+_PATIENCE = 30.0
+"""Seconds to wait for the end of calls whose client is gone."""
+_MEETING_SECONDS = 10.0
+"""Maximum time in which calls of a trial that await each other have to come."""
 _ABORT = struct.pack("ii", 1, 0)
 """Value of SO_LINGER with which a closed connection is reset."""
 
@@ -35,6 +49,10 @@ class _Script:
     replies: tuple[Reply, ...] = (WELL,)
     answered: int = 0
     open_calls: int = 0
+    is_alone: bool = False
+    """A call has awaited others in vain."""
+    seen: set[str] = field(default_factory=set)
+    """Types of the events that the client has got."""
     requests: list[UpstreamRequest] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
@@ -42,8 +60,11 @@ class _Script:
 class ScriptedUpstream:
     """A server in threads of its own, until it is closed."""
 
-    def __init__(self, wire: Wire, host: str = "127.0.0.1", port: int = 0, accepted: Collection[str] = ()) -> None:
+    def __init__(
+        self, protocol: str, wire: Wire, host: str = "127.0.0.1", port: int = 0, accepted: Collection[str] = ()
+    ) -> None:
         """`accepted`: fields of a request that are taken although the API does not have them."""
+        self._protocol = protocol
         self._wire = wire
         self._accepted = frozenset(accepted)
         self._scripts: dict[str, _Script] = {}
@@ -60,6 +81,13 @@ class ScriptedUpstream:
         read = tuple(read_reply(reply, f"reply {number}") for number, reply in enumerate(replies, start=1))
         with self._changed:
             self._scripts[trial] = _Script(read or (WELL,))
+
+    def tell(self, trial: str, event: str) -> None:
+        """Say that the client of a trial has got an event of this type."""
+        with self._changed:
+            if (script := self._scripts.get(trial)) is not None and event not in script.seen:
+                script.seen.add(event)
+                self._changed.notify_all()
 
     def take_requests(self, trial: str) -> list[UpstreamRequest]:
         """Return the calls of a trial, and forget it. Waits a little for the end of its open calls.
@@ -102,6 +130,8 @@ class ScriptedUpstream:
             script = self._scripts.get(token := _find_token(raw), _Script())
             script.requests.append(record)
             script.open_calls += 1
+            record.open_calls = script.open_calls
+            self._changed.notify_all()
         try:
             self._answer_call(connection, request, record, script, token)
         except OSError:
@@ -129,15 +159,34 @@ class ScriptedUpstream:
                 reply = keep_one_call(reply)
             script.answered += 1
             number = script.answered
+            if not script.is_alone:
+                awaited = self._changed.wait_for(
+                    lambda: script.is_alone or _has_met(script, reply.awaits), _MEETING_SECONDS
+                )
+                script.is_alone = not awaited
+                self._changed.notify_all()
+        if reply.follows_request:
+            view = read_view(self._protocol, request.path, request.body)
+            said = view.texts[-1].partition(": ")[2] if view.texts else ""
+            reply = follow_request(reply, [tool["name"] for tool in view.tools], said)
+        reply = fill_key(reply, next((key.rpartition(" ")[2] for key in record.keys), ""))
         tag = f"{token or 'scripted'}{number}"
         connection.wait(reply.delay)
         if reply.error is not None:
             connection.send(self._wire.fail(reply.error))
         elif self._wire.is_stream(request):
             frames = self._wire.stream(reply, request, tag)
-            connection.send_stream(frames, self._wire.stream_type, self._wire.alive)
+            connection.send_stream(
+                frames, self._wire.stream_type, self._wire.alive, lambda pause: self._await(pause, script, record)
+            )
         else:
             self._send_whole(connection, reply, request, tag)
+
+    def _await(self, pause: Pause, script: _Script, record: UpstreamRequest) -> None:
+        """Wait until the client has got the event of a pause."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: pause.until in script.seen, pause.seconds):
+                record.unseen = pause.until
 
     def _find_violation(self, request: Request) -> ContractViolation | None:
         if not isinstance(request.body, dict):
@@ -157,6 +206,11 @@ class ScriptedUpstream:
                 return
         body = encode(self._wire.whole(reply, request, tag))
         connection.send(Answer(200, body), is_cut=reply.has_failure())
+
+
+def _has_met(script: _Script, number: int) -> bool:
+    """Return whether so many calls of a trial were open at once."""
+    return max((request.open_calls for request in script.requests), default=0) >= number
 
 
 def _find_token(raw: bytes) -> str:
@@ -267,12 +321,16 @@ class _Connection(BaseHTTPRequestHandler):
         elif self.command != "HEAD":
             self.wfile.write(answer.body)
 
-    def send_stream(self, frames: Iterable[Frame], content_type: str, alive: bytes) -> None:
-        """Send frames, each at once. `alive`: a sign of life for pauses."""
+    def send_stream(
+        self, frames: Iterable[Frame], content_type: str, alive: bytes, wait_for: Callable[[Pause], None]
+    ) -> None:
+        """Send frames, each at once. `alive`: a sign of life for pauses; `wait_for` waits for the event of one."""
         self._send_head(200, {"content-type": content_type, "cache-control": "no-cache"}, None)
         for frame in frames:
             if isinstance(frame, bytes):
                 self._write_chunk(frame)
+            elif isinstance(frame, Pause) and frame.until:
+                wait_for(frame)
             elif isinstance(frame, Pause):
                 self._pause(frame, alive)
             elif isinstance(frame, Cut) and not frame.orderly:

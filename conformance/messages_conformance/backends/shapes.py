@@ -3,7 +3,7 @@
 Objects are closed: a field that the provider does not know is an error. Fields with the value null are missing.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -97,8 +97,12 @@ def _read(error: ValidationError) -> Iterator[Breach]:
             yield Breach("value", path, wanted if error.validator == "enum" else [wanted], instance)
 
 
-def without_nulls(value: Any) -> Any:
-    """Return a JSON value without the fields that are null, at every depth."""
+def without_nulls(value: Any, free: Collection[str] = ()) -> Any:
+    """Return a JSON value without the fields that are null, at every depth. `free`: names of objects that stay."""
     if isinstance(value, dict):
-        return {name: without_nulls(inner) for name, inner in value.items() if inner is not None}
-    return [without_nulls(inner) for inner in value] if isinstance(value, list) else value
+        return {
+            name: inner if name in free and isinstance(inner, dict) else without_nulls(inner, free)
+            for name, inner in value.items()
+            if inner is not None
+        }
+    return [without_nulls(inner, free) for inner in value] if isinstance(value, list) else value

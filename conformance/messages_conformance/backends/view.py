@@ -22,7 +22,7 @@ class View:
     calls: list[dict[str, Any]] = field(default_factory=list)
     """Calls of tools in the history: `name`, `arguments`."""
     results: list[dict[str, Any]] = field(default_factory=list)
-    """Their results: `name` of the tool that was called, `text`."""
+    """Their results: `name` of the tool that was called, `text`, `is_error` where the protocol has a place for it."""
     images: list[str] = field(default_factory=list)
     """Base64 data, or addresses."""
     documents: list[str] = field(default_factory=list)
@@ -31,6 +31,10 @@ class View:
     """`name`, `description`, `schema`."""
     tool_choice: str = ""
     """`auto`, `any`, `none`, or the name of a tool. "": not said."""
+    one_call: bool = False
+    """The reply may have one call only."""
+    thinking: Any = None
+    """What the request says about thinking and effort, in the words of the protocol."""
     max_tokens: int | None = None
     temperature: float | None = None
     stop_sequences: list[str] = field(default_factory=list)
@@ -38,16 +42,25 @@ class View:
     """Of the thinking in the history, as the model's server has sent them."""
     output_schema: dict[str, Any] = field(default_factory=dict)
     """JSON schema of the reply."""
+    body: str = ""
+    """The whole request as JSON."""
 
     def as_table(self) -> dict[str, Any]:
-        """Return all fields, with `pairs`: the results as `NAME: TEXT`, and `everything`: all texts of the history, and
-        the documents.
+        """Return all fields, with `pairs`: the results as `NAME: TEXT`; `everything`: all texts of the history, and the
+        documents; `callable`: names of the tools that the model may call; `definitions`: the tools as JSON.
         """
         pairs = [f"{result['name']}: {result['text']}" for result in self.results]
         everything = "\n".join(
             [self.system, *self.texts, *(result["text"] for result in self.results), *self.documents]
         )
-        return {**asdict(self), "pairs": pairs, "everything": everything}
+        names = [] if self.tool_choice == "none" else [tool["name"] for tool in self.tools]
+        definitions = json.dumps(self.tools, ensure_ascii=False)
+        further = {"pairs": pairs, "everything": everything, "callable": names, "definitions": definitions}
+        return {**asdict(self), **further}
+
+
+_FREE = frozenset({"input", "args", "arguments"})
+"""Objects of the user: a null in them is a value."""
 
 
 class _Reader:
@@ -72,8 +85,9 @@ class _Reader:
         value = _parse(arguments) if isinstance(arguments, str) else arguments
         self.view.calls.append({"name": name, "arguments": value})
 
-    def add_result(self, identifier: str, name: str, text: str) -> None:
-        self.view.results.append({"name": name or self._names.get(identifier, ""), "text": text})
+    def add_result(self, identifier: str, name: str, text: str, *, is_error: bool = False) -> None:
+        name = name or self._names.get(identifier, "")
+        self.view.results.append({"name": name, "text": text, "is_error": is_error})
 
     def add_tool(self, name: Any, description: Any, schema: Any) -> None:
         self.view.tools.append({"name": name, "description": description or "", "schema": schema or {}})
@@ -82,7 +96,8 @@ class _Reader:
 def read_view(protocol: str, path: str, body: Mapping[str, Any]) -> View:
     """Return what a request says to the model. `path`: the one of the request, which names the model at Gemini."""
     reader = _Reader()
-    _READERS[protocol](reader, path, without_nulls(body))
+    reader.view.body = json.dumps(body, ensure_ascii=False)
+    _READERS[protocol](reader, path, without_nulls(body, _FREE))
     return reader.view
 
 
@@ -90,6 +105,8 @@ def _read_openai(reader: _Reader, _path: str, body: Mapping[str, Any]) -> None:
     view = reader.view
     _read_common(view, body, "max_completion_tokens", "max_tokens")
     view.stop_sequences = _as_list(body.get("stop"))
+    view.thinking = _pick(body, "reasoning_effort", "reasoning", "enable_thinking", "chat_template_kwargs", "thinking")
+    view.one_call = body.get("parallel_tool_calls") is False
     view.output_schema = ((body.get("response_format") or {}).get("json_schema") or {}).get("schema") or {}
     for message in _as_list(body.get("messages")):
         role = message.get("role", "")
@@ -111,6 +128,8 @@ def _read_openai(reader: _Reader, _path: str, body: Mapping[str, Any]) -> None:
 def _read_responses(reader: _Reader, _path: str, body: Mapping[str, Any]) -> None:
     view = reader.view
     _read_common(view, body, "max_output_tokens")
+    view.thinking = _pick(body, "reasoning")
+    view.one_call = body.get("parallel_tool_calls") is False
     view.output_schema = ((body.get("text") or {}).get("format") or {}).get("schema") or {}
     if body.get("instructions"):
         reader.add_system(body["instructions"])
@@ -143,6 +162,7 @@ def _read_gemini(reader: _Reader, path: str, body: Mapping[str, Any]) -> None:
     view.max_tokens = config.get("maxOutputTokens")
     view.temperature = config.get("temperature")
     view.stop_sequences = _as_list(config.get("stopSequences"))
+    view.thinking = _pick(config, "thinkingConfig")
     view.output_schema = config.get("responseJsonSchema") or config.get("responseSchema") or {}
     for part in _as_list((body.get("systemInstruction") or {}).get("parts")):
         reader.add_system(part.get("text", ""))
@@ -155,7 +175,9 @@ def _read_gemini(reader: _Reader, path: str, body: Mapping[str, Any]) -> None:
                 reader.add_call(call.get("id", ""), call.get("name", ""), call.get("args") or {})
             elif "functionResponse" in part:
                 result = part["functionResponse"]
-                reader.add_result(result.get("id", ""), result.get("name", ""), _join(result.get("response")))
+                response = result.get("response") or {}
+                name = result.get("name", "")
+                reader.add_result(result.get("id", ""), name, _join(response), is_error="error" in response)
             elif "text" in part and not part.get("thought"):
                 reader.add_text(content.get("role", "user"), part["text"])
             inline = part.get("inlineData") or {}
@@ -180,6 +202,7 @@ def _read_ollama(reader: _Reader, _path: str, body: Mapping[str, Any]) -> None:
     view.max_tokens = options.get("num_predict")
     view.temperature = options.get("temperature")
     view.stop_sequences = _as_list(options.get("stop"))
+    view.thinking = _pick(body, "think")
     view.output_schema = body["format"] if isinstance(body.get("format"), dict) else {}
     for message in _as_list(body.get("messages")):
         view.images += _as_list(message.get("images"))
@@ -200,7 +223,9 @@ def _read_messages(reader: _Reader, _path: str, body: Mapping[str, Any]) -> None
     view = reader.view
     _read_common(view, body, "max_tokens")
     view.stop_sequences = _as_list(body.get("stop_sequences"))
-    view.output_schema = ((body.get("output_config") or {}).get("format") or {}).get("schema") or {}
+    output = body.get("output_config") or {}
+    view.thinking = {**_pick(body, "thinking"), **_pick(output, "effort")}
+    view.output_schema = (output.get("format") or {}).get("schema") or {}
     if system := _join(body.get("system")):
         reader.add_system(system)
     for message in edit_context(body)[0]["messages"]:
@@ -215,7 +240,8 @@ def _read_messages(reader: _Reader, _path: str, body: Mapping[str, Any]) -> None
                 case "tool_use":
                     reader.add_call(block.get("id", ""), block.get("name", ""), block.get("input", {}))
                 case "tool_result":
-                    reader.add_result(block.get("tool_use_id", ""), "", _join(block.get("content")))
+                    is_error = block.get("is_error") is True
+                    reader.add_result(block.get("tool_use_id", ""), "", _join(block.get("content")), is_error=is_error)
                     _read_media(view, block.get("content"))
                 case "compaction":
                     reader.add_text("user", block.get("content") or "")
@@ -231,6 +257,7 @@ def _read_messages(reader: _Reader, _path: str, body: Mapping[str, Any]) -> None
         reader.add_tool(tool.get("name"), tool.get("description"), tool.get("input_schema"))
     choice = body.get("tool_choice") or {}
     view.tool_choice = choice.get("name") or choice.get("type", "")
+    view.one_call = choice.get("disable_parallel_tool_use") is True
 
 
 _READERS: Mapping[str, Callable[[_Reader, str, Mapping[str, Any]], None]] = {
@@ -248,6 +275,10 @@ def _read_common(view: View, body: Mapping[str, Any], *limits: str) -> None:
     view.stream = bool(body.get("stream"))
     view.max_tokens = next((body[name] for name in limits if body.get(name) is not None), None)
     view.temperature = body.get("temperature")
+
+
+def _pick(fields: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: fields[name] for name in names if name in fields}
 
 
 def _read_openai_choice(choice: Any) -> str:
