@@ -2,10 +2,12 @@
 
 import argparse
 import io
+import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from messages_conformance import __version__
@@ -13,10 +15,10 @@ from messages_conformance.arguments import add_options, read_options, read_plan,
 from messages_conformance.badge import write_badge
 from messages_conformance.case import read_case, run_case, write_comparison
 from messages_conformance.expected import find_new, find_stale, write_expected
-from messages_conformance.junit import write_junit
-from messages_conformance.results import describe, describe_failure, to_json, write_table
+from messages_conformance.reports import Reports
+from messages_conformance.results import describe, describe_cause, describe_failure, find_causes, write_table
 from messages_conformance.rows import SuiteError
-from messages_conformance.runner import Outcome, Result
+from messages_conformance.runner import Outcome, Result, Runner
 from messages_conformance.shown import Screen
 from messages_conformance.texts import escape_unprintable
 from messages_conformance.trial import KEY_VARIABLE
@@ -99,17 +101,29 @@ def _run(arguments: argparse.Namespace) -> int:
     expected = plan.expected
     started = time.monotonic()
 
-    def report(result: Result) -> None:
-        if not arguments.quiet:
-            _print(describe(result, expected.get(result.check.id)))
-
     with plan.open() as runner:
-        results = runner.run(plan.checks, arguments.jobs, report)
+        reports = Reports(plan, runner.url, arguments.json, arguments.junit)
+
+        def report(result: Result) -> None:
+            if not arguments.quiet:
+                _print(describe(result, expected.get(result.check.id)))
+            reports.add(result)
+
+        with _ended_by_signals(runner):
+            results = runner.run(plan.checks, arguments.jobs, report)
+    reports.write(complete=True)
     new = find_new(results, expected)
     stale = find_stale(results, expected)
     faults = [result for result in results if result.outcome is Outcome.FAULT]
+    unfinished = sum(result.outcome is Outcome.UNFINISHED for result in results)
+    causes = find_causes(new)
+    # one failure of each cause is shown whole, the others by their names
+    brief = {name for cause in causes for name in cause.checks[1:]}
     for result in new:
-        _print(f"\n{describe_failure(result)}")
+        if result.check.id not in brief:
+            _print(f"\n{describe_failure(result)}")
+    for cause in causes:
+        _print(f"\n{describe_cause(cause)}")
     for result in stale:
         _print(f"\n✕ {result.check.id} passes: remove it from the expected failures")
     for result in faults:
@@ -121,24 +135,29 @@ def _run(arguments: argparse.Namespace) -> int:
         f"{len(results)} checks in {time.monotonic() - started:.1f} s: {failures} failed, "
         f"{failures - len(new)} of them expected; {len(stale)} expected to fail passed"
         + (f"; the model did not do what {undone} need" if undone else "")
+        + (f"; the run ended before {unfinished}" if unfinished else "")
     )
-    facts = {
-        "suite": __version__,
-        "date": datetime.now(UTC).date().isoformat(),
-        "model": plan.options.model,
-        "backend": plan.options.backend,
-    }
-    if arguments.json:
-        text = to_json(results, runner.url, expected, facts)
-        arguments.json.write_text(text, "utf-8")
-    if arguments.junit:
-        arguments.junit.write_text(write_junit(results, expected), "utf-8")
     if arguments.badge:
         arguments.badge.write_text(write_badge(results), "utf-8")
     if arguments.write_expected:
         write_expected(arguments.write_expected, results, expected)
-        return EXIT_FAULT if faults else 0
-    return EXIT_FAULT if faults else EXIT_FAILED if new or stale else 0
+        return EXIT_FAULT if faults or unfinished else 0
+    return EXIT_FAULT if faults or unfinished else EXIT_FAILED if new or stale else 0
+
+
+@contextmanager
+def _ended_by_signals(runner: Runner) -> Iterator[None]:
+    """End the run, and not the program, when it is interrupted or terminated, so that its results are shown."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(kind, lambda *_: runner.end()) for kind in kinds]
+    try:
+        yield
+    finally:
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, handler)
 
 
 def _print(text: str) -> None:

@@ -3,6 +3,7 @@
 import fnmatch
 import os
 import re
+import threading
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -56,6 +57,11 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "type": positive_seconds,
         "default": 120.0,
         "help": "seconds until the server is ready (default: 120)",
+    },
+    "run-timeout": {
+        "metavar": "S",
+        "type": positive_seconds,
+        "help": "seconds for the whole run; checks that have not ended by then are unfinished (default: no limit)",
     },
     "backend": {
         "metavar": "PROTOCOL",
@@ -116,6 +122,8 @@ class Plan:
     backend_accepts: Sequence[str]
     start: str
     start_timeout: float
+    run_timeout: float | None
+    """Maximum time in seconds of the whole run. None: there is none."""
 
     @contextmanager
     def open(self) -> Iterator[Runner]:
@@ -129,6 +137,11 @@ class Plan:
                 backend = start_backend(self.options.backend, host, int(port), self.backend_accepts)
                 stack.callback(backend.close)
             runner = Runner(self.options, backend)
+            if self.run_timeout is not None:
+                timer = threading.Timer(self.run_timeout, runner.end)
+                timer.daemon = True
+                timer.start()
+                stack.callback(timer.cancel)
             if self.start:
                 try:
                     stack.enter_context(start_server(self.start, runner.server, self.start_timeout))
@@ -210,6 +223,7 @@ def read_plan(url: str, namespace: Namespace) -> Plan:
         backend_accepts=given["backend_accepts"],
         start=given["start"] or "",
         start_timeout=given["start_timeout"],
+        run_timeout=given["run_timeout"],
     )
 
 

@@ -40,7 +40,7 @@ def _add_case(suite: ET.Element, result: Result, known: str | None) -> None:
             ET.SubElement(case, "failure", message=message, type="stale")
         case Outcome.PASSED:
             pass
-        case Outcome.SKIPPED | Outcome.MODEL:
+        case Outcome.SKIPPED | Outcome.MODEL | Outcome.UNFINISHED:
             ET.SubElement(case, "skipped", message=reason)
         case Outcome.FAULT:
             error = ET.SubElement(case, "error", message="a fault of the suite, not of the server", type="fault")

@@ -75,6 +75,8 @@ class CheckItem(pytest.Item):
         result = self._result = runner.run_check(self._check)
         if result.outcome is Outcome.FAULT:
             raise CheckFailed(f"a fault of the suite, not of the server\n{result.reasons[0]}")
+        if result.outcome is Outcome.UNFINISHED:
+            raise CheckFailed(result.reasons[0])
         if result.outcome in (Outcome.SKIPPED, Outcome.MODEL):
             pytest.skip("; ".join(result.reasons))
 

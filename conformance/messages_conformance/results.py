@@ -3,12 +3,25 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from messages_conformance.rows import Level
+from messages_conformance.backends import NEEDS_OF_BACKENDS
+from messages_conformance.rows import NEEDS, Level
 from messages_conformance.runner import Outcome, Result
 
-MARKS = {Outcome.PASSED: "✓", Outcome.FAILED: "✕", Outcome.MODEL: "~", Outcome.SKIPPED: "-", Outcome.FAULT: "!"}
+MARKS = {Outcome.PASSED: "✓", Outcome.FAILED: "✕", Outcome.MODEL: "~", Outcome.SKIPPED: "-"}
+MARKS |= {Outcome.UNFINISHED: "…", Outcome.FAULT: "!"}
+
+
+_JUDGED = (Outcome.PASSED, Outcome.FAILED)
+_MIN_CHECKS = 3
+"""Minimum number of failures with one cause."""
+_BUSY = ("429", "503")
+_BUSY_ADVICE = (
+    "Most failures are replies with the status 429 or 503. A proxy that pauses after errors of its provider sends "
+    "them: turn off its cooldowns and circuit breakers for this run."
+)
 
 
 def describe(result: Result, known: str | None = None) -> str:
@@ -48,7 +61,7 @@ def write_table(results: Sequence[Result]) -> str:
         ("all", *_count(results)),
     ]
     width = max(len(row[0]) for row in rows)
-    return "\n".join(f"{row[0]:<{width}}" + "".join(f"{cell:>9}" for cell in row[1:]) for row in rows)
+    return "\n".join(f"{row[0]:<{width}}" + "".join(f"{cell:>11}" for cell in row[1:]) for row in rows)
 
 
 def _count(results: Iterable[Result]) -> tuple[str, ...]:
@@ -62,13 +75,50 @@ def count_levels(results: Iterable[Result]) -> dict[str, dict[str, int]]:
     return {level.value: {outcome.value: counts[level, outcome] for outcome in Outcome} for level in Level}
 
 
-def to_json(results: Sequence[Result], url: str, expected: Mapping[str, str], facts: Mapping[str, str]) -> str:
+@dataclass(frozen=True)
+class Cause:
+    """What several failures have in common, and what to do about it."""
+
+    advice: str
+    checks: tuple[str, ...]
+
+
+def find_causes(results: Sequence[Result]) -> list[Cause]:
+    """Return the causes of failures that several checks have in common, those of most checks first."""
+    failed = [result for result in results if result.outcome is Outcome.FAILED]
+    found = list[Cause]()
+    for need in sorted(NEEDS.keys() - NEEDS_OF_BACKENDS):
+        ended = [result for result in results if need in result.check.needs and result.outcome in _JUDGED]
+        if len(ended) >= _MIN_CHECKS and all(result.outcome is Outcome.FAILED for result in ended):
+            advice = f"No check that needs {NEEDS[need]} passed. If the server does not have it, use --without {need}."
+            found.append(Cause(advice, tuple(result.check.id for result in ended)))
+    busy = [result for result in failed if result.exchanges and result.exchanges[-1].reply.startswith(_BUSY)]
+    if len(busy) >= _MIN_CHECKS and len(busy) * 2 > len(failed):
+        found.append(Cause(_BUSY_ADVICE, tuple(result.check.id for result in busy)))
+    explained = set[str]()
+    causes = list[Cause]()
+    for cause in sorted(found, key=lambda cause: -len(cause.checks)):
+        if rest := tuple(name for name in cause.checks if name not in explained):
+            causes.append(Cause(cause.advice, rest))
+            explained.update(rest)
+    return [cause for cause in causes if len(cause.checks) >= _MIN_CHECKS]
+
+
+def describe_cause(cause: Cause) -> str:
+    return f"✕ {len(cause.checks)} failures have one cause. {cause.advice}\n  {', '.join(cause.checks)}"
+
+
+def to_json(
+    results: Sequence[Result], url: str, expected: Mapping[str, str], facts: Mapping[str, str], *, complete: bool
+) -> str:
     """Return all results as one JSON object. `facts` are what the caller adds, such as the model."""
     return json.dumps(
         {
             **facts,
             "url": url,
+            "complete": complete,
             "levels": count_levels(results),
+            "causes": [asdict(cause) for cause in find_causes(results)],
             "checks": [_to_object(result, expected.get(result.check.id)) for result in results],
         },
         ensure_ascii=False,

@@ -5,15 +5,20 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 
 from messages_conformance.__main__ import main
+from messages_conformance.runner import load_suite
 from tests.support.conformance import MESSAGE, reply, serve
+from tests.support.waiting import WAIT_SECONDS, wait_for
 
 NO_STREAM = "the reply is no event stream, its content-type is application/json"
 CHECKS = ("--check", "message.type", "--check", "stream.grammar", "--model", "m")
@@ -95,9 +100,105 @@ def test_reports(url: str, tmp_path: Path) -> None:
         ("message.type", "passed"),
         ("stream.grammar", "failed"),
     ]
-    assert content["levels"]["MUST"] == {"passed": 1, "failed": 1, "model": 0, "skipped": 0, "fault": 0}
+    assert content["levels"]["MUST"] == {
+        "passed": 1,
+        "failed": 1,
+        "model": 0,
+        "skipped": 0,
+        "unfinished": 0,
+        "fault": 0,
+    }
+    assert content["complete"] is True
     badge = json.loads((tmp_path / "badge").read_text("utf-8"))
     assert badge == {"schemaVersion": 1, "label": "Messages API", "message": "MUST 1/2", "color": "red"}
+
+
+def test_a_report_that_cannot_be_written_ends_the_run_at_its_begin(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "no-folder" / "report.json"
+    assert run(url, "--json", str(file)) == 2
+    shown = capsys.readouterr()
+    assert shown.err == f"messages-conformance: {file} cannot be written: No such file or directory\n"
+    assert shown.out == ""
+
+
+def read_report(folder: Path) -> tuple[bool, dict[str, str], list[str]]:
+    """Return whether the run was complete, check → outcome, and the cases of the JUnit report."""
+    content = json.loads((folder / "json").read_text("utf-8"))
+    cases = [str(case.get("name")) for case in ET.parse(folder / "junit").getroot().iter("testcase")]
+    return content["complete"], {check["id"]: check["outcome"] for check in content["checks"]}, cases
+
+
+@contextmanager
+def silent_for_streams() -> Iterator[tuple[str, threading.Event]]:
+    """A server that never answers requests for streams, and the event of the first of them."""
+    asked, left = threading.Event(), threading.Event()
+
+    def handle(handler: BaseHTTPRequestHandler, body: Any) -> None:
+        if body.get("stream"):
+            asked.set()
+            left.wait(WAIT_SECONDS)
+            return
+        reply(handler, json.dumps(MESSAGE).encode())
+
+    with serve(handle) as address:
+        yield address, asked
+        left.set()
+
+
+@pytest.mark.parametrize("end", ["kill", "terminate"])
+def test_a_run_that_is_ended_from_outside_leaves_its_reports(end: str, tmp_path: Path) -> None:
+    with silent_for_streams() as (address, asked):
+        names = [word for name in ("json", "junit") for word in (f"--{name}", str(tmp_path / name))]
+        command = [sys.executable, "-m", "messages_conformance", address, *CHECKS, "--jobs", "1", *names]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert asked.wait(WAIT_SECONDS)
+        first = (False, {"message.type": "passed"}, ["message.type"])
+        wait_for(lambda: read_report(tmp_path), lambda report: report == first)
+        getattr(process, end)()
+        shown, _ = process.communicate(timeout=WAIT_SECONDS)
+    if end == "kill":
+        assert read_report(tmp_path) == first
+        return
+    outcomes = {"message.type": "passed", "stream.grammar": "unfinished"}
+    assert read_report(tmp_path) == (True, outcomes, ["message.type", "stream.grammar"])
+    assert process.returncode == 2
+    assert shown.endswith(" s: 0 failed, 0 of them expected; 0 expected to fail passed; the run ended before 1\n")
+
+
+def test_a_run_has_a_maximum_time(tmp_path: Path) -> None:
+    with silent_for_streams() as (address, _):
+        names = [word for name in ("json", "junit") for word in (f"--{name}", str(tmp_path / name))]
+        words = ["--model", "m", "--check", "stream.grammar", "--run-timeout", "0.5"]
+        assert main([address, *words, *names]) == 2
+    assert read_report(tmp_path) == (True, {"stream.grammar": "unfinished"}, ["stream.grammar"])
+
+
+def test_failures_of_one_cause_say_once_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    error = b'{"type": "error", "error": {"type": "not_found_error", "message": "m"}, "request_id": "r"}'
+
+    def handle(handler: BaseHTTPRequestHandler, _: Any) -> None:
+        if "count_tokens" in handler.path:
+            reply(handler, error, status=404)
+        else:
+            reply(handler, json.dumps(MESSAGE).encode())
+
+    with serve(handle) as address:
+        words = ["--model", "m", "--quiet", "--check", "counts.*", "--check", "message.type"]
+        assert main([address, *words, "--json", str(tmp_path / "json")]) == 1
+    names = sorted(
+        check.id for check in load_suite() if check.id.startswith("counts.") and "backend" not in check.needs
+    )
+    shown = capsys.readouterr().out
+    advice = (
+        "No check that needs the endpoint count_tokens passed. If the server does not have it, use --without count."
+    )
+    assert f"✕ {len(names)} failures have one cause. {advice}\n  counts.form, " in shown
+    assert shown.count("--without count") == 1
+    assert shown.count("  Rule: ") == 1
+    [cause] = json.loads((tmp_path / "json").read_text("utf-8"))["causes"]
+    assert (cause["advice"], sorted(cause["checks"])) == (advice, names)
 
 
 def test_nothing_listens(capsys: pytest.CaptureFixture[str]) -> None:
