@@ -469,8 +469,8 @@ class HttpReply(Struct, frozen=True):
 
 
 BudgetLabels = tuple[str, str, str, str, str, str]
-"""Budget in `/metrics`: `key` or `team`, its name, unit and period of the budget, pattern of models ("": all), and
-`hard` or `soft`."""
+"""Budget in `/metrics`: `key`, `team` or `proxy` (`BUDGET`), its name, unit and period of the budget, pattern of models
+("": all), and `hard` or `soft`."""
 LedgerCondition = Literal["ok", "disk full", "locked", "read-only", "corrupt", "unreachable", "newer schema", "failed"]
 """Result of the last attempt to store requests, or of the last look at the disk of a SQLite database.
 
@@ -493,6 +493,8 @@ class LedgerState(Struct):
     it is right."""
     queued_rows: int = 0
     """Number of requests that are not stored yet."""
+    spooled_rows: int = 0
+    """Number of requests among them in the file that all workers of a machine share."""
     written_rows: int = 0
     """Number of stored requests."""
     spending: dict[tuple[str, str, str, str], tuple[int, int, int]] = field(default_factory=dict)

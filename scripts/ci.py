@@ -160,7 +160,7 @@ def facts(*options: str) -> None:
 
 
 def catalogues(*options: str) -> None:
-    """Compare windows, limits, efforts, prices and retirements with the newest catalogues of other projects.
+    """Compare the facts about models with the newest catalogues of other projects, and name what no row states.
 
     Needs the package indexes of Python and npm. --all prints the accepted differences too.
     """

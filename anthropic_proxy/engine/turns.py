@@ -11,7 +11,7 @@ of what may wait, the newest of the payer with the most is refused, and so is wh
 
 import asyncio
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from math import inf
 from typing import Generic, TypeVar
@@ -125,6 +125,14 @@ class TurnQueue(Generic[T]):
                     return True
         return False
 
+    def count_before(self, payer: str, part: str = "") -> int:
+        """Return how many items have their turn before one that is added now, if nothing is added behind it."""
+        own = 0
+        if (line := self._lines.get(payer)) is not None:
+            parts = {name: len(items) for name, items in line.parts.items()}
+            own = len(line.begun) + _count_turns(parts, part, parts.get(part, 0))
+        return _count_turns({name: len(one.begun) + one.count for name, one in self._lines.items()}, payer, own)
+
     def has_others(self, payer: str) -> bool:
         """Return True if something of another payer waits. Another thread may ask."""
         return len(self._lines) > (payer in self._lines)
@@ -154,6 +162,19 @@ class TurnQueue(Generic[T]):
     def _measure(self, line: _Line[T]) -> float:
         """Return the share of the bounds."""
         return max(line.count / self._max_count, line.size / self._max_size)
+
+
+def _count_turns(counts: Mapping[str, int], name: str, own: int) -> int:
+    """Return how many turns there are before the one of `name` that follows `own` turns of it. `counts`: items of each,
+    in the order of the turns.
+    """
+    total, is_before = own, True
+    for other, count in counts.items():
+        if other == name:
+            is_before = False
+        else:
+            total += min(count, own + is_before)
+    return total
 
 
 class _Waiter(Struct, eq=False):
@@ -201,6 +222,10 @@ class Turns:
             if isinstance(error, TimeoutError):
                 raise self._refuse(self._line.count) from None
             raise
+
+    def count_before(self, payer: str, part: str = "") -> int:
+        """Return how many places are taken, and how many jobs have their turn before one that comes now."""
+        return self._used + self._line.count_before(payer, part)
 
     def release(self, payer: str, size: int = 1) -> None:
         self._used -= size

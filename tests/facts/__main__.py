@@ -1,9 +1,10 @@
 """`scripts/ci.py facts` compares the table of models with the newest SDK packages of the vendors.
 
 It names models that the packages have and the proxy does not know, retirements that differ or are missing, and models
-of start pages and defaults that end within a year. The exit status is 1 if a retirement is missing or differs, a
-default ends within a year without an entry in `KEPT_DEFAULTS`, an entry there is not needed, or a start page names a
-model that ends within 60 days. Without a package index it says so, and the status is 0.
+of start pages and defaults that end within a year. The exit status is 1 if an unknown model has no reason in
+`accepted.toml`, an entry there accepts nothing, a retirement is missing or differs, a default ends within a year
+without an entry in `KEPT_DEFAULTS`, an entry there is not needed, or a start page names a model that ends within 60
+days. Without a package index it says so, and the status is 0.
 """
 
 import ast
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime, timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -20,7 +21,8 @@ from typing import NamedTuple
 
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import may_chat
-from anthropic_proxy.engine.providers.model_facts import load_model_rows
+from anthropic_proxy.engine.providers.model_facts import find_table_capabilities, load_retired_models
+from tests.facts.accepted import Accepted, load_accepted
 from tests.site.start_pages import providers
 
 SOON = timedelta(days=60)
@@ -94,14 +96,18 @@ def read_retirements(wheel: zipfile.ZipFile) -> dict[str, date]:
 
 
 def is_known(provider: str, name: str) -> bool:
-    """True if the proxy lists the model, or its name without the date of a snapshot."""
+    """True if a row states the model, or a list of the proxy has it or its name without the date of a snapshot."""
     names = {name, re.sub(r"-(?:\d{8}|\d{4}-\d\d-\d\d)$", "", name)}
     row = next((row for row in PROVIDERS if row.name == provider), None)
-    if row is not None:
-        return not names.isdisjoint({*row.known_models, *row.retired_models, *row.non_chat_models})
-    server = next(one for one in PROVIDERS.find("openai").hosts if one.name == provider)
-    rows = load_model_rows(server.models_table)
-    return name in server.retired_models or any(name.startswith(one.id_prefixes) for one in rows if one.id_prefixes)
+    if row is not None and not names.isdisjoint({*row.known_models, *row.non_chat_models}):
+        return True
+    return find_table_capabilities(provider, name).known or not names.isdisjoint(load_retired_models(provider))
+
+
+def find_unknown(package: str, names: Iterable[str], accepted: Accepted) -> list[str]:
+    """Return the names of models that the proxy does not know, and that `accepted.toml` does not accept."""
+    unknown = [name for name in sorted(names) if not is_known(PACKAGES[package].provider, name)]
+    return [name for name in unknown if accepted.accept(package, f"{name} unknown") is None]
 
 
 def list_ends(today: date, kept: Mapping[str, str] = KEPT_DEFAULTS) -> Iterator[tuple[str, bool]]:
@@ -129,6 +135,7 @@ def list_ends(today: date, kept: Mapping[str, str] = KEPT_DEFAULTS) -> Iterator[
 def main() -> int:
     failed = False
     today = date.today()
+    accepted, read = load_accepted(), list[str]()
     with tempfile.TemporaryDirectory() as folder:
         for name, package in PACKAGES.items():
             wheel = download(name, Path(folder))
@@ -136,8 +143,11 @@ def main() -> int:
                 print(f"{name}: not looked up, because the package index does not answer")
                 continue
             named = read_names(wheel, package)
-            unknown = sorted(model for model in named if not is_known(package.provider, model))
-            print(f"{Path(str(wheel.filename)).name.split('-py')[0]}: unknown here: {', '.join(unknown) or 'none'}")
+            unknown = find_unknown(name, named, accepted)
+            failed |= bool(unknown)
+            read.append(name)
+            version = Path(str(wheel.filename)).name.split("-py")[0]
+            print(f"{'error: ' if unknown else ''}{version}: unknown here: {', '.join(unknown) or 'none'}")
             if not named:
                 failed = True
                 print(f"error: {name} has no names of models in {package.files}")
@@ -146,7 +156,8 @@ def main() -> int:
                 if own is None or own.retired_on != str(day):
                     failed = True
                     print(f"error: {model} ends on {day} ({own.retired_on if own else 'no date'} here)")
-    for line, is_error in list_ends(today):
+    lines = [*((line, True) for line in accepted.list_unused(read)), *list_ends(today)]
+    for line, is_error in lines:
         failed |= is_error
         print(f"{'error: ' if is_error else ''}{line}")
     return int(failed)

@@ -6,7 +6,8 @@ from datetime import date
 
 import pytest
 
-from tests.facts.__main__ import KEPT_DEFAULTS, PACKAGES, is_known, list_ends, read_names
+from tests.facts.__main__ import KEPT_DEFAULTS, PACKAGES, find_unknown, is_known, list_ends, read_names
+from tests.facts.accepted import Acceptance, Accepted
 
 TODAY = date(2026, 11, 27)
 
@@ -44,10 +45,23 @@ def test_names_of_models_are_read_from_the_package_of_each_vendor(package: str, 
         ("mistral", "mistral-large-latest", True),
         ("mistral", "pixtral-12b-2409", True),
         ("mistral", "mixtral-9", False),
+        ("xai", "grok-4.20-multi-agent", True),
+        ("xai", "grok-9", False),
+        ("openai", "gpt-4o-2024-08-06", True),
+        ("anthropic", "claude-haiku-9", False),
+        ("openai", "gpt-6.9-sol", False),
     ],
 )
 def test_a_vendor_with_an_entry_or_a_server_of_its_own_knows_its_models(provider: str, name: str, known: bool) -> None:
     assert is_known(provider, name) == known
+
+
+def test_an_unknown_model_of_a_package_needs_a_reason() -> None:
+    names = ["gemini-omni-9-flash", "gemini-9-pro", "gemini-4-neon"]
+    accepted = Accepted([Acceptance("google-genai", "gemini-omni-* unknown", "a model for video")])
+    assert find_unknown("google-genai", names, accepted) == ["gemini-9-pro"]
+    assert find_unknown("openai", names[:1], accepted) == ["gemini-omni-9-flash"]
+    assert [*accepted.list_unused(["google-genai"])] == []
 
 
 def test_a_default_that_ends_within_a_year_needs_a_reason() -> None:

@@ -33,7 +33,15 @@ from anthropic_proxy.gateway.telemetry.metrics import (
 )
 from anthropic_proxy.gateway.telemetry.requests import Receipts
 from anthropic_proxy.gateway.workers.link import WorkerPeer
-from anthropic_proxy.plugins import CallCheck, Client, InspectionRecord, PrefixChange, Receipt, RouteRequest
+from anthropic_proxy.plugins import (
+    CallCheck,
+    Client,
+    InspectionRecord,
+    LedgerState,
+    PrefixChange,
+    Receipt,
+    RouteRequest,
+)
 from anthropic_proxy.secrets import redact_key_patterns
 from tests.support.harness import ProxyHarness
 from tests.support.platform_marks import HIDDEN_POSIX
@@ -254,6 +262,19 @@ async def test_workers_report_the_highest_use_of_a_budget() -> None:
     page, _ = await page_of(sum_snapshots(snapshots))
     line = 'anthropic_proxy_budget_used_ratio{mode="hard",models="",name="ci",period="day",scope="key",unit="usd"} 0.9'
     assert line in page.splitlines()
+
+
+async def test_rows_in_the_file_of_all_workers_count_once() -> None:
+    snapshots = []
+    for waiting, in_file in ((2, 7), (3, 5), (0, 7)):
+        totals = MetricsTotals(contains_key)
+        totals.copy_ledger_state(LedgerState(queued_rows=waiting + in_file, spooled_rows=in_file))
+        snapshots.append(encode_snapshot(totals.snapshot))
+    page, _ = await page_of(sum_snapshots(snapshots))
+    assert [line for line in page.splitlines() if line.startswith("anthropic_proxy_ledger_queued_rows{")] == [
+        'anthropic_proxy_ledger_queued_rows{place="memory"} 5.0',
+        'anthropic_proxy_ledger_queued_rows{place="file"} 7.0',
+    ]
 
 
 async def test_sums_of_maximum_token_counts_can_be_sent_and_shown() -> None:

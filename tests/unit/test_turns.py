@@ -109,6 +109,28 @@ async def test_one_payer_gets_at_most_half_of_the_calls_while_another_waits(jobs
         task.cancel()
 
 
+@pytest.mark.parametrize(
+    ("jobs", "payer", "part", "before"),
+    [
+        ("", "a", "", 0),
+        ("a1 a2 a3", "a", "", 3),
+        ("a1 a2 a3", "b", "", 1),
+        ("a1 a2 a3 b1", "b", "", 3),
+        ("a1 b1 b2 b3", "a", "", 2),
+        ("a1:x a2:x a3:x b1", "a", "y", 2),
+        ("a1:x a2:x a3:y b1 c1 c2", "a", "x", 6),
+        ("a1 a2 b1 b2 c1", "d", "", 3),
+    ],
+)
+def test_the_turns_before_a_new_item_are_known(jobs: str, payer: str, part: str, before: int) -> None:
+    waiting: TurnQueue[str] = TurnQueue(20)
+    for name, _, of_part in (job.partition(":") for job in jobs.split()):
+        waiting.add(name[0], name, part=of_part)
+    assert waiting.count_before(payer, part) == before
+    waiting.add(payer, "new", part=part)
+    assert [waiting.pop() for _ in range(waiting.count)].index("new") == before
+
+
 async def test_who_leaves_while_waiting_loses_no_place() -> None:
     turns, served = Turns(ONE), list[str]()
     await turns.acquire("x")

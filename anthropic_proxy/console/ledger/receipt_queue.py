@@ -195,6 +195,7 @@ class ReceiptQueue:
 
         What waits is counted here, so that it is right also while the thread is blocked.
         """
+        self._state.spooled_rows = self.spooled_rows
         self._state.queued_rows = len(self) + self.spooled_rows
         return self._state
 

@@ -270,7 +270,7 @@ class AttemptSender(Struct, eq=False):
         try:
             if (throttle := engine.throttles.get(receipt.provider)) is not None:
                 self.records.end_attempt()  # this time belongs to no call
-                await throttle.wait(run.max_queue_seconds)
+                await throttle.wait(receipt.client.payer, receipt.session, run.max_queue_seconds)
             limit = (prepared or self.request).max_tokens or 0
             request = self.records.begin_attempt(target, request, limit)
             bounds = build_usage_bounds(call, len(request.body), limit, receipt.fidelity)

@@ -77,13 +77,14 @@ def slots_per_worker(limit: int, worker_index: int, worker_count: int) -> int:
 
 
 _WINDOW_SECONDS = 60.0
+_NEXT_CALL = SharedWorker(name="the next call to a limited provider", places=1, share=1, max_waiting=1_000)
 ReserveCall = Callable[[str, int], Awaitable[float]]
 """Counts a call to a provider, unless all processes together have reached the limit of calls within 60 s. The
 result is 0, or the number of seconds after which the call may be counted."""
 
 
 class Throttle:
-    """Lets at most `limit` calls to one provider start within any 60 s. Further calls wait in order.
+    """Lets at most `limit` calls to one provider start within any 60 s. Further calls wait, each payer in turn.
 
     The window slides: a call starts as soon as the call that many before it is 60 s old. So a burst up to the limit is
     not delayed, and there is no minute boundary at which twice as many calls could start.
@@ -99,31 +100,31 @@ class Throttle:
         self._reserve = reserve
         self._starts: deque[float] = deque()
         """Times of the calls of the last 60 s by the clock of the event loop, the oldest first."""
-        self._lock = asyncio.Lock()
-        """Its owner waits for its start. The others wait for the lock, in the order of their arrival."""
+        self._turns = Turns(_NEXT_CALL, self._refuse)
+        """The payer with the place waits for the start of its call. The others wait for the place."""
         self._waiting = 0
-        """Number of calls that have no start yet. The next call is behind them, whether or not they have to wait."""
+        """Number of calls that have no start yet."""
         self._retry_at = 0.0
-        """Time at which the owner of the lock examines again whether it may start."""
+        """Time at which the call with the place examines again whether it may start."""
         self._changed = asyncio.Event()
-        """Set by a reload, so that the owner of the lock examines at once."""
+        """Set by a reload, so that the call with the place examines at once."""
 
-    async def wait(self, max_seconds: float | None = None) -> None:
+    async def wait(self, payer: str, part: str = "", max_seconds: float | None = None) -> None:
         """Return when a call may start. Raises `ProxyBusy` if it would wait for too long.
 
-        `max_seconds`: a shorter limit than `max_wait_seconds` of the throttle.
+        `payer`, `part`: as for `Turns`. `max_seconds`: a shorter limit than `max_wait_seconds` of the throttle.
         """
         loop = asyncio.get_running_loop()
         max_seconds = self.max_wait_seconds if max_seconds is None else min(max_seconds, self.max_wait_seconds)
-        seconds = self._estimate_wait(loop.time())
+        seconds = self._estimate_wait(loop.time(), self._turns.count_before(payer, part))
         deadline = loop.time() + max_seconds
         if seconds > max_seconds:
             raise self._busy(seconds - max_seconds)
         self._waiting += 1
         try:
-            # the owner of the lock may have to wait for longer than estimated, because of calls of other processes
-            async with asyncio.timeout_at(deadline) as timeout, self._lock:
-                timeout.reschedule(None)
+            # longer than estimated, because of calls of other processes, and of payers that come later
+            await self._turns.acquire(payer, part=part, max_seconds=deadline - loop.time())
+            try:
                 while delay := await self._find_delay(loop.time()):
                     self._retry_at = loop.time() + delay
                     if self._retry_at > deadline:
@@ -132,8 +133,8 @@ class Throttle:
                         await asyncio.wait_for(self._changed.wait(), delay)
                     self._changed.clear()
                 self._starts.append(loop.time())
-        except TimeoutError:
-            raise self._busy(max(self._retry_at - loop.time(), 1.0)) from None
+            finally:
+                self._turns.release(payer)
         finally:
             self._waiting -= 1
 
@@ -146,6 +147,9 @@ class Throttle:
         """Let all calls start that wait."""
         self._reserve = None
         self.change_limit(sys.maxsize, self.max_wait_seconds)
+
+    def _refuse(self, _: int) -> ProxyBusy:
+        return self._busy(max(self._retry_at - asyncio.get_running_loop().time(), 1.0))
 
     def _busy(self, retry_after: float) -> ProxyBusy:
         queued = f", and {self._waiting} calls are already queued" if self._waiting > 1 else ""
@@ -163,14 +167,14 @@ class Throttle:
             return self._starts[-self.limit] + _WINDOW_SECONDS - now
         return 0.0 if self._reserve is None else await self._reserve(self._name, self.limit)
 
-    def _estimate_wait(self, now: float) -> float:
-        """Return the seconds that one more call would wait at least."""
+    def _estimate_wait(self, now: float, before: int) -> float:
+        """Return the seconds that a call behind so many others would wait at least."""
         self._forget_old_starts(now)
-        seconds = self._retry_at - now if self._waiting else 0.0
+        seconds = self._retry_at - now if before else 0.0
         free = max(self.limit - len(self._starts), 0)
-        if self._waiting < free:
+        if before < free:
             return seconds
-        rounds, place = divmod(self._waiting - free, self.limit)
+        rounds, place = divmod(before - free, self.limit)
         # the call `limit` calls before this one has started, or is waiting and may start now
         start = self._starts[place - self.limit + free] if place < self.limit - free else now
         return max(seconds, start + _WINDOW_SECONDS * (rounds + 1) - now)

@@ -4,7 +4,7 @@ import asyncio
 import platform
 import sys
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from itertools import product
 from operator import add, attrgetter
 from typing import TYPE_CHECKING, Literal, get_args
@@ -66,6 +66,8 @@ class MetricFamily(Struct, frozen=True):
     """Maximum number of different labels. Further ones are counted as `other`."""
     join: Callable[[float, float], float] = add
     """Function that makes one value of the values of two processes."""
+    shared: Collection[Labels] = ()
+    """Labels of values that all processes read at the same place: the highest one counts."""
     divisor: int = 1
     """Units of the counted values in one unit of the metric."""
 
@@ -183,7 +185,11 @@ LEDGER_UP = MetricFamily(
     kind="gauge",
 )
 LEDGER_QUEUED_ROWS = MetricFamily(
-    "anthropic_proxy_ledger_queued_rows", (), "Requests that the ledger has not yet written.", kind="gauge"
+    "anthropic_proxy_ledger_queued_rows",
+    ("place",),
+    "Requests that the ledger has not yet written. Place: memory of a worker, or the file that all workers share.",
+    shared=(("file",),),
+    kind="gauge",
 )
 REDIS_UP = MetricFamily(
     "anthropic_proxy_redis_up",
@@ -212,7 +218,7 @@ TELEMETRY_DROPS = MetricFamily(
 BUDGET_USED_RATIO = MetricFamily(
     "anthropic_proxy_budget_used_ratio",
     ("scope", "name", "unit", "period", "models", "mode"),
-    "Used share of a budget of a virtual key or team, from 0.8 on, until a day after its last request.",
+    "Used share of a budget of a virtual key, a team or the proxy, from 0.8 on, until a day after its last request.",
     join=max,
     kind="gauge",
 )
@@ -316,7 +322,8 @@ class MetricsSnapshot(Struct):
         numbers = self.values.setdefault(family.name, {})
         if labels not in numbers and len(numbers) >= family.max_labels:
             labels = (OTHER_LABEL,) * len(labels)
-        numbers[labels] = family.join(numbers[labels], number) if labels in numbers else number
+        join = max if labels in family.shared else family.join
+        numbers[labels] = join(numbers[labels], number) if labels in numbers else number
 
     def replace(self, family: MetricFamily, number: float, labels: Labels = ()) -> None:
         self.values.setdefault(family.name, {})[labels] = number
@@ -367,7 +374,8 @@ class MetricsTotals:
     def copy_ledger_state(self, state: LedgerState) -> None:
         snapshot = self.snapshot
         snapshot.replace(LEDGER_UP, int(state.condition == "ok"))
-        snapshot.replace(LEDGER_QUEUED_ROWS, state.queued_rows)
+        snapshot.replace(LEDGER_QUEUED_ROWS, state.queued_rows - state.spooled_rows, ("memory",))
+        snapshot.replace(LEDGER_QUEUED_ROWS, state.spooled_rows, ("file",))
         snapshot.replace(LEDGER_ROWS, state.written_rows, ("written",))
         snapshot.replace(LEDGER_ROWS, state.dropped_rows, ("dropped",))
         sums = (STORED_REQUESTS, COST, UNKNOWN_COST_REQUESTS)

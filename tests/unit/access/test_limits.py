@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from anthropic_proxy.console.keys.limits import KeyLimit, Scope, build_limits, find_actual_amounts
 from anthropic_proxy.console.keys.reservations import Reservations
 from anthropic_proxy.console.ledger.costs import Amounts
 from anthropic_proxy.errors import LimitReached, ProxyError
 from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
 from anthropic_proxy.gateway.stores.memory import SETTLED_SECONDS, MemoryStore
 from anthropic_proxy.plugins import AdmissionTarget, Limit, Reservation, StoreState, StoreUnavailable, UpstreamAttempt
@@ -215,6 +217,14 @@ async def test_a_budget_of_which_80_percent_are_used_is_reported_until_its_perio
     await keys.change_rules("ci", budgets=(Budget(100_000, "tokens", "day"),))
     await keys.admit(key)
     assert keys.reservations.find_budget_uses(keys.now) == {}
+
+
+async def test_the_budget_of_the_proxy_is_reported_beside_those_of_keys(database: Settings) -> None:
+    keys = Keys(structs.replace(database, budgets=(Budget(10_000, "tokens", "day"),), virtual_keys=True))
+    key = await keys.create("ci", rules=Rules(budgets=(Budget(20_000, "tokens", "day"),)))
+    await keys.finish(await keys.admit(key, estimate_input_tokens=lambda: 7_500), input_tokens=7_500)
+    await keys.admit(key, estimate_input_tokens=lambda: 500)
+    assert keys.reservations.find_budget_uses(keys.now) == {("proxy", "", "tokens", "day", "", "hard"): 0.9}
 
 
 async def test_a_running_request_with_the_remainder_of_a_budget_does_not_use_it_up(keys: Keys) -> None:

@@ -321,7 +321,7 @@ TOOL_RESULTS: Mapping[str, tuple[Json, list[bytes]]] = {
 async def test_what_a_tool_of_the_proxy_finds_is_inspected_once(
     tmp_path: Path, tool: str, decide: Callable[[InspectedTexts], Decision], stream: bool
 ) -> None:
-    """Instead of a result that an inspector does not pass, the model gets an error, because the reply has begun."""
+    """Instead of a result that an inspector refuses, the model gets an error. A failure is one of the request."""
     world = open_world(tmp_path, decide)
     definition, first = TOOL_RESULTS[tool]
     script = Script(first, reply(text("Done.")), first, reply(text("Done.")))
@@ -335,10 +335,19 @@ async def test_what_a_tool_of_the_proxy_finds_is_inspected_once(
     for _ in range(2):
         words = [{"type": "text", "text": "See https://files.test/a and https://files.test/pdf"}]
         sink = await world.post(ask(*words, tools=[definition], model="counting/text"), stream=stream)
-        assert sink.error is None, sink.error
+        code = "inspector-unavailable" if decide is fail else ""
+        assert world.proxy.receipts[-1].error_code == code
+        if code and stream:
+            assert b"event: error" in sink.stream
+            assert b"message_stop" not in sink.stream
+        else:
+            assert (sink.error.code if sink.error else "") == code
+        if code:  # no further call of the model
+            script.answers = [first, reply(text("Done."))]
     told = json.dumps(script.requests)
     assert SECRET not in told
     assert ("REDACTED_ANIMAL_" in told) == (decide is redact)
-    assert ("unavailable" in told) == (decide is not redact)
+    assert ("unavailable" in told) == (decide is refuse)
+    assert len(script.requests) == (2 if decide is fail else 4)
     times = 2 if decide is fail else 1  # a failure is no decision
     assert len(world.inspector.read) == times * len({*world.inspector.read}) > 0

@@ -25,7 +25,7 @@ async def test_within_any_minute_only_so_many_calls_start_in_order() -> None:
 
     async def call(number: int) -> None:
         await asyncio.sleep(number)
-        await throttle.wait()
+        await throttle.wait("ann")
         started.append((number, loop.time()))
 
     await asyncio.gather(*(call(number) for number in range(8)))
@@ -37,10 +37,42 @@ async def test_within_any_minute_only_so_many_calls_start_in_order() -> None:
 
 
 @in_virtual_time
+async def test_clients_have_turns() -> None:
+    throttle, started, loop = Throttle("openai", 1, 600), list[str](), asyncio.get_running_loop()
+
+    async def call(name: str) -> None:
+        await throttle.wait(name[:3], name[3:4])
+        started.append(f"{name} {round(loop.time())}")
+
+    tasks = []
+    for name in ("ann", "annx1", "annx2", "annx3", "anny4", "bob5", "bob6"):
+        tasks.append(asyncio.create_task(call(name)))
+        await asyncio.sleep(0)
+    await asyncio.gather(*tasks)
+    assert started == ["ann 0", "annx1 60", "annx2 120", "bob5 180", "anny4 240", "bob6 300", "annx3 360"]
+
+
+@in_virtual_time
+async def test_one_client_with_many_calls_refuses_none_of_another() -> None:
+    throttle, loop = Throttle("openai", 1, 190), asyncio.get_running_loop()
+    await throttle.wait("ann")
+    waiting = [asyncio.create_task(throttle.wait("ann")) for _ in range(3)]
+    await asyncio.sleep(0)
+    with pytest.raises(ProxyBusy) as raised:
+        await throttle.wait("ann")
+    assert raised.value.retry_after == 50.0
+    await throttle.wait("bob")
+    assert round(loop.time()) == 180
+    ended = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(each) for each in ended] == [type(None), type(None), ProxyBusy]
+    assert round(loop.time()) == 180
+
+
+@in_virtual_time
 async def test_a_cancelled_call_gives_its_place_to_the_next_one() -> None:
     throttle, loop = Throttle("openai", 1, 600), asyncio.get_running_loop()
-    await throttle.wait()
-    first, second = asyncio.create_task(throttle.wait()), asyncio.create_task(throttle.wait())
+    await throttle.wait("ann")
+    first, second = asyncio.create_task(throttle.wait("ann")), asyncio.create_task(throttle.wait("ann"))
     await asyncio.sleep(5)
     first.cancel()
     await second
@@ -50,13 +82,13 @@ async def test_a_cancelled_call_gives_its_place_to_the_next_one() -> None:
 @in_virtual_time
 async def test_a_call_that_would_wait_too_long_is_rejected_at_once() -> None:
     throttle, loop = Throttle("openai", 2, 100), asyncio.get_running_loop()
-    await throttle.wait()
+    await throttle.wait("ann")
     await asyncio.sleep(10)
-    await throttle.wait()
-    waiting = [asyncio.create_task(throttle.wait()) for _ in range(2)]
+    await throttle.wait("ann")
+    waiting = [asyncio.create_task(throttle.wait("ann")) for _ in range(2)]
     await asyncio.sleep(0)
     with pytest.raises(ProxyBusy) as raised:  # it would start at 120 s
-        await throttle.wait()
+        await throttle.wait("ann")
     assert raised.value.message == (
         "The calls per minute to openai are limited to 2 (requests_per_minute of [providers.openai]), and 2 calls are "
         "already queued. Try again later."
@@ -73,7 +105,7 @@ async def test_processes_with_a_common_store_have_one_limit() -> None:
     throttles = [Throttle("openai", 3, 600, partial(reserve_call, store)) for _ in range(4)]
 
     async def call(throttle: Throttle) -> None:
-        await throttle.wait()
+        await throttle.wait("ann")
         started.append(loop.time())
 
     await asyncio.gather(*(call(throttle) for throttle in throttles * 2))
@@ -85,9 +117,9 @@ async def test_processes_with_a_common_store_have_one_limit() -> None:
 async def test_a_call_that_others_hold_up_for_too_long_is_rejected() -> None:
     reserve = partial(reserve_call, MemoryStore(clock=asyncio.get_running_loop().time))
     first, second = Throttle("openai", 1, 20, reserve), Throttle("openai", 1, 20, reserve)
-    await first.wait()
+    await first.wait("ann")
     with pytest.raises(ProxyBusy) as raised:
-        await second.wait()
+        await second.wait("ann")
     assert (raised.value.message, round(raised.value.retry_after or 0)) == (
         "The calls per minute to openai are limited to 1 (requests_per_minute of [providers.openai]). Try again later.",
         60,
@@ -97,22 +129,22 @@ async def test_a_call_that_others_hold_up_for_too_long_is_rejected() -> None:
 @in_virtual_time
 async def test_a_call_has_a_shorter_limit_of_its_own() -> None:
     throttle, loop = Throttle("openai", 1, 600), asyncio.get_running_loop()
-    await throttle.wait(5)
+    await throttle.wait("ann", max_seconds=5)
     await asyncio.sleep(54)
     with pytest.raises(ProxyBusy) as raised:
-        await throttle.wait(5)
+        await throttle.wait("ann", max_seconds=5)
     assert raised.value.retry_after == 1.0
     await asyncio.sleep(1)
-    await throttle.wait(5)
+    await throttle.wait("ann", max_seconds=5)
     assert round(loop.time()) == 60
 
 
 @in_virtual_time
 async def test_a_call_has_no_longer_limit_than_the_throttle() -> None:
     throttle = Throttle("openai", 1, 30)
-    await throttle.wait()
+    await throttle.wait("ann")
     with pytest.raises(ProxyBusy) as raised:
-        await throttle.wait(600)
+        await throttle.wait("ann", max_seconds=600)
     assert (raised.value.retry_after, asyncio.get_running_loop().time()) == (30, 0)
 
 
@@ -120,12 +152,12 @@ async def test_a_call_has_no_longer_limit_than_the_throttle() -> None:
 async def test_a_call_does_not_join_a_queue_that_other_processes_hold_up() -> None:
     reserve = partial(reserve_call, MemoryStore(clock=asyncio.get_running_loop().time))
     first, second = Throttle("openai", 1, 600, reserve), Throttle("openai", 1, 600, reserve)
-    await first.wait()
-    waiting = asyncio.create_task(second.wait())
+    await first.wait("ann")
+    waiting = asyncio.create_task(second.wait("ann"))
     await asyncio.sleep(0)
     began = asyncio.get_running_loop().time()
     with pytest.raises(ProxyBusy):
-        await second.wait(5)
+        await second.wait("ann", max_seconds=5)
     assert asyncio.get_running_loop().time() == began
     await waiting
 
@@ -142,7 +174,9 @@ async def test_calls_at_once_beyond_the_limit_are_rejected_at_once(is_shared: bo
         return await reserve_call(store, name, limit)
 
     throttle = Throttle("openai", 10, 20, reserve if is_shared else None)
-    calls = await asyncio.gather(*(throttle.wait(max_seconds) for _ in range(14)), return_exceptions=True)
+    calls = await asyncio.gather(
+        *(throttle.wait("ann", max_seconds=max_seconds) for _ in range(14)), return_exceptions=True
+    )
     assert [type(call) for call in calls] == [type(None)] * 10 + [ProxyBusy] * 4
     assert loop.time() < 0.1
 
@@ -157,9 +191,9 @@ async def test_a_call_behind_one_with_more_time_ends_in_its_own() -> None:
         return await reserve_call(store, name, limit)
 
     first, second = Throttle("openai", 2, 600, reserve), Throttle("openai", 2, 600, reserve)
-    await first.wait()
-    await first.wait()
-    patient, other = asyncio.create_task(second.wait()), asyncio.create_task(second.wait(5))
+    await first.wait("ann")
+    await first.wait("ann")
+    patient, other = asyncio.create_task(second.wait("ann")), asyncio.create_task(second.wait("ann", max_seconds=5))
     with pytest.raises(ProxyBusy) as raised:
         await other
     assert (round(loop.time()), round(raised.value.retry_after or 0)) == (5, 55)

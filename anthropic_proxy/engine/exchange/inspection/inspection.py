@@ -28,7 +28,7 @@ from anthropic_proxy.engine.exchange.inspection.texts import (
 from anthropic_proxy.engine.exchange.relay import RelayStream
 from anthropic_proxy.engine.exchange.relayed_calls import RelayedCalls
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream
-from anthropic_proxy.errors import InspectorUnavailable, PolicyBlocked, WorkerBusy
+from anthropic_proxy.errors import PolicyBlocked
 
 if TYPE_CHECKING:
     from anthropic_proxy.engine.exchange.edited_relay import EditedRelay
@@ -61,11 +61,15 @@ class Inspection(InspectorCalls):
         ]
 
     async def inspect_result(self, result: Raw) -> Raw | None:
-        """Return the result of a tool that the proxy has run, as the model may get it. None: it may not."""
+        """Return the result of a tool that the proxy has run, as the model may get it. None: an inspector refuses it.
+
+        Others write the texts of results. So a refused one is a failed tool, and ends no reply. Raises
+        `InspectorUnavailable` and `WorkerBusy`, which are failures of the request.
+        """
         found = read_body(bytes(result), find_texts_of_whole_block)
         try:
             await self.inspect_request(found.texts, is_added=True)
-        except (PolicyBlocked, InspectorUnavailable, WorkerBusy):
+        except PolicyBlocked:
             return None
         return Raw(found.encode())
 
