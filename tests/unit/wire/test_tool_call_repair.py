@@ -708,6 +708,16 @@ def test_an_end_tag_that_stands_by_itself_ends_reasoning_without_a_start_tag(tex
     assert has_unopened_reasoning(text)
 
 
+def test_a_very_long_reply_is_not_searched_for_an_end_tag_alone() -> None:
+    splitter = TextSplitter(new_call(), OPENED_THINKING_TAGS, ())
+    pieces = ["I think.\n", "x" * 1_000_000, "\n</think>\nHi"]
+    for piece in pieces:
+        splitter.feed(piece)
+    splitter.finish(is_text_reply=True)
+    assert splitter.examine_text(pieces) is None
+    assert splitter.examine_text([pieces[0], pieces[2]]) is True
+
+
 def test_reasoning_that_no_tag_ends_was_the_answer_where_no_tag_began_it() -> None:
     tags = ThinkingTagParser((*OPENED_THINKING_TAGS, "unopened"))
     assert tags.feed("All of it") == [Thinking("All of it")]

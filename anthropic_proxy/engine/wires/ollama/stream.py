@@ -199,7 +199,7 @@ class OllamaDecoder(Decoder):
             is_early = kind not in {"end", "calls", "unknown"}
             deltas += self._text.finish(reply_ended_early=is_early, is_text_reply=not (is_early or self._calls))
             if not is_early:
-                self.has_unopened_reasoning = self._text.examine_text("".join(self._content))
+                self.has_unopened_reasoning = self._text.examine_text(self._content)
         window = resolve_context_window(self._call)
         spent = (read.prompt_eval_count or 0) + (read.eval_count or 0)
         fills = window is not None and spent >= window - 1

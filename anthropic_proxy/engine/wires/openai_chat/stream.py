@@ -391,7 +391,7 @@ class ChatDecoder(Decoder):
             is_text = not reply_ended_early and self._calls is None
             deltas += self._text.finish(reply_ended_early=reply_ended_early, is_text_reply=is_text)
             if not reply_ended_early:
-                self.has_unopened_reasoning = self._text.examine_text("".join(self._content))
+                self.has_unopened_reasoning = self._text.examine_text(self._content)
         if self._details is not None:
             self._sign_details(deltas)
         if self._server_tools is not None:

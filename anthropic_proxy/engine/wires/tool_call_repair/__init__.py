@@ -33,6 +33,7 @@ from anthropic_proxy.engine.wires.tool_call_repair.thinking_tags import (
     ThinkingTagParser,
     ThinkingTags,
     has_unopened_reasoning,
+    join_examined,
 )
 
 __all__ = [
@@ -191,9 +192,9 @@ class TextSplitter:
         if self._may_be_unopened and self._tags is not None and has_unopened_reasoning(text):
             self._tags.enable_unopened_form()
 
-    def examine_text(self, text: str) -> bool | None:
-        """Return `Decoder.has_unopened_reasoning`, after `finish`. `text`: that of the complete reply."""
-        if self._has_unopened is None and self._may_be_unopened and has_unopened_reasoning(text):
+    def examine_text(self, pieces: Sequence[str]) -> bool | None:
+        """Return `Decoder.has_unopened_reasoning`, after `finish`. `pieces`: the text of the complete reply."""
+        if self._has_unopened is None and self._may_be_unopened and has_unopened_reasoning(join_examined(pieces)):
             return True
         return self._has_unopened
 

@@ -50,6 +50,9 @@ _FORMS: dict[str, _Form] = {
 
 _UNOPENED = _Form("", "</think>", ("</thinking>", "</thought>", "<channel|>"))
 _QUOTES = frozenset("`'\"")
+_MAX_EXAMINED = 512 * 1024
+"""Maximum number of characters of a complete reply that are searched for an end tag alone, which takes a few
+milliseconds."""
 _PLAIN_TAGS = compile_later(r"</?(?:think|thinking|thought)>")
 _FENCE = compile_later(r"(?:\A|(?<=\n)) {0,3}(?:```|~~~)")
 _END_OF_LINE = compile_anchored(r"[^\S\r\n]*(?:[\r\n]|\Z)")
@@ -63,6 +66,8 @@ def has_unopened_reasoning(text: str) -> bool:
     The tag is the only one of the text, and no code fence is open before it. It stands by itself: on its own line,
     directly behind a word at the end of a line, or directly between the end of a sentence and a word.
     """
+    if len(text) > _MAX_EXAMINED or "</th" not in text:
+        return False
     tags = list(islice(_PLAIN_TAGS.finditer(text), 2))
     if len(tags) != 1 or not tags[0].group().startswith("</"):
         return False
@@ -73,6 +78,12 @@ def has_unopened_reasoning(text: str) -> bool:
     else:
         stands_alone = _GLUED.match(text, end) is not None and not before[-1].isspace() and begins_alone(before)
     return stands_alone and sum(1 for _ in _FENCE.finditer(text, 0, start)) % 2 == 0
+
+
+def join_examined(pieces: Sequence[str]) -> str:
+    """Return the text of a complete reply for `has_unopened_reasoning`. "": it is too long."""
+    is_short = len(pieces) <= _MAX_EXAMINED and sum(map(len, pieces)) <= _MAX_EXAMINED
+    return "".join(pieces) if is_short else ""
 
 
 class ThinkingTagParser:
