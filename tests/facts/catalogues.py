@@ -39,7 +39,7 @@ from anthropic_proxy.engine.providers.model_facts import (
     find_table_capabilities,
     load_retired_models,
 )
-from anthropic_proxy.engine.routing.targets import _merge_dialect
+from anthropic_proxy.engine.routing.targets import _merge_dialect, _pick_wire
 from anthropic_proxy.engine.wires.dialect import BaseDialect
 from anthropic_proxy.gateway.prices.price_list import PriceList, find_price
 from anthropic_proxy.gateway.settings import load_settings
@@ -157,13 +157,15 @@ class Vendor:
             "max_output": facts.max_output,
             "default_effort": facts.default_effort,
         }
+        used = self.host.wires[_pick_wire(self._row, model, self._settings)]
+        levels = tuple(_list_efforts(dialect, facts) for dialect in dialects)
         always_thinks = [_thinks_always(dialect, facts) for dialect in dialects]
         return {
             **{fact: value for fact, value in limits.items() if value is not None},
             "images": facts.accepts_images,
             "pdf": facts.accepts_pdf,
             "tools": facts.tools,
-            "efforts": tuple(_list_efforts(dialect, facts) for dialect in dialects),
+            "efforts": levels if _list_efforts(_merge_dialect(used, model), facts) else NO_FACTS["efforts"],
             "thinking_always_on": tuple(value for value in always_thinks if value is not None),
             "forced_tool": tuple(dialect.accepts_forced_tool != "never" for dialect in dialects),
             **self._find_prices(model),
@@ -184,6 +186,8 @@ class Vendor:
 
 def _list_efforts(dialect: BaseDialect, facts: ModelCapabilities) -> frozenset[str]:
     """Return the levels that are sent, and `none` if a type of `thinking` means it."""
+    if getattr(dialect, "effort_form", "") == "omit":
+        return frozenset()
     names = dict(getattr(dialect, "effort_names", ()))
     levels = {names.get(level, level) for level in facts.efforts}
     if levels and dialect.thinking_forms:

@@ -98,6 +98,15 @@ def test_a_fact_that_the_row_does_not_state_is_named(
     assert differences(model, vendor, **{fact: value}) == [f"{vendor}/{model} {fact} {shown}"]
 
 
+def test_levels_of_a_row_that_no_request_has_are_missing() -> None:
+    row = 'starts = ["kimi-k2.7-code"], '
+    facts = FactsFile(FACTS_TEXT.replace(row, f'{row}efforts = ["low", "high", "max"], ', 1))
+    with FACTS.trying(facts):
+        assert differences("kimi-k2.7-code", "moonshot", efforts=LEVELS) == [
+            "moonshot/kimi-k2.7-code efforts low high max (here nothing)"
+        ]
+
+
 def test_a_model_that_has_ended_needs_only_its_date() -> None:
     assert differences("gpt-5.2-codex", window=1, retired_on="2026-07-23") == []
     assert differences("gpt-5.2-codex", window=1, retired_on="2026-07-24") == [
