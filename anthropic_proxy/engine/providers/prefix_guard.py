@@ -51,6 +51,7 @@ import operator
 import sys
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import zip_longest
 from typing import Any
 
@@ -225,7 +226,8 @@ class PrefixGuard:
             for before in prompts:
                 parts_before = _examine(before) if before.beginning is None else None
                 if before.beginning and _are_of_one_conversation(before.beginning, parts.beginning):
-                    parts_before = parts_before or _divide(before.body, before.settings)
+                    parts_before = parts_before or _examine(before)
+                    assert parts_before is not None, "its beginning is known"
                     is_continued, change = _find_change(parts_before, parts)
                     if not is_continued:
                         continue
@@ -406,7 +408,7 @@ _FULL_BEGINNING = 4
 def _examine(prompt: Prompt) -> _Parts | None:
     """Divide a prompt, and store in it what is found. None: it is no request of a known API, or has too many fields."""
     try:
-        parts = read_json(prompt.body, lambda body: _divide_in_place(body, prompt))
+        parts = read_json(prompt.body, partial(_divide, prompt))
     except (InvalidRequest, StopIteration, WorkPostponed):
         parts = None
     if parts is None:
@@ -418,21 +420,21 @@ def _examine(prompt: Prompt) -> _Parts | None:
     return parts
 
 
-def _divide_in_place(body: bytes, prompt: Prompt) -> _Parts | None:
-    """Return None if places in the readable `body` are not those in the prompt."""
-    try:
-        return _divide(body, prompt.settings) if len(body) == len(prompt.body) else None
-    except RepeatedKeyError:
-        return None
-
-
 _MAX_FIELDS = 1_000
 """Maximum number of fields of a request that is compared. More take the event loop too long."""
 
 
-def _divide(body: bytes, settings: Sequence[str]) -> _Parts:
-    """Return the parts of a request. Raises one of many errors if it is no JSON object of a known API."""
-    members = {member.key: member for member in find_members(body, most=_MAX_FIELDS)}
+def _divide(prompt: Prompt, body: bytes) -> _Parts | None:
+    """Return the parts of a prompt. None: places in its readable `body` are not those in the prompt.
+
+    Raises one of many errors if it is no JSON object of a known API.
+    """
+    if len(body) != len(prompt.body):
+        return None
+    try:
+        members = {member.key: member for member in find_members(body, most=_MAX_FIELDS)}
+    except RepeatedKeyError:
+        return None
     conversation = next(member for name in _MESSAGE_FIELDS if (member := members.get(name)))
     view = memoryview(body)
     tools, system, messages = (
@@ -453,7 +455,7 @@ def _divide(body: bytes, settings: Sequence[str]) -> _Parts:
     stable_end = _find_stable_end(body, conversation.value, end, latest_turn, len(marks))
     if len(messages) < 2:  # nothing in front of the only message tells the conversation
         latest_turn = end
-    given = {name: _read_setting(name, view, members) for name in settings}
+    given = {name: _read_setting(name, view, members) for name in prompt.settings}
     return _Parts(tools, system, messages, latest_turn, stable_end, end, len(marks), given)
 
 

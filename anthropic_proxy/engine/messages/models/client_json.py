@@ -44,13 +44,22 @@ class RepeatedKeyError(ValueError):
     """An object in a JSON text has the same key twice, with different values."""
 
 
+READ_ERRORS = (RepeatedKeyError, RecursionError, UnicodeDecodeError, msgspec.DecodeError)
+"""What decoders of JSON text raise, and `RepeatedKeyError`."""
+
+
 def read_json(text: bytes, read: Callable[[bytes], T]) -> T:
     """Return what `read` finds in JSON text of a client. It gets the readable text, and may be called again if it has
     raised an error of a decoder or `RepeatedKeyError`.
 
     Raises `InvalidRequest` for text that cannot be read, and for values of types that `read` does not expect.
     """
-    return read_with_source(text, lambda readable, _: read(readable))
+    readable = text.removeprefix(codecs.BOM_UTF8)
+    while True:
+        try:
+            return read(readable)
+        except READ_ERRORS as error:
+            readable = repair_text(readable, error)
 
 
 def read_with_source(text: bytes, read: Callable[[bytes, bytes], T]) -> T:
@@ -58,18 +67,29 @@ def read_with_source(text: bytes, read: Callable[[bytes, bytes], T]) -> T:
     without a byte order mark.
     """
     source = readable = text.removeprefix(codecs.BOM_UTF8)
+    while True:
+        try:
+            return read(readable, source)
+        except READ_ERRORS as error:
+            readable = repair_text(readable, error)
+            if isinstance(error, RepeatedKeyError):
+                source = readable
+
+
+def repair_text(text: bytes, error: Exception) -> bytes:
+    """Return a text that can be read in place of one for which `read` has raised one of `READ_ERRORS`: of the same
+    length, or without repeated keys. Raises `InvalidRequest` if there is none.
+    """
     try:
-        while True:
-            try:
-                return read(readable, source)
-            except RepeatedKeyError:
-                source = readable = merge_repeated_keys(readable)
-            except msgspec.DecodeError:
-                readable, lone = replace_lone_surrogates(readable)
-                if not lone:
-                    raise
-    except (RecursionError, UnicodeDecodeError, msgspec.DecodeError) as error:
-        raise build_body_error(error, readable) from None
+        if isinstance(error, RepeatedKeyError):
+            return merge_repeated_keys(text)
+        if isinstance(error, msgspec.DecodeError):
+            readable, lone = replace_lone_surrogates(text)
+            if lone:
+                return readable
+    except READ_ERRORS as further:
+        error = further
+    raise build_body_error(error, text) from None
 
 
 def build_body_error(error: Exception, text: bytes) -> InvalidRequest:
