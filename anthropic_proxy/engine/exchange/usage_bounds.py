@@ -12,7 +12,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN, MAX_COUNT, Delta, Usage
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.engine.messages.media import may_have_media
-from anthropic_proxy.engine.messages.models.tools import is_client_tool
+from anthropic_proxy.engine.messages.models.tools import are_all_from_client
 from anthropic_proxy.engine.messages.server_tools import USAGE_COUNTERS
 from anthropic_proxy.engine.wires.calls import Call, TranslatedCall
 from anthropic_proxy.engine.wires.dialect import BaseDialect
@@ -118,7 +118,7 @@ def build_usage_bounds(
 ) -> UsageBounds:
     """`sent_bytes`: size of the body that was sent. `max_tokens`: the output limit in it. 0: none."""
     request = call.request if isinstance(call, TranslatedCall) else None
-    runs_tools = request is None or not all(map(is_client_tool, request.tools))
+    runs_tools = request is None or bool(request.tools and not are_all_from_client(request.tools))
     passes = _MAX_PASSES if runs_tools else 1
     max_input = max(call.context_window or _MAX_WINDOW, call.max_input_tokens or 0) * passes
     messages = () if request is None or runs_tools else request.messages

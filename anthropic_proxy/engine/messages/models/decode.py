@@ -17,11 +17,10 @@ import codecs
 import re
 from collections.abc import Hashable, Mapping, Sequence, Sized
 from contextlib import suppress
-from copy import copy
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar, assert_never, get_args
 
 import msgspec
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, structs
 
 from anthropic_proxy.engine.messages.models.client_json import build_body_error, read_json
 from anthropic_proxy.engine.messages.models.parts import (
@@ -209,7 +208,7 @@ def decode_request(
                     )
     repairs: list[str] = []
     try:
-        at_once = _decode_behind(body, known) or _decode_at_once(body)
+        at_once = (known and _decode_behind(body, known)) or _decode_at_once(body)
         if at_once is None:
             _postpone_if_slow(body, may_postpone=may_postpone)
         read = at_once or _decode_field_by_field(body, repairs)
@@ -235,27 +234,13 @@ def decode_request(
         request.service_tier = read.service_tier
         request.is_fast = read.speed == _FAST
         request.tool_choice, request.output_format = read.tool_choice, read.output_format
-        parts = 0
         if read.tools not in _NOT_GIVEN:
-            if len(read.tools) > _MAX_SLOW_BYTES:
-                _postpone_if_slow(read.tools, may_postpone=may_postpone)
-                parts += count_members(read.tools)
+            if may_postpone and len(read.tools) > _MAX_SLOW_BYTES:
+                raise WorkPostponed
             request.tools = decode_tools(read.tools)
-        if read.output_config is not None or read.output_format is not None:
-            for form in _list_forms(read):
-                parts += count_members(form.schema) if len(form.schema) > _MAX_SLOW_BYTES else 0
-        if len(body) >= MIN_BYTES:
-            messages = read.messages
-            parts += messages.parts if isinstance(messages, CleanMessages) else count_parts(messages)
-            request.parts = parts + len(request.tools)
-            if type(read.system) is list:
-                request.parts += len(read.system)
-            if at_once is None:
-                request.parts += count_surrogates(body)  # a relay replaces them again
         request.is_classifier_question = _is_classifier_question(body, request.tools, read.stop_sequences)
         if read.mcp_servers not in _NOT_GIVEN:
             request.mcp_servers = _decode_mcp_servers(read.mcp_servers)
-            request.parts += len(request.mcp_servers)
         if read.safeguards not in _NOT_GIVEN:
             request.safeguards = read.safeguards.copy()  # not of the whole body
         request.container = read.container not in _NOT_GIVEN
@@ -295,6 +280,19 @@ def decode_request(
             if type(block) is ToolResultBlock:
                 request.tool_results += 1
                 request.tool_errors += block.is_error is True
+        if len(body) >= MIN_BYTES:
+            messages, system = read.messages, read.system
+            parts = messages.parts if type(messages) is CleanMessages else count_parts(messages)
+            request.parts = parts + len(request.tools) + len(request.mcp_servers)
+            if type(system) is list:
+                request.parts += len(system)
+            if len(read.tools) > _MAX_SLOW_BYTES:
+                request.parts += count_members(read.tools)
+            if read.output_config is not None or read.output_format is not None:
+                schemas = [form.schema for form in _list_forms(read) if len(form.schema) > _MAX_SLOW_BYTES]
+                request.parts += sum(map(count_members, schemas))
+            if at_once is None:
+                request.parts += count_surrogates(body)  # a relay replaces them again
     except RecursionError as error:
         raise build_body_error(error, body) from None
     return request
@@ -480,7 +478,7 @@ def _decode_at_once(body: bytes) -> _Body | None:
         return None
     if type(read.system) is list and not _are_texts(read.system):
         return None
-    if (clean := as_clean_messages(read.messages)) is not None:
+    if (clean := as_clean_messages(read.messages, counts_parts=len(body) >= MIN_BYTES)) is not None:
         read.messages = clean
     elif not all(message.role in ROLES and _is_content_valid(message.content) for message in read.messages):
         return None
@@ -503,10 +501,8 @@ class _Messages(Struct):
 _decode_place = msgspec.json.Decoder(_Messages).decode
 
 
-def _decode_behind(body: bytes, known: KnownMessages | None) -> _Body | None:
+def _decode_behind(body: bytes, known: KnownMessages) -> _Body | None:
     """Decode a body without the known messages. None: they are not in the field `messages`, or not all is clean."""
-    if known is None:
-        return None
     frame = known.frame
     try:
         if (
@@ -530,9 +526,7 @@ def _decode_behind(body: bytes, known: KnownMessages | None) -> _Body | None:
         return None
     if (clean := as_clean_messages(added, known.messages)) is None:
         return None
-    read = copy(frame.read)
-    read.messages = clean
-    return read
+    return structs.replace(frame.read, messages=clean)
 
 
 def _is_content_valid(content: str | list[Block] | None) -> bool:
@@ -561,15 +555,18 @@ def _find_utf8_error(text: bytes) -> tuple[str, int] | None:
     return None
 
 
-def as_clean_messages(messages: list[Message], before: CleanMessages | None = None) -> CleanMessages | None:
+def as_clean_messages(
+    messages: list[Message], before: CleanMessages | None = None, *, counts_parts: bool = True
+) -> CleanMessages | None:
     """Return the messages as `CleanMessages`. None: they may be invalid, or cleaning may change them.
 
     `before`: known messages, in which each call has its result, and which precede `messages` in the result.
+    `counts_parts`: False for messages that no later request knows, and of whose parts nobody asks.
     """
     # without calls of functions for the usual blocks: an agent's request has hundreds of them
     late_system: list[Message] = []  # a call of `list[Message]` takes ten times as long
     names: dict[str, str] = {}
-    parts = count_messages_and_blocks(messages)
+    parts = count_messages_and_blocks(messages) if counts_parts else 0
     if before is None:
         clean = CleanMessages(messages)
     else:
@@ -609,10 +606,11 @@ def as_clean_messages(messages: list[Message], before: CleanMessages | None = No
                 given = block.input
                 if role != "assistant" or not block.id or block.id in names or not given >= MIN_OBJECT:
                     return None
-                if len(given) > SHALLOW_BYTES and is_json_text_too_deep(bytes(given)):
-                    return None
-                if len(given) > _MAX_SLOW_BYTES:
-                    parts += count_members(given)
+                if len(given) > SHALLOW_BYTES:
+                    if is_json_text_too_deep(bytes(given)):
+                        return None
+                    if len(given) > _MAX_SLOW_BYTES:
+                        parts += count_members(given)
                 names[block.id] = block.name
                 calls.append(block.id)
             elif type(block) is ThinkingBlock:
@@ -1063,7 +1061,8 @@ def scan_request(body: bytes, *, may_postpone: bool = False) -> MessagesRequest 
             read = _decode_scanned(body)
         tools: list[Tool] = []
         if read.tools not in _NOT_GIVEN:
-            _postpone_if_slow(read.tools, may_postpone=may_postpone)
+            if may_postpone and len(read.tools) > _MAX_SLOW_BYTES:
+                raise WorkPostponed
             tools = decode_tools(read.tools)
         if read.compaction not in _NOT_GIVEN:  # not every server with the API knows it
             return None
@@ -1153,9 +1152,9 @@ def _has_invalid_calls(read: _PlainBody | _ScannedBody, tools: Sequence[Tool]) -
         if block.name is not None
     ]
     if called:
-        ids = {call_id for call_id, _ in called}
-        are_valid = are_valid_names({name for _, name in called}, tools) and are_valid_ids(ids)
-        if not are_valid or len(ids) < len(called):
+        names = dict(called)
+        are_valid = are_valid_names(names.values(), tools) and are_valid_ids(names)
+        if not are_valid or len(names) < len(called):
             return True
     return isinstance(read, _ScannedBody) and any(
         block.type == "tool_use" and not is_json_object(block.input)

@@ -214,6 +214,10 @@ def is_client_tool(tool: Tool) -> bool:
     return tool.type is None or tool.type == "custom"
 
 
+def are_all_from_client(tools: Sequence[Tool]) -> bool:
+    return tools.all_from_client if isinstance(tools, ToolList) else all(map(is_client_tool, tools))
+
+
 def _find(source: bytes) -> Tool | None:
     return _load_cached(source) if len(source) <= _MAX_CACHED_BYTES else _load(source)
 
