@@ -460,13 +460,13 @@ class FormatMarkers(NamedTuple):
     """Mapping from each start marker to its properties."""
     start_pattern: re.Pattern[str] | None
     """Pattern of all start markers. A marker after a backtick (quoted text) does not match. None: no start markers."""
-    dropped_end_markers: frozenset[str]
-    """End markers and other tokens that are removed from the reply text if they follow directly after a call."""
-    first_characters: frozenset[str]
-    """The first character of each start marker."""
+    dropped_end_markers: tuple[str, ...]
+    """End markers and other tokens that are removed from the reply text if they follow directly after a call, the
+    longest first."""
+    tokens: tuple[str, ...]
+    """All start markers, and all `dropped_end_markers`."""
     candidate_pattern: re.Pattern[str]
-    """Pattern of the characters at which a marker, a code fence or a line break may begin. Other text needs no
-    search."""
+    """Pattern of the places at which a marker, a code fence or a line break may begin. Other text needs no search."""
     max_marker_length: int
     """Number of characters of the longest start marker. 0: no start markers."""
     marker_prefixes: frozenset[str]
@@ -478,16 +478,10 @@ class FormatMarkers(NamedTuple):
         The rest of the marker may follow in the next fragment of the reply. Only a marker that begins at `offset` or
         later, and before `end`, is found. If there is none, the length of `text` is returned.
         """
-        for start in range(max(offset, len(text) - self.max_marker_length + 1), end):
-            if (
-                text[start] in self.first_characters
-                and (
-                    text[start - 1 : start] in _BEFORE_WORDS
-                    if text[start].isalpha()
-                    else text[start - 1 : start] != "`"
-                )
-                and text[start:] in self.marker_prefixes
-            ):
+        begin = max(offset, len(text) - self.max_marker_length + 1)
+        for candidate in self.candidate_pattern.finditer(text, begin, end):
+            start = candidate.start()
+            if text[start:] in self.marker_prefixes and (text[start].isalpha() or text[start - 1 : start] != "`"):
                 return start
         return len(text)
 
@@ -617,17 +611,16 @@ def build_format_markers(formats: tuple[ToolCallFormat, ...]) -> FormatMarkers:
     for begin, ending, readers in _ROWS:
         if wanted := tuple(reader for reader in readers if reader[0] in formats):
             marks[begin] = StartMarker(ending, wanted, begin not in _NAMELESS)
-    firsts = frozenset(begin[0] for begin in marks)
-    symbols = sorted(first for first in firsts if not first.isalpha())
+    symbols = sorted({begin[0] for begin in marks if not begin[0].isalpha()})
     words = sorted({_word_beginning(begin) for begin in marks if begin[0].isalpha()})
     candidates = "[" + re.escape("".join((*symbols, *"`~\r\n"))) + "]"
+    dropped = {mark.end_marker for mark in marks.values() if len(mark.end_marker) > len("\n```")}
+    dropped_end_markers = tuple(sorted(dropped.union(_TOKENS_AFTER_CALLS), key=len, reverse=True))
     return FormatMarkers(
         start_markers=marks,
         start_pattern=compile_later("|".join(map(_mark_pattern, marks))) if marks else None,
-        dropped_end_markers=frozenset(
-            mark.end_marker for mark in marks.values() if len(mark.end_marker) > len("\n```")
-        ).union(_TOKENS_AFTER_CALLS),
-        first_characters=firsts,
+        dropped_end_markers=dropped_end_markers,
+        tokens=(*marks, *dropped_end_markers),
         candidate_pattern=compile_later(candidates + (f"|{_BEFORE_WORD}(?:{'|'.join(words)})" if words else "")),
         max_marker_length=max(map(len, marks), default=0),
         marker_prefixes=frozenset(begin[:size] for begin in marks for size in range(1, len(begin) + 1)),

@@ -10,6 +10,7 @@ sentence becomes text as a whole.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import repeat
 
 from anthropic_proxy.engine.messages.deltas import Delta, Text, ToolArgs, ToolCall, ToolEnd
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
@@ -57,7 +58,7 @@ class TextCallDetector:
         self._new_id = new_id
         signs = self._signs = build_format_markers(tuple(formats))
         self._marks, self._pattern = signs.start_markers, signs.start_pattern
-        self._strays, self._spark = signs.dropped_end_markers, signs.candidate_pattern
+        self._strays, self._tokens, self._spark = signs.dropped_end_markers, signs.tokens, signs.candidate_pattern
         self._state = "start"
         self._held = ""
         self._pieces: list[str] = []
@@ -197,12 +198,11 @@ class TextCallDetector:
             return self._read_line(deltas, final=final)
         if self._state == "after":
             self._held = self._held.lstrip()
-            for stray in self._strays:
-                if self._held.startswith(stray):
-                    self._held = self._held[len(stray) :]
-                    return True
-                if not final and stray.startswith(self._held):
-                    return False
+            if self._held.startswith(self._strays):
+                self._held = self._held[len(self._find_stray(0)) :]
+                return True
+            if not final and any(map(str.startswith, self._strays, repeat(self._held))):
+                return False
             if self._held:
                 self._state = "text"
                 self._before = "\n"
@@ -250,9 +250,9 @@ class TextCallDetector:
         while True:
             space = _LINE_SPACE.match(self._held)
             start = space.end() if space else 0
-            stray = next((stray for stray in self._strays if self._held.startswith(stray, start)), None)
-            if stray is None:
+            if not self._held.startswith(self._strays, start):
                 break
+            stray = self._find_stray(start)
             self._found_text.append(self._held[: start + len(stray)])
             self._held = self._held[start + len(stray) :]
         rest = self._held[start:]
@@ -264,10 +264,14 @@ class TextCallDetector:
             self._held = rest
             self._begin_call(mark.group())
             return True
-        if rest and not final and any(token.startswith(rest) for token in (*self._strays, *self._marks)):
+        if rest and not final and any(map(str.startswith, self._tokens, repeat(rest))):
             return False
         self._end_line(deltas, is_alone=not rest or rest.startswith(_MARK_BEGINNINGS))
         return bool(self._held)
+
+    def _find_stray(self, start: int) -> str:
+        """Return the superfluous token at a place of the buffered text."""
+        return next(stray for stray in self._strays if self._held.startswith(stray, start))
 
     def _end_line(self, deltas: list[Delta], *, is_alone: bool) -> None:
         """Make the calls of the line, if no sentence is around them. Otherwise they are text."""

@@ -5,8 +5,9 @@ is called `unopened`. If it is enabled, all text before the end tag is reasoning
 this form, only its complete reply shows it (`has_unopened_reasoning`).
 """
 
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
+from functools import cache
+from itertools import islice, repeat
 from typing import Literal, NamedTuple, get_args
 
 from anthropic_proxy.engine.messages.deltas import Delta, Text, Thinking
@@ -86,6 +87,13 @@ def join_examined(pieces: Sequence[str]) -> str:
     return "".join(pieces) if is_short else ""
 
 
+@cache
+def _find_forms(names: tuple[ThinkingTags, ...]) -> Mapping[str, _Form]:
+    """Return the tag pairs that the settings name, each by its start tag."""
+    forms = [_FORMS[name] for name in names if name != "unopened"]
+    return {form.opening: form for form in forms}
+
+
 class ThinkingTagParser:
     """Converts reasoning in tags at the start of a reply into `Thinking` deltas. All other text becomes `Text`.
 
@@ -93,7 +101,7 @@ class ThinkingTagParser:
     """
 
     def __init__(self, forms: Sequence[ThinkingTags]) -> None:
-        self._forms = [_FORMS[name] for name in forms if name != "unopened"]
+        self._forms = _find_forms(tuple(forms))
         self._unopened = "unopened" in forms
         self._form = _FORMS["think"]
         self._then = ""
@@ -186,14 +194,14 @@ class ThinkingTagParser:
 
     def _begin(self) -> None:
         start = self._held.lstrip()
-        for form in self._forms:
-            if start.startswith(form.opening):
-                self._form = form
-                self._state = "thinking"
-                self._held = start[len(form.opening) :]
-                self._gap.clear()
-                return
-        if any(form.opening.startswith(start) for form in self._forms):
+        openings = (*self._forms,)
+        if start.startswith(openings):
+            self._form = next(form for opening, form in self._forms.items() if start.startswith(opening))
+            self._state = "thinking"
+            self._held = start[len(self._form.opening) :]
+            self._gap.clear()
+            return
+        if any(map(str.startswith, openings, repeat(start))):
             return
         if not self._unopened:
             self._state = "text"
