@@ -135,10 +135,10 @@ class ResponseSink(ABC):
 
         `is_last`: True if the response is complete after these events.
         """
-        request_id = self.receipt.request_id
-        data = encode_events(events, request_id, self.receipt.client)
+        receipt = self.receipt
+        data = encode_events(events, receipt.request_id, receipt.client)
         if not self.started:
-            return self._begin(200, {**STREAM_HEADERS, "request-id": request_id}, data, is_last=is_last)
+            return self._begin(200, {**STREAM_HEADERS, "request-id": receipt.request_id}, data, is_last=is_last)
         if self.record is not None:
             self.record(data)
         return self.write(data, is_last=is_last)

@@ -69,8 +69,9 @@ class FrameReader(ABC):
             if self._after_cr and data:
                 data = data.removeprefix(b"\n")
                 self._after_cr = False
-            self._after_cr = self._after_cr or data.endswith(b"\r")
-            self._is_odd = self._after_cr or self._has_foreign
+                self._is_odd = self._has_foreign
+            if data.endswith(b"\r"):
+                self._after_cr = self._is_odd = True
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         if pieces := self._pieces:
             if self._end not in data and pieces[-1][-1:] + data[:1] != self._end:

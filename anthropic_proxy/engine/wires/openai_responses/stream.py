@@ -143,6 +143,9 @@ class ResponsesDecoder(Decoder):
     `find_counterparts`, because some servers count them otherwise.
     """
 
+    _shares_index = False
+    """True if several items have had the same index. Then a known id decides."""
+
     def __init__(self, call: TranslatedCall[Dialect]) -> None:
         dialect = call.dialect
         self._call = call
@@ -164,8 +167,6 @@ class ResponsesDecoder(Decoder):
         """That of the event before it. Some servers give all events the same number."""
         self._by_id: dict[str, OutputItemState] = {}
         """The latest item of each id, also by the id of its call."""
-        self._shares_index = False
-        """True if several items have had the same index. Then a known id decides."""
         self._last = 0
         """Index of the output item of the last event. Events without an index belong to the same item."""
         self._spoken: int | None = None
@@ -242,7 +243,10 @@ class ResponsesDecoder(Decoder):
 
     def _learn(self, state: OutputItemState, item: OutputItem) -> None:
         state.learn(item)
-        self._by_id |= {known: state for known in (item.id, item.call_id) if known}
+        if item.id:
+            self._by_id[item.id] = state
+        if item.call_id:
+            self._by_id[item.call_id] = state
 
     def _add_state(self, index: int) -> OutputItemState:
         self._shares_index = self._shares_index or index in self._items
