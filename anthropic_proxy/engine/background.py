@@ -15,7 +15,7 @@ from functools import partial
 from math import inf
 from typing import Any, TypeVar, TypeVarTuple
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from anthropic_proxy.engine.messages.work_budget import WorkPostponed
 from anthropic_proxy.engine.slices import call_in_slices
@@ -63,10 +63,10 @@ class BackgroundWork:
     """
 
     def __init__(self, clock: Callable[[], float] = time.thread_time) -> None:
-        self._turns = Turns(THREAD)
+        self.turns = Turns(THREAD)
         # of its own: the threads that asyncio has for everything may all be in use. A job that gives way keeps its one
-        self._threads = ThreadPoolExecutor(1 + THREAD.max_waiting, thread_name_prefix="large-requests")
-        self._clock = clock
+        self.threads = ThreadPoolExecutor(1 + THREAD.max_waiting, thread_name_prefix="large-requests")
+        self.clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start_task(self, work: Coroutine[Any, Any, None]) -> None:
@@ -80,37 +80,32 @@ class BackgroundWork:
 
         `max_seconds`: processor time after which a job in the thread raises `TimeoutError` where it may give way.
         """
-        return PayerWork(payer, self._turns, self._threads, self._clock, max_seconds)
+        return PayerWork(payer, self, max_seconds)
 
 
-class PayerWork:
+class PayerWork(Struct, frozen=True, eq=False):
     """Runner of long computations for the requests of one payer."""
 
-    __slots__ = ("_clock", "_max_seconds", "_threads", "_turns", "payer")
-
-    def __init__(
-        self, payer: str, turns: Turns, threads: ThreadPoolExecutor, clock: Callable[[], float], max_seconds: float
-    ) -> None:
-        self.payer = payer
-        self._turns = turns
-        self._threads = threads
-        self._clock = clock
-        self._max_seconds = max_seconds
+    payer: str
+    work: BackgroundWork
+    max_seconds: float
+    """See `BackgroundWork.of`."""
 
     async def run_in_thread(self, function: Callable[[*_Arguments], _Result], *arguments: *_Arguments) -> _Result:
         """Return the result of a function, computed in a thread when it is the payer's turn.
 
         A cancelled computation still occupies the thread until it ends. Raises `WorkerBusy` after a long wait.
         """
-        await self._turns.acquire(self.payer)
-        job = _Job(self.payer, self._turns, self._clock, self._max_seconds)
+        turns = self.work.turns
+        await turns.acquire(self.payer)
+        job = _Job(self.payer, turns, self.work.clock, self.max_seconds)
         run = partial(job.run, partial(function, *arguments))
         try:
-            computation = asyncio.get_running_loop().run_in_executor(self._threads, run)
+            computation = asyncio.get_running_loop().run_in_executor(self.work.threads, run)
         except RuntimeError:  # the system has no thread left
-            self._turns.release(self.payer)
+            turns.release(self.payer)
             raise
-        computation.add_done_callback(lambda _: self._turns.release(self.payer))
+        computation.add_done_callback(lambda _: turns.release(self.payer))
         return await asyncio.shield(computation)
 
     async def run_in_thread_if_large(

@@ -4,7 +4,7 @@ All attempts at one target share a `TargetRun`: what is left of the repetitions.
 """
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -312,14 +312,10 @@ class AttemptPreparer(Struct, eq=False):
         if loads_tools:
             places = engine.observations.find_tool_places(conversation, request.messages)
         if self.is_large:
-
-            def prepare_and_estimate() -> PreparationResult:
-                prepared = prepare(request, limits, estimate, places or NOWHERE)
-                if request.stream:  # `message_start` has the estimate
-                    estimate(edited)
-                return prepared
-
-            prepared = await self.incoming.background.run_in_thread(prepare_and_estimate)
+            estimated = edited if request.stream else None  # `message_start` has the estimate
+            prepared = await self.incoming.background.run_in_thread(
+                _prepare_and_estimate, request, limits, estimate, places or NOWHERE, estimated
+            )
         else:
             prepared = prepare(request, limits, estimate, places or NOWHERE)
         sent = prepared.request
@@ -438,3 +434,17 @@ class AttemptPreparer(Struct, eq=False):
         texts, notes = await describe_relayed(describer, body, files, is_large=self.is_large)
         self.incoming.receipt.fidelity.add_notes(notes)
         return texts
+
+
+def _prepare_and_estimate(
+    request: MessagesRequest,
+    limits: TargetLimits,
+    estimate: Callable[[MessagesRequest], int],
+    places: DeferredToolPlaces,
+    estimated: MessagesRequest | None,
+) -> PreparationResult:
+    """`estimated`: request of which the estimate is kept. None: none is needed."""
+    prepared = prepare(request, limits, estimate, places)
+    if estimated is not None:
+        estimate(estimated)
+    return prepared

@@ -38,6 +38,7 @@ from anthropic_proxy.engine.messages.fidelity import FidelityReport
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.messages.reply_schema import ReplySchema
 from anthropic_proxy.engine.messages.work_budget import WorkPostponed
+from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.call_options import extend_request
 from anthropic_proxy.engine.providers.prefix_guard import MAX_PROMPT_BYTES, Prompt
 from anthropic_proxy.engine.routing.targets import Target
@@ -45,7 +46,12 @@ from anthropic_proxy.engine.trace_context import new_span_id
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest, CallProgress
 from anthropic_proxy.engine.wires.calls import Call, RelayCall, TranslatedCall
 from anthropic_proxy.engine.wires.dialect import TEMPLATE_SWITCH, BaseDialect
-from anthropic_proxy.engine.wires.upstream_http import CLIENT_CREDENTIAL_ORIGIN, UpstreamRequest, UpstreamResponse
+from anthropic_proxy.engine.wires.upstream_http import (
+    CLIENT_CREDENTIAL_ORIGIN,
+    Credential,
+    UpstreamRequest,
+    UpstreamResponse,
+)
 from anthropic_proxy.errors import CircuitOpen, ProxyError, UnsupportedFeature, UpstreamError
 
 MAX_TOKEN_SECONDS = 15.0
@@ -384,10 +390,12 @@ class AttemptSender(Struct, eq=False):
                     self.watchdog,
                     self.incoming.background,
                     bounds=bounds,
-                    secrets=list_call_secrets(self.engine, self.incoming, attempt),
+                    list_secrets=partial(
+                        list_call_secrets, self.engine, self.incoming, attempt.credential, target.provider
+                    ),
                     inner_calls=expect_inner_calls(self.incoming, attempt.run.request, call.model),
                     is_forwarded=partial(
-                        _is_forwarded, self.incoming.receipt.client, has_client_key(attempt, self.incoming)
+                        _is_forwarded, attempt.credential, target.provider, self.incoming.receipt.client
                     ),
                 )
             else:
@@ -470,23 +478,24 @@ def require_lossless(report: FidelityReport, target: Target) -> None:
     )
 
 
-def has_client_key(attempt: Attempt, incoming: ClientRequest) -> bool:
+def has_client_key(credential: Credential | None, provider: Provider, client: Client) -> bool:
     """Return True if a call has the client's own key, or would have it if the client sent one."""
-    credential = attempt.credential
     if credential is not None:
         return credential.origin == CLIENT_CREDENTIAL_ORIGIN
-    return attempt.target.provider.accepts_client_credential and incoming.receipt.client.credential_forwardable
+    return provider.accepts_client_credential and client.credential_forwardable
 
 
-def _is_forwarded(client: Client, has_client_key: bool, error: UpstreamError) -> bool:
-    error.has_client_key = has_client_key
+def _is_forwarded(credential: Credential | None, provider: Provider, client: Client, error: UpstreamError) -> bool:
+    error.has_client_key = has_client_key(credential, provider, client)
     return find_told_error(error, client) is error
 
 
-def list_call_secrets(engine: Engine, incoming: ClientRequest, attempt: Attempt) -> list[str]:
+def list_call_secrets(
+    engine: Engine, incoming: ClientRequest, credential: Credential | None, provider: Provider
+) -> list[str]:
     """Return the secrets in the headers of a call, which the provider may quote in an error."""
-    secrets = [*attempt.credential.secrets] if attempt.credential is not None else []
-    if (options := engine.settings.call_options.get(attempt.target.provider.name)) is not None:
+    secrets = [*credential.secrets] if credential is not None else []
+    if (options := engine.settings.call_options.get(provider.name)) is not None:
         secrets += options.reveal_secrets()
         secrets += options.reveal_copied_secrets(incoming.headers)
     return secrets

@@ -538,12 +538,14 @@ class Retries(Struct, eq=False):
         """Remove keys from the texts of an error, and note which of their words are those of the request, and whose key
         the provider got.
         """
-        secrets = list_call_secrets(self.engine, self.incoming, attempt)
+        provider = attempt.target.provider
+        secrets = list_call_secrets(self.engine, self.incoming, attempt.credential, provider)
         secrets += [server.authorization_token for server in self.request.mcp_servers if server.authorization_token]
-        if attempt.target.provider.transport != "http":  # LiteLLM reads the keys; the proxy cannot know which it sent
+        if provider.transport != "http":  # LiteLLM reads the keys; the proxy cannot know which it sent
             secrets += [key.reveal() for key in self.engine.settings.other_secrets]
         redact_error(error, secrets)
-        error.has_client_key = has_client_key(attempt, self.incoming)
+        client = self.incoming.receipt.client
+        error.has_client_key = has_client_key(attempt.credential, provider, client)
         if not error.is_compared:
             body = self.incoming.body
             is_large = attempt.is_large or len(error.message) * len(body) > MAX_COMPARISONS_ON_LOOP

@@ -126,8 +126,8 @@ class Delivery:
             self._check, self._compaction, describer = extras.check, extras.compaction, extras.describer
         receipt = self._receipt = incoming.receipt
         timeouts = engine.settings.timeouts
-        shows_thinking = request.shows_thinking or incoming.purpose == "probe"  # which shows what a server does
-        self._hidden = None if shows_thinking else HiddenThinking(engine.new_id)
+        # a probe shows what a server does
+        self._hidden = None if request.shows_thinking or incoming.purpose == "probe" else HiddenThinking(engine.new_id)
         """The thinking that the client does not get. None: it gets all."""
         self._writer = MessageWriter(
             message_id=engine.new_id("msg_"), model=request.model, signature="", clock=clock, hidden=self._hidden
@@ -179,10 +179,10 @@ class Delivery:
             reply = await self._open_reply()
             if self._compacted is not None:
                 self._receipt.fidelity.add_notes(self._compacted.notes)
-            if not isinstance(reply, RelayStream):
-                if self._compacted is not None:
+                if type(reply) is not RelayStream:
                     reply = _begin_reply(self._compacted, reply)
-                reply = self._inspect_reply(reply)
+            if self._inspection is not None and type(reply) is not RelayStream:
+                reply = self._inspect_reply(self._inspection, reply)
             await self._deliver(reply)
         finally:
             if slot is not None:
@@ -279,13 +279,14 @@ class Delivery:
             writer.applied_edits = compacted.applied
         if compacted.is_whole:
             self._receipt.fidelity.add_notes(compacted.notes)
-            await self._deliver(self._inspect_reply(_begin_reply(compacted, None)))
+            reply = _begin_reply(compacted, None)
+            if self._inspection is not None:
+                reply = self._inspect_reply(self._inspection, reply)
+            await self._deliver(reply)
         return compacted.is_whole
 
-    def _inspect_reply(self, reply: DeltaStream) -> DeltaStream:
-        if self._inspection is None:
-            return reply
-        return self._inspection.open_reply(reply, hides_thinking=self._hidden is not None)
+    def _inspect_reply(self, inspection: "Inspection", reply: DeltaStream) -> DeltaStream:
+        return inspection.open_reply(reply, hides_thinking=self._hidden is not None)
 
     async def _open_reply(self) -> DeltaStream | RelayStream:
         """Call the targets of the plan, and return the first reply that sends content. Raises an error if none does.
@@ -408,8 +409,9 @@ class Delivery:
             message = await self._incoming.background.run_in_thread(fold.finish)
         else:
             message = fold.finish()
-        if self._hidden is not None and self._hidden.unsaved:
-            await self._keep_states(self._hidden.unsaved)
+        hidden = self._hidden
+        if hidden is not None and hidden.unsaved:
+            await self._keep_states(hidden.unsaved)
         if self._calls is not None:
             self._calls.finish_message(message)
         if self._check is not None:
@@ -590,8 +592,10 @@ class Delivery:
             prompt.tokens = counts.all_input_tokens
             if reply.has_one_call:
                 prompt.cached_tokens = counts.cache_read_tokens
-            compares_long = is_large(len(prompt.body), self._incoming.parts)
-            await self._incoming.background.run_in_thread_if_large(compares_long, engine.prefix_guard.compare, prompt)
+            if is_large(len(prompt.body), self._incoming.parts):
+                await self._incoming.background.run_in_thread(engine.prefix_guard.compare, prompt)
+            else:
+                engine.prefix_guard.compare(prompt)
             if latest is not None and (lost := find_lost_tokens(prompt)):
                 before = prompt.cached_tokens + lost
                 correct_system_form(engine, latest.target, receipt.client.id, before, prompt.cached_tokens)

@@ -114,8 +114,9 @@ class Exchange:
         receipt = self._receipt
 
         # read
-        run = incoming.background.run_postponable
-        request, match = await run(is_large(len(incoming.body)), read_client_request, engine, incoming)
+        request, match = await incoming.background.run_postponable(
+            is_large(len(incoming.body)), read_client_request, engine, incoming
+        )
         incoming.parts = request.parts
         receipt.requested_model = request.model[:MAX_NAME_LENGTH]  # a longer one is refused, but recorded
         receipt.stream = request.stream

@@ -97,9 +97,9 @@ stream."""
 class RelayStream(Reply):
     """The bytes of one reply.
 
-    `secrets`: the keys of the call, which are masked in an error that quotes them. `inner_calls`: None if the request
-    permits no calls of further models. `is_forwarded`: returns False for an error event of which the client is told in
-    another way (`client_errors.py`).
+    `list_secrets`: returns the keys of the call, which are masked in an error that quotes them. `inner_calls`: None if
+    the request permits no calls of further models. `is_forwarded`: returns False for an error event of which the client
+    is told in another way (`client_errors.py`).
     """
 
     has_one_call = True
@@ -132,7 +132,7 @@ class RelayStream(Reply):
         background: PayerWork,
         *,
         bounds: UsageBounds,
-        secrets: Sequence[str] = (),
+        list_secrets: Callable[[], Sequence[str]] = tuple,
         inner_calls: InnerCalls | None = None,
         is_forwarded: Callable[[UpstreamError], bool] = lambda error: True,
         new_id: Callable[[str], str] = new_id,
@@ -148,7 +148,7 @@ class RelayStream(Reply):
         self._watchdog = watchdog
         self._background = background
         self._bounds = bounds
-        self._secrets = secrets
+        self._list_secrets = list_secrets
         self._inner_calls = inner_calls
         self._is_forwarded = is_forwarded
         self._decoder = RelayInspector(call)
@@ -325,7 +325,7 @@ class RelayStream(Reply):
             self._end_with_error(error)
             return data
         if self.failure is not None:
-            for secret in self._secrets:  # an error may quote the key
+            for secret in self._list_secrets():  # an error may quote the key
                 data = redact_secret_bytes(data, secret)
         return data
 

@@ -51,6 +51,8 @@ class Watchdog:
     """Loop time of the first check since the start of the pending write to the client, or `_UNSEEN`. 0: no write is
     pending."""
     _ping_seconds = FIRST_PING_SECONDS
+    _pinged_at = 0.0
+    """Loop time of the latest ping. 0: none."""
     _ping_task: asyncio.Task[None] | None = None
     _disconnect_task: asyncio.Task[None] | None = None
     _timer: asyncio.Handle | None = None
@@ -76,7 +78,6 @@ class Watchdog:
         """Loop time of the last bytes from the provider."""
         self._client_at = now
         """Loop time of the last bytes to the client that were no ping."""
-        self._pinged_at = now
         self.upstream_limit = first_byte_seconds
         """Current limit on the time without bytes from the provider, in seconds."""
         self._idle_seconds = idle_seconds

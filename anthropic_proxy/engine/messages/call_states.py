@@ -90,19 +90,19 @@ class _OpenThought:
         self.signature = ""
 
 
-class HiddenThinking:
-    """The thinking of a reply that its client does not get. `new_id` makes the ids of calls with a kept state."""
+class HiddenThinking(Struct, eq=False):
+    """The thinking of a reply that its client does not get."""
 
-    def __init__(self, new_id: Callable[[str], str]) -> None:
-        self.unsaved: dict[str, str] = {}
-        """Id of a call that the client gets next → its state, which is to be kept before."""
-        self._new_id = new_id
-        self._thoughts: list[_OpenThought] = []
-        """Those since the last call."""
-        self._characters = 0
-        """Length of their texts."""
-        self._signed_characters = 0
-        """Length of their signatures, and what they count besides."""
+    new_id: Callable[[str], str]
+    """Makes the ids of calls with a kept state."""
+    unsaved: dict[str, str] = {}
+    """Id of a call that the client gets next → its state, which is to be kept before."""
+    _thoughts: list[_OpenThought] = []
+    """Those since the last call."""
+    _characters: int = 0
+    """Length of their texts."""
+    _signed_characters: int = 0
+    """Length of their signatures, and what they count besides."""
 
     def add(self, delta: Thinking, place: int) -> None:
         """`place`: number of the blocks of the reply before it."""
@@ -136,7 +136,7 @@ class HiddenThinking:
         is_short = len(text) <= 2 * MAX_ID_CHARACTERS and not any(thought.is_demanded for thought in thoughts)
         if is_short and len(id_with_state := encode_state_id(state)) <= MAX_ID_CHARACTERS:
             return id_with_state
-        kept_id = self._new_id(KEPT_ID_PREFIX)
+        kept_id = self.new_id(KEPT_ID_PREFIX)
         self.unsaved[kept_id] = text
         return kept_id
 

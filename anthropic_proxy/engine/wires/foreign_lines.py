@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.wires.failures import describe_text, find_bare_error
@@ -52,16 +53,13 @@ def has_foreign_line(event: Sequence[bytes]) -> bool:
     return not all(map(_USUAL_LINE.match, event if len(event) <= MAX_LINES else event[:MAX_LINES]))
 
 
-class ForeignLines:
+class ForeignLines(Struct, eq=False):
     """The foreign lines of one response, of which the first `MAX_KEPT_BYTES` are kept."""
 
-    __slots__ = ("_joins", "_kept", "count")
-
-    def __init__(self) -> None:
-        self.count = 0
-        """Number of lines that stated no error."""
-        self._joins = 0
-        self._kept = b""
+    count: int = 0
+    """Number of lines that stated no error."""
+    _joins: int = 0
+    _kept: bytes = b""
 
     @property
     def has_kept(self) -> bool:

@@ -164,8 +164,9 @@ async def _identify(
         number = find_matching_key(find_credentials(headers), settings.proxy_api_keys)
         return None if number is None else Client(name=f"key {number}")
     _require_local_client(scope, headers, settings)
-    address = find_client_address(scope, headers, settings)
-    return Client(credential_forwardable=True, address_trusted=True, address=address)
+    return Client(
+        credential_forwardable=True, address_trusted=True, address=find_client_address(scope, headers, settings)
+    )
 
 
 def _is_for_scim(scope: Mapping[str, Any]) -> bool:
@@ -358,7 +359,9 @@ def find_client_address(scope: Mapping[str, Any], headers: Mapping[str, str], se
     which it was called, and a client can invent only what stands before. Without a trusted peer, the header is ignored.
     """
     found = str((scope.get("client") or ("",))[0])
-    hops = headers.get("x-forwarded-for", "").split(",") if settings.trusted_proxies else []
+    if not settings.trusted_proxies:
+        return found
+    hops = headers.get("x-forwarded-for", "").split(",")
     while hops and (peer := read_address(found)) and any(peer in network for network in settings.trusted_proxies):
         hop = hops.pop().strip()
         address = hop if read_address(hop) is not None else _host_name(hop)  # some proxies add the port

@@ -108,8 +108,8 @@ def prepare(
     if request.stop_sequences:
         prepared.stop_sequences = [text for text in request.stop_sequences if text.strip()]
     prepared.reply_limit = reply_limit
-    prepared.shows_thinking = request.shows_thinking
     if (thinking := request.thinking) is not None:
+        prepared.shows_thinking = request.shows_thinking
         prepared.budget_tokens = thinking.budget_tokens
         prepared.enables_thinking = thinking.type in ("enabled", "adaptive") and bool(limits.efforts)
         prepared.returns_thinking = thinking.display != "omitted" and thinking.type != "disabled"

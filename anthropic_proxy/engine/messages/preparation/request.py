@@ -179,7 +179,7 @@ class PreparedRequest(Struct, kw_only=True):
     returns_thinking: bool = True
     """True if the provider is asked for the text of its thinking. False: the client disabled thinking or set `display:
     omitted`. Without `thinking`, the text only shows that the provider works."""
-    shows_thinking: bool = True
+    shows_thinking: bool = False
     """True if the client gets the thinking (`MessagesRequest.shows_thinking`)."""
     output_schema: Raw = ABSENT
     """JSON Schema of the reply that the client requires. ABSENT: free text."""
