@@ -189,10 +189,11 @@ class Delivery:
                 slot.release()
             if self._check is not None:
                 self._check.close()
-        latest = self._attempts.sender.latest
+        sender = self._attempts.sender
+        latest = sender.latest
         if latest is not None and latest.stream and (is_unopened := latest.stream.has_unopened_reasoning) is not None:
             store_reply_form(self._engine, latest.target, self._incoming, is_unopened=is_unopened)
-        if self._writer.estimate or self._attempts.sender.prompt is not None:
+        if self._writer.estimate or sender.prompt is not None:
             await self._learn(reply)
 
     async def explain_error(self, error: ProxyError) -> None:

@@ -198,6 +198,8 @@ def list_ids_with_states(messages: Sequence[Message]) -> list[str]:
     ids: Iterable[str]
     if isinstance(messages, CleanMessages):
         ids = messages.names
+        if not ids:
+            return []
         joined = "".join(ids)  # without a Python loop, because an agent's request has hundreds of calls
         if STATE_ID_PREFIX not in joined and KEPT_ID_PREFIX not in joined:
             return []
