@@ -83,7 +83,7 @@ def tiers() -> dict[str, Tier]:
         *(part(name) for name in ("attacks", "soak 2", "fleet outages", "fleet limits", "fleet bills", "company")),
         part("bench --quick --wires --features --rounds 1"),  # for the replies, all of which are checked
     )
-    return {"merge": Tier(merge, 7200), "nightly": Tier(nightly, 7200)}
+    return {"merge": Tier(merge, 6600), "nightly": Tier(nightly, 7200)}
 
 
 class Step:
