@@ -158,9 +158,7 @@ class Histories:
         before = None if history is None else history.messages
         if added[-1].role == "assistant" or (messages := as_clean_messages(added, before)) is None:
             return
-        messages.results = {}
-        if before is not None:  # what is computed for more messages uses the results of `before`, but none before that
-            before.known = None
+        messages.share_results()
         grown = History((memoryview(text)[1:-1],), messages, _count_bytes(text, added))
         if history is not None:
             grown.texts = history.texts + grown.texts

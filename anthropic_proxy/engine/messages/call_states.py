@@ -230,9 +230,12 @@ def _restore_known(known: CleanMessages, kept: Mapping[str, CallState]) -> Clean
     if not known.names.keys().isdisjoint(kept):
         return None
     if _RESTORED not in known.results:
-        known.results[_RESTORED] = restore_states(known, {})
-    restored = known.results[_RESTORED]
-    return restored if isinstance(restored, CleanMessages) else None
+        restored = restore_states(known, {})
+        if isinstance(restored, CleanMessages):
+            restored.share_results()
+        known.results[_RESTORED] = restored  # complete: another thread may use it
+    messages = known.results[_RESTORED]
+    return messages if isinstance(messages, CleanMessages) else None
 
 
 def _restore_message(message: Message, kept: Mapping[str, CallState], renamed: dict[str, str]) -> Message:

@@ -445,9 +445,7 @@ def _edit_known(known: CleanMessages, removed: Removed) -> CleanMessages:
     kept: tuple[object, CleanMessages] | None = known.results.get(ContextEditor)
     if kept is None or kept[0] != key:
         edited = _edit_clean(known, removed)
-        edited.results = {}
-        if edited.known is not None:  # what is computed for more messages uses these results, but none before that
-            edited.known.known = None
+        edited.share_results()
         kept = known.results[ContextEditor] = key, edited
     return kept[1]
 

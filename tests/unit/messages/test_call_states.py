@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import tracemalloc
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -21,8 +22,9 @@ from anthropic_proxy.engine.messages.call_states import (
     restore_states,
 )
 from anthropic_proxy.engine.messages.deltas import Thinking
-from anthropic_proxy.engine.messages.models import CleanMessages, decode_request_or_envelope
+from anthropic_proxy.engine.messages.models import CleanMessages, Message, decode_request_or_envelope
 from anthropic_proxy.engine.messages.models.tools import KEPT_ID_PREFIX, STATE_ID_PREFIX, are_valid_ids
+from anthropic_proxy.engine.messages.preparation.cleaning import merge_messages
 from anthropic_proxy.engine.wires.thinking import ReasoningState, encode_signature
 
 HEADERS = {"x-claude-code-session-id": "one"}
@@ -46,6 +48,10 @@ def write_conversation(steps: int, *, keeps: bool) -> list[Any]:
     return messages
 
 
+def list_contents(messages: Sequence[Message]) -> list[Any]:
+    return [(message.role, message.content) for message in messages]
+
+
 @pytest.mark.parametrize("keeps", [True, False], ids=["kept", "in the id"])
 def test_known_messages_are_restored_as_others(keeps: bool) -> None:
     histories = Histories(min_bytes=0)
@@ -64,7 +70,8 @@ def test_known_messages_are_restored_as_others(keeps: bool) -> None:
         kept = dict.fromkeys(ids, KEPT_STATE) if keeps else {}
         restored = restore_states(request.messages, kept)
         expected = restore_states(plain, kept)
-        assert [(one.role, one.content) for one in restored] == [(one.role, one.content) for one in expected]
+        assert list_contents(restored) == list_contents(expected)
+        assert list_contents(merge_messages(restored)) == list_contents(merge_messages(expected))
         known = restored.known if isinstance(restored, CleanMessages) else None
         has_known.add(known is not None)
     assert has_known == ({False} if keeps else {True, False})

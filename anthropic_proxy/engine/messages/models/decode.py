@@ -162,6 +162,15 @@ class CleanMessages(list[Message]):
     results: dict[Hashable, Any]
     """What was computed from known messages for one request and serves the others too. Only they have the field."""
 
+    def share_results(self) -> None:
+        """Make these the known messages of other requests, before another thread can see them.
+
+        What is computed for them uses the results of the known messages before them, but none before those.
+        """
+        self.results = {}
+        if self.known is not None:
+            self.known.known = None
+
 
 class Frame(Struct):
     """A request body without its messages, which the requests of a conversation usually have in common."""
