@@ -122,7 +122,14 @@ def run_suite(peer: Peer, directory: Path) -> tuple[Mapping[str, Any] | None, st
     python_path = os.pathsep.join((str(ROOT / "conformance"), *filter(None, (environment.get("PYTHONPATH"),))))
     environment["PYTHONPATH"] = python_path
     words = ["--model", peer.model, "--start", fill(peer.command), "--json", str(directory / "results.json")]
-    words += ["--quiet", "--jobs", "4" if peer.backend else "1", *map(fill, peer.options)]
+    words += [
+        "--run-timeout",
+        str(_RUN_SECONDS - 60),
+        "--quiet",
+        "--jobs",
+        "4" if peer.backend else "1",
+        *map(fill, peer.options),
+    ]
     if peer.backend:
         words += ["--backend", peer.backend, "--backend-address", values["backend"]]
     command = [sys.executable, "-m", "messages_conformance", f"http://127.0.0.1:{port}", *words]

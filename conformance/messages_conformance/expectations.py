@@ -411,10 +411,21 @@ def expect_upstream_header(arguments: Arguments, trial: Trial) -> list[str]:
     return judge(f"the header {name} at the model", _MISSING if value is None else value, arguments)
 
 
+def expect_known_model(arguments: Arguments, trial: Trial) -> list[str]:
+    """`known_model = true`: the model of the message is that of the request, or that of the model's server."""
+    exchange = _exchange(arguments, trial)
+    asked = exchange.request.json.get("model")
+    return judge("model of the message", find(exchange.message, "model"), {"one_of": [asked, *_list_models(trial)]})
+
+
 def expect_own(arguments: Arguments, trial: Trial) -> list[str]:
-    """`own = "number [0-9]+"`: all that a reply has of this pattern is what its own request has, and it has some."""
-    problems = list[str]()
-    for exchange in trial.exchanges:
+    """`own = "number [0-9]+"`: all that a reply has of this pattern is what its own request has, and it has some.
+
+    Refused requests are not judged, but one has to be answered.
+    """
+    answered = [exchange for exchange in trial.exchanges if exchange.status == 200]
+    problems = [] if answered else ["no request was answered"]
+    for exchange in answered:
         sent = set(re.findall(arguments["own"], (exchange.request.body or b"").decode("utf-8", "replace")))
         got = set(re.findall(arguments["own"], _join_text(exchange)))
         if sent != got:
@@ -447,6 +458,10 @@ def _exchange(arguments: Arguments, trial: Trial) -> Exchange:
 def _read_views(trial: Trial, *, refused: bool = False) -> list[View]:
     requests = [request for request in trial.upstream if refused or not request.refusal]
     return [read_view(trial.options.backend, request.path, request.body) for request in requests]
+
+
+def _list_models(trial: Trial) -> list[str]:
+    return [view.model for view in _read_views(trial)]
 
 
 def _list_refusals(trial: Trial) -> str:
@@ -530,6 +545,7 @@ EXPECTATIONS: Mapping[str, Expect] = {
     "failure": expect_failure,
     "upstream": expect_upstream,
     "upstream_differs": expect_upstream_differs,
+    "known_model": expect_known_model,
     "own": expect_own,
     "upstream_header": expect_upstream_header,
     "upstream_count": expect_upstream_count,

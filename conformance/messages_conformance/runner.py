@@ -107,16 +107,17 @@ class Runner:
     ) -> list[Result]:
         """Return the results in the order of the checks. Each one is reported when it is known.
 
-        Checks of a maximum time run at the end, each alone, because the others would take time from them.
+        Checks of a maximum time, and those of many requests at once, run at the end, each alone, so that none disturbs
+        the others.
         """
         results: dict[str, Result] = {}
         with ThreadPoolExecutor(jobs) as threads:
-            runs = [threads.submit(self.run_check, check) for check in checks if not _is_timed(check)]
+            runs = [threads.submit(self.run_check, check) for check in checks if not _runs_alone(check)]
             for run in as_completed(runs):
                 result = run.result()
                 results[result.check.id] = result
                 report(result)
-        for check in filter(_is_timed, checks):
+        for check in filter(_runs_alone, checks):
             results[check.id] = self.run_check(check)
             report(results[check.id])
         return [results[check.id] for check in checks]
@@ -191,6 +192,10 @@ class Runner:
 
 def _is_timed(check: Check) -> bool:
     return any("seconds" in expectation for expectation in check.expect)
+
+
+def _runs_alone(check: Check) -> bool:
+    return _is_timed(check) or any(step.do == "together" for step in check.steps)
 
 
 def is_missing(need: str, options: Options) -> bool:

@@ -1,5 +1,6 @@
 """One trial of a check: what was sent and received, on both sides of the server under test."""
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,9 +69,15 @@ class UpstreamRequest:
     def shows_key(self, text: str, known: Collection[str] = ()) -> bool:
         """Return whether a text has one of the credentials, in any form that replies give it.
 
-        `known`: what the client has sent itself.
+        `known`: what the client has sent itself, if the model's server has repeated the key.
         """
         secrets = [secret for key in self.keys for secret in {key, key.rpartition(" ")[2]} if secret not in known]
+        # a short one can be a word: it is a key where the server under test calls it so
+        if not known and any(
+            re.search(rf"(?i)\b(?:key|bearer|token)\W{{1,3}}(?:(?:was|is)\W)?{re.escape(one)}\b", text)
+            for one in secrets
+        ):
+            return True
         return Cleaner((secret, "") for secret in secrets).clean(text) != escape_unprintable(text)
 
 

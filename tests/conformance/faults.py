@@ -608,6 +608,7 @@ FAULTS: Mapping[str, Fault] = {
     "message.id": change("id", ""),
     "message.unique-id": change("id", "msg_1"),
     "message.model": change("model", ""),
+    "message.known-model": change("model", "other/m"),
     "message.content": of_blocks(
         lambda blocks: [{**x, "type": "output_text"} if x["type"] == "text" else x for x in blocks]
     ),
@@ -768,6 +769,7 @@ FAULTS: Mapping[str, Fault] = {
     "tools-in.two-rounds": replace_words("25 degrees"),
     "tools-in.forced-tool": asks(drop("tool_choice")),
     "tools-in.is-error": in_blocks("tool_result", lambda x: {k: v for k, v in x.items() if k != "is_error"}),
+    "tools-in.id-returns": in_blocks("tool_use", lambda x: {**x, "id": x["id"].replace("4711", "4712")}),
     "tools-in.order-of-results": in_contents("tool_result", sort_results),
     "tools-in.order-of-keys": asks(sorts_keys),
     "tools-in.numbers": in_uses(as_doubles),

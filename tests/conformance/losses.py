@@ -395,6 +395,10 @@ LOSSES: Mapping[str, Loss] = {
         ),
         ("errors.in-stream-once",),
     ),
+    "the model of replies with another name": Loss(
+        change("model", lambda model: f"anthropic/{model}"), ("message.known-model",)
+    ),
+    "ids of replies renamed": Loss(in_calls(lambda x: {**x, "id": f"call_{x['id']}"}), ("tools-in.id-returns",)),
     "ids of replies renamed alike": Loss(in_calls(lambda x: {**x, "id": "call_1"}), ("tools-out.parallel-ids",)),
     "requests refused at load": Loss(
         Fault(call=lambda c: error("rate_limit_error", 429) if next(NUMBERS) % 40 > 32 else c), ("time.forty-at-once",)

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from messages_conformance.generated import generate
 from messages_conformance.rows import DRAFT, SETS, Check
 from messages_conformance.runner import Outcome, Result, Runner, load_suite
-from messages_conformance.trial import Options, add_token
+from messages_conformance.trial import Options, UpstreamRequest, add_token
 from tests.support.conformance import MESSAGE, Handle, reply, serve
+from tests.support.tables import in_one_test
 
 
 def find_check(name: str) -> Check:
@@ -171,3 +173,38 @@ def test_the_sets_are_complete() -> None:
     for name in SETS:
         assert [check for check in checks if name in check.sets], name
     assert not [check.id for check in checks if len(check.sets) > 1 and DRAFT in check.sets]
+
+
+@in_one_test
+@pytest.mark.parametrize(
+    ("value", "generated"),
+    [
+        ({"repeat": "a{n} ", "times": 3}, "a0 a1 a2 "),
+        ({"repeat": "ab", "times": 2}, "abab"),
+        (["x", {"repeat": ["a{n}", "b"], "times": 2}], ["x", "a0", "b", "a1", "b"]),
+        ([{"repeat": [{"a{n}": ["{n}"]}], "times": 2}], [{"a0": ["0"]}, {"a1": ["1"]}]),
+        ({"join": ["a", {"repeat": "b", "times": 2}]}, "abb"),
+        ({"a": {"null": True}, "b": [{"null": True}]}, {"a": None, "b": [None]}),
+        ({"repeat": "a", "times": 1, "other": 2}, {"repeat": "a", "times": 1, "other": 2}),
+        ("{n}", "{n}"),
+    ],
+)
+def test_long_values_are_written_by_their_parts(value: Any, generated: Any) -> None:
+    assert generate(value) == generated
+
+
+@in_one_test
+@pytest.mark.parametrize(
+    ("header", "text", "shown"),
+    [
+        ("Bearer sk-1234567", '{"message": "wrong: sk-1234567"}', True),
+        ("Bearer sk-1234567", '{"message": "wrong: sk-\\u00312\\u00334567"}', True),
+        ("Bearer sk-1234567", '{"message": "wrong: sk-123**67"}', False),
+        ("Bearer any", '{"message": "The key is any."}', True),
+        ("Bearer any", '{"message": "Authorization: Bearer any"}', True),
+        ("Bearer any", '{"message": "It takes any key and many models."}', False),
+    ],
+)
+def test_a_key_in_a_reply_is_seen(header: str, text: str, shown: bool) -> None:
+    request = UpstreamRequest("POST", "/v1/chat/completions", (("Authorization", header),), {}, 0.0)
+    assert request.shows_key(text) is shown

@@ -271,20 +271,28 @@ def _mend_reply(response: http.client.HTTPResponse) -> Reply:
 
 
 def _mend_ids(calls: Iterable[dict[str, Any]]) -> None:
-    for number, block in enumerate(calls):
-        block["id"] = f"{re.sub('[^a-zA-Z0-9_-]', '_', block['id'])}_{number}"
+    seen = set[str]()
+    for block in calls:
+        block["id"] = _mend_id(block["id"], seen)
+
+
+def _mend_id(given: str, seen: set[str]) -> str:
+    """Return an id of a call as it is, if requests allow it and no other call has it."""
+    clean = re.sub("[^a-zA-Z0-9_-]", "_", given)
+    identifier = f"{clean}_{len(seen)}" if clean in seen else clean
+    seen.add(identifier)
+    return identifier
 
 
 def _mend_stream(events: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    calls = 0
+    calls = set[str]()
     for event in events:
         match event["type"]:
             case "message_start":
                 event["message"].setdefault("usage", {"input_tokens": 1, "output_tokens": 1})
             case "content_block_start" if event["content_block"]["type"] == "tool_use":
                 block = event["content_block"]
-                block["id"] = f"{re.sub('[^a-zA-Z0-9_-]', '_', block['id'])}_{calls}"
-                calls += 1
+                block["id"] = _mend_id(block["id"], calls)
             case "message_delta":
                 event.setdefault("usage", {"output_tokens": 1})
                 if calls and event["delta"]["stop_reason"] == "end_turn":
