@@ -468,7 +468,7 @@ class GeminiDecoder(Decoder):
         known.id = known.id or call.id
         known.signature = known.signature or signature
         try:
-            for piece in call.partial_args or ():
+            for piece in () if arguments else call.partial_args or ():  # whole arguments have the pieces beside them
                 known.feed(piece)
         except ValueError:
             raise self._call.build_protocol_error(": a piece of a function call has an invalid path") from None
