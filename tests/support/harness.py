@@ -170,14 +170,18 @@ class ProxyHarness:
         headers: Mapping[str, str] | None = None,
         sink: RecordingSink | None = None,
         client: Client | None = None,
+        *,
+        compact: bool = False,
         **fields: Any,
     ) -> RecordingSink:
+        """`compact`: the body has no spaces, as that of an SDK. Only such a conversation has a history."""
         body = {"model": "claude-sonnet-4-5", "max_tokens": 64_000, **fields}
         body.setdefault("messages", [{"role": "user", "content": text}])
         sink = sink or RecordingSink()
         client = client or Client(credential_forwardable=not self.services.settings.proxy_api_keys)
         background = self.services.background
-        inbound = new_client_request(json.dumps(body).encode(), headers, client=client, background=background)
+        content = json.dumps(body, separators=(",", ":") if compact else None).encode()
+        inbound = new_client_request(content, headers, client=client, background=background)
         sink.receipt = inbound.receipt
         await Exchange(self.services, inbound, sink).run()
         return sink

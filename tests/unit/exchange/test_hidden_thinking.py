@@ -56,7 +56,8 @@ def read_message(sink: RecordingSink, *, stream: bool) -> dict[str, Any]:
 
 
 async def ask(proxy: ProxyHarness, messages: Sequence[Any], *, stream: bool, **fields: Any) -> dict[str, Any]:
-    sink = await proxy.post(messages=messages, stream=stream, model="claude-sonnet-4-6", **{"tools": [TOOL], **fields})
+    fields = {"tools": [TOOL], **fields}
+    sink = await proxy.post(messages=messages, stream=stream, model="claude-sonnet-4-6", compact=True, **fields)
     return read_message(sink, stream=stream)
 
 
@@ -339,7 +340,8 @@ async def test_a_count_of_the_provider_has_the_thinking() -> None:
         return FakeResponse(200, b'{"object":"response.input_tokens","input_tokens":4711}')
 
     counting = ProxyHarness(count, **WIRES["responses"])
-    body = json.dumps({"model": "claude-sonnet-4-6", "tools": [TOOL], "messages": messages}).encode()
+    fields = {"model": "claude-sonnet-4-6", "tools": [TOOL], "messages": messages}
+    body = json.dumps(fields, separators=(",", ":")).encode()
     incoming = new_client_request(body, path="/v1/messages/count_tokens")
     reply = await count_tokens(counting.services, incoming, RecordingSink().wait_disconnected)
     assert json.loads(reply.body) == {"input_tokens": 4711}
