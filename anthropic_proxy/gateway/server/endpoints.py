@@ -51,7 +51,7 @@ from anthropic_proxy.gateway.server.request_views import get_live_requests, get_
 from anthropic_proxy.gateway.services import FoundRoute, Services, fetch_model_limits, fetch_model_lists
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.lines import format_utc_time
-from anthropic_proxy.plugins import Client, Receipt, Route, RouteRequest, RouteResponse
+from anthropic_proxy.plugins import Client, Receipt, RouteRequest, RouteResponse
 
 Endpoint = Callable[[Services, ClientRequest, AsgiSink], Awaitable[None]]
 TOUR_PATH = "/tour"
@@ -131,7 +131,7 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
             require_accepted_length(headers["content-length"])
             receipt.client = known.client
         else:
-            route = _find_route(method, plugin_route)
+            route = None if plugin_route is None else plugin_route.routes.get(method)
             is_public = plugin_route is None and path in _DASHBOARD_PATHS  # how to install the dashboard
             receipt.client = await authenticate(scope, headers, settings, services.policies, route, is_public=is_public)
             if head is not None:
@@ -363,7 +363,7 @@ async def get_root(services: Services, request: ClientRequest, sink: AsgiSink) -
         public = [
             path
             for path in services.plugin_routes.paths
-            if (route := _find_route("GET", services.plugin_routes.find(path))) is not None and route.checks_key
+            if (found := services.plugin_routes.find(path)) and (route := found.routes.get("GET")) and route.checks_key
         ]
         paths = ["/health", *public] if needs_key else [*ENDPOINTS, *services.plugin_routes.paths]
         headers = {"content-type": "text/html; charset=utf-8", "vary": "accept", **web_page.SECURITY_HEADERS}
@@ -455,10 +455,6 @@ async def _send_plugin_route(
     if response.is_negotiated:
         request.receipt.outcome = NEGOTIATED
     await sink.send_route_response(response, has_body=scope["method"] != "HEAD")
-
-
-def _find_route(method: str, found: FoundRoute | None) -> Route | None:
-    return found.routes.get(method) if found else None
 
 
 ENDPOINTS: Mapping[str, Mapping[str, Endpoint]] = {
