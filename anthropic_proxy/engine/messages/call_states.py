@@ -125,6 +125,8 @@ class HiddenThinking(Struct, eq=False):
         open_thoughts, self._thoughts = self._thoughts, []
         is_complete = self._characters <= MAX_KEPT_CHARACTERS
         self._characters = self._signed_characters = 0
+        if not open_thoughts:
+            return call_id
         found = [_close(thought, place, signature) for thought in open_thoughts]
         thoughts = [thought for thought in found if thought is not None]
         if not thoughts:

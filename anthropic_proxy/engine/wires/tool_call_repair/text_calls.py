@@ -247,6 +247,8 @@ class TextCallDetector:
 
     def _read_line(self, deltas: list[Delta], *, final: bool) -> bool:
         """Decide what the calls before the buffered text are. Return True if more steps are possible."""
+        if not self._held and not final:
+            return False
         while True:
             space = _LINE_SPACE.match(self._held)
             start = space.end() if space else 0
