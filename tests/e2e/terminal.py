@@ -22,6 +22,8 @@ ROWS, COLUMNS = 50, 160
 QUIET_SECONDS, MAX_WAIT_SECONDS = 0.4, 4.0
 """Silence after which the screen is taken to stand still, and the longest wait for it: while the model is at work
 something always moves."""
+MAX_ECHO_SECONDS = 20.0
+"""Longest wait for the typed words on the screen, which does not show each key."""
 _CONTROLS = re.compile(
     rb"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[P_^].*?\x1b\\|\x1b\[[0-9;?<>=$ ]*[a-zA-Z@]|\x1b[=>()][0B]?"
 )
@@ -45,9 +47,14 @@ class Terminal:
     def type(self, words: str) -> None:
         """Type a line and send it, each key when the screen has shown the one before."""
         self._typed_at = len(self._shown)
-        for keys in (words, "\r"):
-            os.write(self._descriptor, keys.encode())
-            self._settle()
+        os.write(self._descriptor, words.encode())
+        # a busy program that reads the words and the end of the line together takes them as pasted, and sends nothing
+        deadline = time.monotonic() + MAX_ECHO_SECONDS
+        while words[-8:].strip() not in _readable(self._shown[self._typed_at :]) and time.monotonic() < deadline:
+            self._read(QUIET_SECONDS)
+        self._settle()
+        os.write(self._descriptor, b"\r")
+        self._settle()
 
     def wait_for(self, words: str) -> None:
         """Read until the words were drawn."""
