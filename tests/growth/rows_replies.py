@@ -39,6 +39,35 @@ WORD = find_word(CITED_QUESTION)
 """Word of the marks in replies to it."""
 
 
+def empty_sources(n: int) -> list[dict[str, Any]]:
+    """Return `CITED_QUESTION` with n documents without a word between two that have some."""
+    document = CITED_QUESTION[0]["content"][0]
+    empty = {**document, "source": {"type": "text", "media_type": "text/plain", "data": " "}}
+    return [{"role": "user", "content": [document, *[empty] * n, document, {"type": "text", "text": "Is it?"}]}]
+
+
+def many_tools(n: int) -> list[dict[str, Any]]:
+    return [{"name": f"t{i}", "input_schema": {"type": "object", "properties": {"path": {}}}} for i in range(n)]
+
+
+def tool_of_many_fields(n: int) -> list[dict[str, Any]]:
+    fields = {"path": {}, **{f"p{i}": {} for i in range(n)}}
+    return [{"name": "Read", "input_schema": {"type": "object", "properties": fields}}]
+
+
+FIELD_CALLS = {
+    "functions": "<tool_call>\n<function=Read>\n<parameter=path>\na\n</parameter>\n</function>\n</tool_call>\n",
+    "functions without parameters": "<tool_call>\n<function=Read>\n</function>\n</tool_call>\n",
+    "braces": "<tool_call>call:Read{path:1}<tool_call|>\n",
+    "keys and values": "<tool_call>Read\n<arg_key>path</arg_key><arg_value>1</arg_value></tool_call>\n",
+    "invoke": '<invoke name="Read">\n<parameter name="path">a</parameter>\n</invoke>\n',
+    "a start tag in a value": (
+        "<tool_call>\n<function=Read>\n<parameter=path>\n<parameter=p1>\n</parameter>\n</function>\n</tool_call>\n"
+    ),
+}
+"""Calls in text of a tool with a field `path`."""
+
+
 def texts(make: Callable[[int], list[str]], mode: str = "stream", **fields: Any) -> Operation:
     return reply(lambda n: Reply(texts=make(n)), mode, **fields)
 
@@ -53,9 +82,10 @@ def by_character(unit: str, **fields: Any) -> Operation:
 
 
 def calls(
-    call_id: Callable[[int], str], name: Callable[[int], str] = lambda i: "Read", mode: str = "stream"
+    call_id: Callable[[int], str], name: Callable[[int], str] = lambda i: "Read", mode: str = "stream", **fields: Any
 ) -> Operation:
-    return reply(lambda n: Reply(calls=[(call_id(i), name(i), ['{"path":"a"}']) for i in range(n)]), mode, tools=[TOOL])
+    fields = {"tools": [TOOL], **fields}
+    return reply(lambda n: Reply(calls=[(call_id(i), name(i), ['{"path":"a"}']) for i in range(n)]), mode, **fields)
 
 
 def one_call(pieces: Callable[[int], list[str]], name: Callable[[int], str] = lambda n: "Read") -> Operation:
@@ -318,6 +348,7 @@ ROWS = [
             ("fields", checked(lambda n: {f"f{i}": i for i in range(n)}), 500),
             ("sentences", checked(lambda n: {"auto_mode": {"allow": ["a"] * n}}), 500),
             ("calls of a reply", checked(lambda n: {}, lambda n: n), 60),
+            ("calls, and earlier calls", checked(lambda n: {}, lambda n: n, messages=lambda n: written(n, "> x")), 60),
             ("earlier calls", checked(lambda n: {}, messages=lambda n: written(n, "cat > x.sh")), 300),
             ("length of an earlier call", checked(lambda n: {}, messages=lambda n: written(1, "> x.sh " * n)), 4_000),
             ("words of an input", checked_input(lambda n: "a.sh 'b.sh' >c " * n), 2_000),
@@ -366,6 +397,26 @@ ROWS = [
             ("signs that begin a mark", "<", 500),
         )
     ),
+    # what follows grows in the request and in the reply, so that work for each pair of both is quadratic
+    Row(
+        "citations: marks, and sources without passages",
+        TRANSLATED,
+        repeated(f"<{WORD} 1-99>a</{WORD}>", messages=empty_sources),
+        100,
+    ),
+    *(
+        Row(f"calls in text, and fields of their tool: {name}", RECOVERING, repeated(unit, tools=tool_of_many_fields))
+        for name, unit in FIELD_CALLS.items()
+    ),
+    Row("calls, and tools", EVERY, calls(lambda i: f"c{i}", lambda i: f"t{i}", tools=many_tools)),
+    Row("calls of unknown names, and tools", EVERY, calls(lambda i: f"c{i}", lambda i: f"x.y:{i}", tools=many_tools)),
+    Row("calls without a name, and tools", TRANSLATED, calls(lambda i: f"c{i}", lambda i: "", tools=many_tools), 500),
+    Row(
+        "calls, and fields of their tool",
+        EVERY,
+        calls(lambda i: f"c{i}", tools=tool_of_many_fields),
+    ),
+    Row("text deltas, and messages", EVERY, texts(words, messages=lambda n: written(n, "a"))),
     Row(
         "events of unknown types",
         ("server", "responses", "gemini"),

@@ -37,7 +37,6 @@ from anthropic_proxy.engine.messages.deltas import Delta, Usage, sum_usages
 from anthropic_proxy.engine.messages.fidelity import FidelityReport
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.messages.reply_schema import ReplySchema
-from anthropic_proxy.engine.messages.work_budget import WorkPostponed
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.call_options import extend_request
 from anthropic_proxy.engine.providers.prefix_guard import MAX_PROMPT_BYTES, Prompt
@@ -62,8 +61,9 @@ MAX_ACCEPTANCES = 1_000
 MAX_LISTED_LOSSES = 20
 """Maximum number of lost fields that the error of the fidelity mode `strict` lists."""
 _MAX_SCHEMA_STEPS_ON_LOOP = 1_000
-"""Maximum steps for decoding the schema of a reply on the event loop: 3 to 10 ms. A larger schema is decoded in a
-thread."""
+_MAX_SCHEMA_BYTES_ON_LOOP = 64 * 1024
+"""Maximum steps and bytes for decoding the schema of a reply on the event loop: 3 to 10 ms. A larger schema is decoded
+in a thread."""
 _read_role = attrgetter("role")
 _USUAL_CONTENT_TYPES = frozenset(
     kind + charset
@@ -360,10 +360,8 @@ class AttemptSender(Struct, eq=False):
         attempt.upstream_path, attempt.proves = request.path, request.proves
         schema = bytes(call.request.output_schema) if isinstance(call, TranslatedCall) else b""
         if schema and not request.enforces_schema:
-            try:
-                attempt.reply_schema = ReplySchema(schema, max_steps_here=_MAX_SCHEMA_STEPS_ON_LOOP)
-            except WorkPostponed:
-                attempt.reply_schema = await self.incoming.background.run_in_thread(ReplySchema, schema)
+            is_large = len(schema) > _MAX_SCHEMA_BYTES_ON_LOOP
+            attempt.reply_schema = await self.incoming.background.run_postponable(is_large, _read_reply_schema, schema)
         return request
 
     async def _wait_for_content(self, attempt: Attempt, response: UpstreamResponse, bounds: UsageBounds) -> None:
@@ -459,6 +457,10 @@ async def examine_response(
     return await background.run_in_thread_if_large(
         len(body) > MAX_REPLY_BYTES_ON_LOOP, decode_error_response, target, call, response.status, headers, body
     )
+
+
+def _read_reply_schema(schema: bytes, *, may_postpone: bool = False) -> ReplySchema:
+    return ReplySchema(schema, max_steps_here=_MAX_SCHEMA_STEPS_ON_LOOP if may_postpone else None)
 
 
 def require_lossless(report: FidelityReport, target: Target) -> None:

@@ -142,13 +142,14 @@ class NumberedSources:
         """Word in the marks of the reply. "": there is no source."""
 
     def __bool__(self) -> bool:
-        return bool(self._sources)
+        return bool(self.word)
 
     def add(self, passages: Sequence[str], bounds: Sequence[tuple[int, int]], fields: dict[str, Any]) -> None:
-        """Add the next source."""
-        self._sources.append(_Source(self.next, passages, bounds, fields))
-        self._firsts.append(self.next)
-        self.next += len(passages)
+        """Add the next source. Without passages, nothing of it can be cited."""
+        if passages:
+            self._sources.append(_Source(self.next, passages, bounds, fields))
+            self._firsts.append(self.next)
+            self.next += len(passages)
 
     def encode(self) -> bytes:
         return msgspec.json.encode(self._sources)
@@ -161,9 +162,8 @@ class NumberedSources:
             source = self._sources[place]
             place += 1
             end = min(last, source.first + len(source.passages) - 1)
-            if first <= end:
-                yield source.quote(first, end)
-                first = end + 1
+            yield source.quote(first, end)
+            first = end + 1
 
 
 def number_passages(

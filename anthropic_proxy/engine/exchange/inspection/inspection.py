@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-import msgspec
 from msgspec import Raw, structs
 
 from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP
@@ -33,8 +32,16 @@ from anthropic_proxy.errors import PolicyBlocked
 if TYPE_CHECKING:
     from anthropic_proxy.engine.exchange.edited_relay import EditedRelay
 
+_MAX_SEARCHED_BYTES = 100_000_000
+"""Bytes of a reply in which values are searched, times the number of values: 30 ms of the event loop."""
+_BYTES_OF_A_SEARCH = 500
+"""Bytes that could be searched in the time that each search takes besides."""
+
 
 class Inspection(InspectorCalls):
+    _searches = 0
+    """Bytes searched so far, times the values."""
+
     async def inspect_body(self, body: bytes, *, is_batch: bool = False) -> bytes:
         """Return the body of a request, or of a batch of requests, with the redactions.
 
@@ -86,11 +93,13 @@ class Inspection(InspectorCalls):
     def hide_values(self, data: bytes) -> bytes:
         """Return a piece of the response with placeholders in place of the values that the client gets.
 
-        A value is never divided between two events, and an event is never divided between two pieces.
+        A value is never divided between two events, and an event is never divided between two pieces. b"": the reply
+        has so many values that the search for them would hold the event loop.
         """
-        for value, placeholder in sorted(self.restored.items(), key=lambda one: -len(one[0])):
-            in_text = msgspec.json.encode(value)[1:-1]
-            in_arguments = msgspec.json.encode(in_text.decode())[1:-1]
-            for spelled in (in_arguments, in_text):
-                data = data.replace(spelled, placeholder.encode())
+        self._searches += len(self.spellings) * (len(data) + _BYTES_OF_A_SEARCH)
+        if self._searches > _MAX_SEARCHED_BYTES:
+            return b""
+        for *spellings, placeholder in self.spellings:
+            for spelled in spellings:
+                data = data.replace(spelled, placeholder)
         return data

@@ -8,6 +8,7 @@ placeholder, or the placeholder of a text.
 import asyncio
 import hmac
 import time
+from bisect import insort
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -85,8 +86,10 @@ class InspectorCalls:
         self.has_replaced_call = False
         """True if it is a text in the arguments of a tool call."""
         self._records: dict[tuple[str, InspectedPart], InspectionRecord] = {}
-        self.restored: dict[str, str] = {}
-        """The values that the client got in its reply, with their placeholders."""
+        self.restored: set[str] = set()
+        """The values that the client got in its reply."""
+        self.spellings: list[tuple[bytes, bytes, bytes]] = []
+        """How each is written in arguments and in other JSON, and its placeholder, the longest first."""
         self.readers = [(inspector, scope) for inspector, scope in self._scopes if scope.replies]
         """The inspectors of replies, in the order of their calls."""
         self.describes_tools = any(scope.tool_descriptions for _, scope in self._scopes)
@@ -169,7 +172,13 @@ class InspectorCalls:
         return restored
 
     def _note_restored(self, hidden: Mapping[str, str]) -> None:
-        self.restored.update((value, placeholder) for placeholder, value in hidden.items())
+        for placeholder, value in hidden.items():
+            if value not in self.restored:
+                self.restored.add(value)
+                in_text = msgspec.json.encode(value)[1:-1]
+                in_arguments = msgspec.json.encode(in_text.decode())[1:-1]
+                # the longest first: it may have another one inside
+                insort(self.spellings, (in_arguments, in_text, placeholder.encode()), key=lambda one: -len(one[1]))
 
     def find_open_placeholder(self, text: str) -> int:
         """Return the place from which on the end of an incomplete text may be a part of a placeholder."""

@@ -174,23 +174,28 @@ def search_by_words(queries: Sequence[str], tools: Sequence[Tool]) -> list[list[
 
     Call this in a thread, because it is slow.
     """
-    documents = [Counter(_words(_text_of(tool))) for tool in give_way_between(tools)]
-    average = sum(document.total() for document in documents) / max(len(documents), 1) or 1
-    found = []
-    for query in queries:
-        wanted = set(islice(_words(query), _MAX_WORDS))
-        holders = {word: sum(word in document for document in documents) for word in wanted}
-        scores = []
-        for tool, document in zip(tools, documents, strict=True):
-            norm = _SATURATION * (1 - _LENGTH_WEIGHT + _LENGTH_WEIGHT * document.total() / average)
-            score = 0.0
-            for word in wanted:
-                if count := document[word]:
-                    rarity = math.log(1 + (len(documents) - holders[word] + 0.5) / (holders[word] + 0.5))
-                    score += rarity * count * (_SATURATION + 1) / (count + norm)
-            scores.append((score, tool.name))
-        found.append([name for score, name in sorted(scores, key=lambda one: -one[0]) if score > 0])
-    return found
+    wanted_by_query = {query: {*islice(_words(query), _MAX_WORDS)} for query in queries}
+    wanted = set[str]().union(*wanted_by_query.values())
+    lengths = list[int]()
+    holders: dict[str, list[tuple[int, int]]] = {word: [] for word in wanted}  # place of the tool, count of the word
+    for place, tool in enumerate(give_way_between(tools)):
+        document = Counter(_words(_text_of(tool)))
+        lengths.append(document.total())
+        for word in document.keys() & wanted:
+            holders[word].append((place, document[word]))
+    average = sum(lengths) / max(len(lengths), 1) or 1
+    found = dict[str, list[str]]()
+    for query, words in wanted_by_query.items():
+        scores = dict[int, float]()
+        for word in give_way_between(words):
+            rarity = math.log(1 + (len(lengths) - len(holders[word]) + 0.5) / (len(holders[word]) + 0.5))
+            for place, count in holders[word]:
+                norm = _SATURATION * (1 - _LENGTH_WEIGHT + _LENGTH_WEIGHT * lengths[place] / average)
+                score = rarity * count * (_SATURATION + 1) / (count + norm)
+                scores[place] = scores.get(place, 0.0) + score
+        best = sorted(scores.items(), key=lambda one: (-one[1], one[0]))
+        found[query] = [tools[place].name for place, _ in best]
+    return [found[query] for query in queries]
 
 
 def _words(text: str) -> Iterator[str]:

@@ -51,13 +51,19 @@ def count_parts(messages: Sequence[Message]) -> int:
                 parts += _count_inside(block.content)
             elif isinstance(block, SearchResultBlock):
                 parts += _count_inside(block.content, is_cited=block.requests_citations)
+                if block.requests_citations:
+                    parts += _count_cuts(block.title) + _count_cuts(block.source)
             elif isinstance(block, DocumentBlock):
                 source, is_cited = block.source, block.requests_citations
                 if source.content:
                     parts += _count_inside(source.content, is_cited=is_cited)
                 if is_cited:
-                    parts += sum(map(source.data.count, _CUTS)) + len(source.data) // _BYTES_PER_SENTENCE
+                    parts += _count_cuts(source.data) + _count_cuts(block.title) + _count_cuts(block.context)
     return parts
+
+
+def _count_cuts(text: str | None) -> int:
+    return sum(map(text.count, _CUTS)) + len(text) // _BYTES_PER_SENTENCE if text else 0
 
 
 def count_members(text: Raw | bytes) -> int:

@@ -8,11 +8,13 @@ limit ends with the response: the counts decide whether the context window was f
 `reply.py` has the structs of replies, and `tools.py` the decoder of server tools, which the provider itself runs.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
@@ -524,11 +526,29 @@ _JOINED = ("text", "summary", "data", "signature")
 """String fields of an entry of `reasoning_details`. A stream sends them in fragments, which are joined."""
 
 
+class _ReasoningDetail(Struct):
+    """One entry of `reasoning_details`, of which several fragments may have a part."""
+
+    fields: dict[str, Any] = {}
+    texts: dict[str, list[str]] = {}
+    """Fragments of the fields that are joined: a text that grows by each of them would be copied each time."""
+
+    def add(self, key: str, text: str) -> None:
+        if (texts := self.texts.get(key)) is not None:
+            texts.append(text)
+        else:
+            self.fields[key] = text  # keeps the place of the key
+            self.texts[key] = [text]
+
+    def join(self) -> dict[str, Any]:
+        return self.fields | {key: "".join(texts) for key, texts in self.texts.items()}
+
+
 class ReasoningDetailsBuffer:
     """Joins streamed fragments of `reasoning_details` into the list that later requests send back to OpenRouter."""
 
     def __init__(self) -> None:
-        self._details: list[dict[str, Any]] = []
+        self._details: list[_ReasoningDetail] = []
 
     def feed(self, raw: Raw) -> None:
         """Add the fragments in `reasoning_details` of one chunk (a JSON list of objects)."""
@@ -536,16 +556,18 @@ class ReasoningDetailsBuffer:
             last = self._details[-1] if self._details else None
             if (
                 last is None
-                or any(last.get(key) != fragment.get(key) for key in ("type", "index"))
-                or fragment.get("id") not in (None, last.get("id"))
+                or any(last.fields.get(key) != fragment.get(key) for key in ("type", "index"))
+                or fragment.get("id") not in (None, last.fields.get("id"))
             ):
-                self._details.append(dict(fragment))
-                continue
+                last = _ReasoningDetail()
+                self._details.append(last)
+                last.fields.update(fragment)
             for key, value in fragment.items():
-                if key in _JOINED and isinstance(value, str) and isinstance(last.get(key), str):
-                    last[key] += value
+                if key in _JOINED and isinstance(value, str):
+                    last.add(key, value)
                 elif value is not None:
-                    last[key] = value
+                    last.fields[key] = value
+                    last.texts.pop(key, None)
 
     def pop_json(self, replaced_ids: Mapping[str, str]) -> str:
         """Return the joined list as JSON text and clear the buffer. "": the buffer is empty.
@@ -554,10 +576,10 @@ class ReasoningDetailsBuffer:
         """
         details, self._details = self._details, []
         for detail in details:
-            call_id = detail.get("id")
+            call_id = detail.fields.get("id")
             if isinstance(call_id, str) and call_id in replaced_ids:
-                detail["id"] = replaced_ids[call_id]
-        return msgspec.json.encode(details).decode() if details else ""
+                detail.fields["id"] = replaced_ids[call_id]
+        return msgspec.json.encode([detail.join() for detail in details]).decode() if details else ""
 
 
 def reasoning_details_text(raw: Raw) -> str:
@@ -706,7 +728,13 @@ class ToolCallDecoder:
 
     def _is_start(self, name: str) -> bool:
         """Return True if a name may be the beginning of that of a tool."""
-        return any(tool.name != name and tool.name.startswith(name) for tool in self._call.request.tools)
+        names = self._tool_names
+        place = bisect_right(names, name)  # behind an equal name
+        return place < len(names) and names[place].startswith(name)
+
+    @cached_property
+    def _tool_names(self) -> Sequence[str]:
+        return sorted([tool.name for tool in self._call.request.tools])
 
     def _end_name(self, call: _OpenCall, deltas: list[Delta]) -> None:
         """The name of the call is complete."""

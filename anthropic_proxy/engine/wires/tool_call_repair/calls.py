@@ -29,6 +29,9 @@ _ENDING = compile_later(r"(?::\d+)?\s*<\|.*|:\d+$", re.DOTALL, most=1_000)
 """Pattern of what models append to a tool name: a counter, `functions.Read:0`, special tokens of their chat format,
 `Read<|channel|>commentary`, or both (Kimi)."""
 _NAMESPACE = compile_anchored(r"[^.:/]*[.:/]")
+_MAX_COMPARED = 50_000
+"""Maximum number of tools that are compared with all calls without a name of one reply. Each one costs a microsecond on
+the event loop; a request may have many thousand tools, and a reply many calls."""
 _MAX_NAME_LENGTH = 512
 """Maximum length of a tool name that is searched without its namespaces (`functions.`). Each one costs a lookup."""
 
@@ -42,6 +45,14 @@ class RecoveredCall(Struct, frozen=True):
     """Arguments of the call: JSON text of an object. Valid JSON of the model is unchanged."""
 
 
+class _Parameters(Struct, frozen=True):
+    """What a tool takes."""
+
+    properties: Mapping[str, Any] = {}
+    """Property name → schema."""
+    required: frozenset[str] = frozenset()
+
+
 class OfferedTools:
     """Index of the client's tools in one request. No tool is offered if the tool choice is `none`."""
 
@@ -52,6 +63,9 @@ class OfferedTools:
         self._given = [*call.request.tools, *loaded] if kind != "none" else []
         self._forced = choice.name if choice is not None and kind == "tool" else None
         self._aliases = call.client_tool_names
+        self._parameters: dict[str, _Parameters] = {}
+        """Those that were needed: a schema may be large, and a reply may have many calls."""
+        self._compared = 0
 
     def __bool__(self) -> bool:
         """Return True if at least one tool of the client is offered."""
@@ -93,36 +107,36 @@ class OfferedTools:
             given = msgspec.json.decode(replace_lone_escapes(arguments) or "{}", type=dict[str, Any])
         except (msgspec.DecodeError, RecursionError):
             return None
+        self._compared += len(self._tools)
+        if self._compared > _MAX_COMPARED:
+            return None
         fitting: list[str] = []
         for name in self._tools:
-            schema = self._schema_of(name)
-            properties = schema.get("properties")
-            known = properties.keys() if isinstance(properties, dict) else set()
-            if required_names(schema.get("required")).keys() <= given.keys() <= known:
+            known = self._parameters_of(name)
+            if known.required <= given.keys() <= known.properties.keys():
                 fitting.append(name)
         return self._aliases.get(fitting[0], fitting[0]) if len(fitting) == 1 else None
 
     def required_properties(self, name: str) -> frozenset[str]:
         """Return the names of the properties that a call of a tool must have. `name`: the client's name."""
-        return frozenset(required_names(self._schema_of(self._sent_name(name)).get("required")))
+        return self._parameters_of(self._sent_names.get(name, "")).required
 
     def schema_properties(self, name: str) -> Mapping[str, Any]:
         """Return the properties in the input schema of a tool: property name → schema. `name`: the client's name.
 
         Empty: the tool is not offered, or has no properties.
         """
-        properties = self._schema_of(self._sent_name(name)).get("properties")
-        return properties if isinstance(properties, dict) else {}
+        return self._parameters_of(self._sent_names.get(name, "")).properties
 
-    def _sent_name(self, name: str) -> str:
-        return next((tool for tool in self._tools if self._aliases.get(tool, tool) == name), "")
+    @functools.cached_property
+    def _sent_names(self) -> Mapping[str, str]:
+        """The client's name of each tool → the name that the provider has."""
+        return {self._aliases.get(name, name): name for name in reversed(self._tools)}
 
-    def _schema_of(self, name: str) -> Mapping[str, Any]:
-        tool = self._tools.get(name)
-        if tool is None or not tool.input_schema:
-            return {}
-        schema = msgspec.json.decode(tool.input_schema)
-        return schema if isinstance(schema, dict) else {}
+    def _parameters_of(self, name: str) -> _Parameters:
+        if (known := self._parameters.get(name)) is None:
+            known = self._parameters[name] = _read_parameters(self._tools.get(name))
+        return known
 
     @functools.cached_property
     def _names_by_fold(self) -> dict[str, set[str]]:
@@ -132,6 +146,16 @@ class OfferedTools:
             for spelling in (sent_name, own):
                 names.setdefault(_fold(spelling), set()).add(own)
         return names
+
+
+def _read_parameters(tool: Tool | None) -> _Parameters:
+    schema = msgspec.json.decode(tool.input_schema) if tool is not None and tool.input_schema else None
+    if not isinstance(schema, dict):
+        return _Parameters()
+    properties = schema.get("properties")
+    return _Parameters(
+        properties if isinstance(properties, dict) else {}, frozenset(required_names(schema.get("required")))
+    )
 
 
 def _fold(name: str) -> str:

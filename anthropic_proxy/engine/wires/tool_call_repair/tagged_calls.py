@@ -18,7 +18,6 @@ that it has more are no strings and have the type of their schema.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from typing import Any
 
 import msgspec
@@ -140,9 +139,21 @@ class _ReadCall(Struct):
     given: dict[str, Any]
 
 
-_ReadValue = Callable[[str, int, Tags, set[str], OfferedTools], tuple[str, int] | None]
-"""Function that returns the value at an index of a text, and the index after it and its end tag. The set has the names
-of the parameters that may follow. None: there is no value in this reading."""
+class _Missing(Struct, frozen=True):
+    """The parameters of a tool that a call does not have. It is no set, because a tool may have many parameters."""
+
+    properties: Mapping[str, Any]
+    given: Mapping[str, Any]
+    key: str = ""
+    """A parameter that the call has too."""
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.properties and name not in self.given and name != self.key
+
+
+_ReadValue = Callable[[str, int, Tags, _Missing, OfferedTools], tuple[str, int] | None]
+"""Function that returns the value at an index of a text, and the index after it and its end tag. The parameters are
+those that may follow. None: there is no value in this reading."""
 
 
 def begins_call(tags: Tags, text: str, offered: OfferedTools) -> bool:
@@ -203,14 +214,14 @@ def _may_hide_tags(call: _ReadCall, tags: Tags, offered: OfferedTools) -> bool:
     """Return True if a start tag in a value can be meant as such: on a line of its own, or with the end tags that the
     complete reading takes for those of the call.
     """
-    names = offered.schema_properties(call.name).keys() - call.given.keys()
+    missing = _Missing(offered.schema_properties(call.name), call.given)
     for value in call.given.values():
         opened: list[re.Match[str]] = []
         for tag in tags.tag.finditer(value) if isinstance(value, str) else ():
             _follow(opened, tag)
         if [tag.lastgroup for tag in opened[-2:]] == ["call", "parameter"]:
             return True
-        if any(_begins_line(value, tag.start()) and _is_expected(tag, names, offered) for tag in opened):
+        if any(_begins_line(value, tag.start()) and _is_expected(tag, missing, offered) for tag in opened):
             return True
     return False
 
@@ -259,7 +270,7 @@ def _read_given(
         key = begin[1].strip()
         if key in given or (properties and key not in properties):
             return None
-        read = read_value(text, begin.end(), tags, {*properties} - {*given, key}, offered)
+        read = read_value(text, begin.end(), tags, _Missing(properties, given, key), offered)
         if read is None:
             return None
         _give(given, key, read[0], properties)
@@ -270,17 +281,17 @@ def _read_given(
 
 
 def _read_complete_value(
-    text: str, position: int, tags: Tags, names: set[str], offered: OfferedTools
+    text: str, position: int, tags: Tags, missing: _Missing, offered: OfferedTools
 ) -> tuple[str, int] | None:
     end = tags.parameter_end.search(text, position)
     return (text[position : end.start()], end.end()) if end is not None else None
 
 
 def _read_open_value(
-    text: str, position: int, tags: Tags, names: set[str], offered: OfferedTools
+    text: str, position: int, tags: Tags, missing: _Missing, offered: OfferedTools
 ) -> tuple[str, int] | None:
     tag = tags.tag.search(text, position)
-    if tag is None or not _is_expected(tag, names, offered):
+    if tag is None or not _is_expected(tag, missing, offered):
         return None
     value = text[position : tag.start()]
     if tag.lastgroup == "closed":
@@ -315,10 +326,10 @@ def _skip(text: str, position: int, tags: Tags, last: str = "") -> int:
     return position
 
 
-def _is_expected(tag: re.Match[str], names: AbstractSet[str], offered: OfferedTools) -> bool:
+def _is_expected(tag: re.Match[str], missing: _Missing, offered: OfferedTools) -> bool:
     """Return False for the start tag of a parameter that the tool does not have, and of a call of no offered tool."""
     if tag["parameter"] is not None:
-        return tag["parameter"].strip() in names
+        return tag["parameter"].strip() in missing
     return tag["call"] is None or offered.find_tool_name(tag["call"]) is not None
 
 
