@@ -538,21 +538,24 @@ _ROWS: Sequence[tuple[str, str, tuple[tuple[ToolCallFormat, ToolCallReader], ...
     ("]<]minimax[>[<tool_call>", "</tool_call>", (("marked", read_minimax_calls),)),
     ("]<]minimax[>[<invoke name=", "</invoke>", (("marked", read_minimax_calls),)),
 )
-MAX_BEFORE = 64
-"""Number of characters before a start marker that decide whether it stands in a sentence."""
+MAX_BEFORE = 1_024
+"""Number of characters before a start marker that decide whether it stands in a sentence, a list or a quotation."""
+_MAX_NEAR = 64
+"""Number of those that may be the end of a sentence."""
 _SENTENCE_ENDS = ".!?…。！？"
 _ALONE = compile_later(
-    # a line of its own
-    r"[\r\n][^\S\r\n]*\Z"
+    # a line of its own, which is no code by its indentation
+    r"[\r\n] {0,3}\Z"
     # behind a sentence
     rf"|[^\s.][{_SENTENCE_ENDS}]+[*_)\"'”’»」]*[^\S\r\n]*\Z"
     # directly behind a colon, without a space
     r"|\w[*_)]*[:：][*_)]*\Z"
     # directly behind reasoning or another message, which may end without a full stop
     rf"|[\r\n\w:：)*{_SENTENCE_ENDS}](?:</(?:think|thinking|thought)>|\[/THINK\]|<channel\|>|<\|(?:end|call)\|>)[^\S\r\n]*\Z",
-    most=MAX_BEFORE,
+    most=_MAX_NEAR,
 )
-_LIST_NUMBER = compile_later(r"[\r\n][^\S\r\n]*\d{1,9}[.)][^\S\r\n]*\Z", most=MAX_BEFORE)
+_QUOTED_LINE = compile_anchored(r"[^\S\r\n]*+(?:>|[*+•-][^\S\r\n]|\d{1,9}+[.)])")
+"""Beginning of a line in a quotation or a list."""
 CallSign = Literal["offered tool", "no code", "by itself", "end of reply", "whole reply"]
 """What tells a call from one that the model quotes from a text of a stranger.
 
@@ -572,7 +575,10 @@ those without any marker are all of it."""
 
 def begins_alone(before: str) -> bool:
     """Return True if a call does not begin within a sentence. `before`: the last `MAX_BEFORE` characters before."""
-    return _ALONE.search(before) is not None and _LIST_NUMBER.search(before) is None
+    if _ALONE.search(before[-_MAX_NEAR:]) is None:
+        return False
+    line = max(before.rfind("\n"), before.rfind("\r")) + 1
+    return line > 0 and _QUOTED_LINE.match(before, line) is None
 
 
 OPEN_TAGS: Mapping[ToolCallFormat, Tags] = {"functions": FUNCTIONS, "invoke": INVOKES, "keys": KEYS}

@@ -92,6 +92,9 @@ class TextCallDetector:
         self._fence = ""
         """Position in a code fence: `run` (opening backticks or tildes), `line` (remainder of that line) or
         `inside`."""
+        self._fence_sign = ""
+        """Backtick or tilde, of which the open fence has `_fence_length`."""
+        self._fence_length = 0
         self._count = 0
 
     def feed(self, text: str) -> list[Delta]:
@@ -235,7 +238,7 @@ class TextCallDetector:
             self._state = "over"
             return True
         self._emit(fence - offset)
-        self._state, self._fence = "fence", "run"
+        self._enter_fence(text[fence - 1])
         return self._leave_fence()
 
     def _begin_call(self, mark: str) -> None:
@@ -368,7 +371,7 @@ class TextCallDetector:
         self._failures += 1
         self._state = "over" if is_over else "text"
         if self._mark.startswith("```") and self._state == "text":
-            self._state, self._fence = "fence", "run"
+            self._enter_fence("`")
         return False
 
     def _may_have_calls_as_text(self) -> bool:
@@ -376,30 +379,45 @@ class TextCallDetector:
         names = (name for name, _ in self._marks[self._mark].readers if name in OPEN_TAGS)
         return self._named and any(begins_call(OPEN_TAGS[name], self._held, self._offered) for name in names)
 
+    def _enter_fence(self, sign: str) -> None:
+        """The first three characters of its mark were emitted."""
+        self._state, self._fence = "fence", "run"
+        self._fence_sign, self._fence_length = sign, len("```")
+
     def _leave_fence(self) -> bool:
         """Emit a code fence, from its opening line to its closing line, as text. Return True at its end."""
         if self._fence == "run":
-            self._emit(len(self._held) - len(self._held.lstrip("`~")))
+            more = len(self._held) - len(self._held.lstrip(self._fence_sign))
+            self._fence_length += more
+            self._emit(more)
             if not self._held:
                 return False
             self._fence = "line"
-        if self._fence == "line":  # a closing mark in the opening line makes it inline code
+        if self._fence == "line":  # closing backticks in the opening line make it inline code
             line, line_break, _ = self._held.partition("\n")
-            end = line.find("```")
+            end = line.find("`" * self._fence_length) if self._fence_sign == "`" else -1
             if end < 0 and not line_break:
                 self._emit(len(line.rstrip("`")))
                 return False
             self._fence = "inside"
-            self._emit(end + len("```") if end >= 0 else len(line) + 1)
+            self._emit(end + self._fence_length if end >= 0 else len(line) + 1)
             if end >= 0:
                 self._state = "text"
                 return True
         offset = len(self._before)
-        fence = _find_fence_mark_end(self._before + self._held, offset)
-        self._emit(fence - offset if fence is not None else len(self._held))
-        if fence is not None:
+        end = self._find_fence_end(self._before + self._held, offset)
+        self._emit(end - offset if end is not None else len(self._held))
+        if end is not None:
             self._state = "text"
-        return fence is not None
+        return end is not None
+
+    def _find_fence_end(self, text: str, offset: int) -> int | None:
+        """Return the index behind the mark that ends the fence, from `offset` on. None: there is none."""
+        for match in _FENCE_END.finditer(text, max(0, offset - _MAX_FENCE_END)):
+            mark = match[1]
+            if match.end() >= offset and mark[0] == self._fence_sign and len(mark) >= self._fence_length:
+                return match.end()
+        return None
 
     def _emit(self, size: int) -> None:
         if size > 0:
@@ -422,13 +440,19 @@ class TextCallDetector:
             self.notes.append(FidelityNote("emulated", "content.tool_use", detail))
 
 
-_MAX_FENCE_LENGTH = 6
-"""Maximum number of characters of a fence mark before its last one: a line break, three spaces, two fence characters.
-The search begins so many characters before a fragment."""
+_MAX_MARGIN = 48
+"""Maximum number of characters before a fence mark on its line: blanks, and the marks of lists and quotations."""
+_MAX_FENCE_LENGTH = 1 + _MAX_MARGIN + 2
+"""Maximum number of characters of a fence mark before its last one: a line break, the margin, two fence characters. The
+search begins so many characters before a fragment."""
+_MAX_FENCE_END = 256
+"""The same for a line that ends a fence. A longer one does not."""
 _MARK_BEGINNINGS = ("\r", "\n", "<", "]<]")
 """What may follow a call that stands by itself: the end of the line, or a token of the chat format."""
 _LINE_SPACE = compile_anchored(r"[^\S\r\n]*+")
-_FENCE = compile_later(r"(?<=\n) {0,3}(?:```|~~~)")
+_FENCE = compile_later(rf"(?<=\n)[ \t>*+\-\d.)]{{0,{_MAX_MARGIN}}}(?:```|~~~)")
+_FENCE_END = compile_later(rf"(?<=\n)[ \t>]{{0,{_MAX_MARGIN}}}(`{{3,}}+|~{{3,}}+)[ \t\r]{{0,{_MAX_MARGIN}}}(?=\n)")
+"""Source: CommonMark 0.31.2, 4.5: as many of the same character as begin the fence, or more, and nothing else."""
 _LINE_BREAK = compile_later(r"[\r\n]")
 
 
