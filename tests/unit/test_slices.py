@@ -7,10 +7,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from anthropic_proxy.engine.exchange.quoted_prompts import find_quotes
 from anthropic_proxy.engine.exchange.safeguards.transcript import read_transcript, remove_added_text
+from anthropic_proxy.engine.exchange.tool_loop.known_urls import KnownUrls
+from anthropic_proxy.engine.exchange.tool_loop.tool_search import search_by_words
 from anthropic_proxy.engine.messages.citations import number_passages, split_sentences
 from anthropic_proxy.engine.messages.context_editing import edit_context
-from anthropic_proxy.engine.messages.models import decode_request
+from anthropic_proxy.engine.messages.models import Message, TextBlock, Tool, decode_request
+from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
 from anthropic_proxy.engine.messages.work_budget import STEPS_OF_SLICE, WorkBudget
 from anthropic_proxy.engine.slices import call_in_slices
 from anthropic_proxy.gateway.inspectors.patterns import find_matches
@@ -50,6 +54,10 @@ def number(body: bytes) -> None:
     number_passages(decode_request(body).messages, [], key=b"k")
 
 
+def words(count: int) -> str:
+    return " ".join(chr(ord("a") + place % 26) * (9 + place // 26) for place in range(count))
+
+
 def count_steps() -> None:
     budget = WorkBudget("tools")
     for _ in range(10 * STEPS_OF_SLICE):
@@ -60,6 +68,8 @@ CONVERSATION = msgspec.json.encode({"model": "m", "max_tokens": 9, "messages": u
 EDITED = msgspec.json.encode(
     {"model": "m", "max_tokens": 9, "messages": use_tools(PARTS // 2), "context_management": {"edits": [EDIT]}}
 )
+TOOLS = [Tool(name=f"t{place}") for place in range(PARTS)]
+TEXTS = Message("user", [TextBlock(msgspec.Raw(b'"a.test"')) for _ in range(PARTS)])
 STEPS: Mapping[str, tuple[int, Callable[[], object]]] = {
     "sentences of a text": (PARTS, lambda: number(cite(**text("A sentence. " * PARTS)))),
     "sentences without letters": (PARTS, lambda: number(cite(**text(". " * PARTS)))),
@@ -75,6 +85,18 @@ STEPS: Mapping[str, tuple[int, Callable[[], object]]] = {
         lambda: list(find_matches(re.compile("secret"), "word " * 60_000)),
     ),
     "steps over schemas": (9, count_steps),
+    "tools that a search by words reads": (PARTS, lambda: search_by_words(["a"], TOOLS)),
+    "words of a search": (
+        64 * 30,
+        lambda: search_by_words([f"q{place} {words(63)}" for place in range(30)], TOOLS[:1]),
+    ),
+    "texts in which a URL is searched": (PARTS, lambda: KnownUrls([TEXTS]).contains("https://b.test/")),
+    "escapes of a text in which a URL is searched": (
+        3 * 256,
+        lambda: KnownUrls([Message("user", "%02" * 3 * PARTS)]).contains("https://b.test/"),
+    ),
+    "lone surrogates": (10 * 256, lambda: replace_lone_surrogates(b"\\ud800" * 100_000)),
+    "words of an error": (PARTS // 4, lambda: find_quotes(words(PARTS), b'{"text":"a"}')),
 }
 """Parts, and the computation."""
 

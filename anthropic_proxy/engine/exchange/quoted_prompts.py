@@ -8,8 +8,9 @@ request: what stands in both is a quote, unless it is the name of something or u
     a run of words                  8 characters, of two words or with a digit, "@" or a letter that is not ASCII
     any other text                  24 characters; 8 if one is not ASCII, because many languages have no spaces
 
-The letters of a request are compared in the one spelling that `_spell_plainly` returns. A request that was freed cannot
-be compared, and a large one not with a long text. Then only the length of the text is stored.
+The letters of a request are compared in the one spelling that `_spell_plainly` returns, and ASCII letters in lower
+case, because filters normalize what they search. A request that was freed cannot be compared, and a large one not with
+a long text. Then only the length of the text is stored.
 """
 
 import re
@@ -19,6 +20,7 @@ import msgspec
 
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
+from anthropic_proxy.engine.slices import give_way
 from anthropic_proxy.errors import UpstreamError
 
 _MIN_CHARACTERS = 8
@@ -84,7 +86,7 @@ def find_quotes(text: str, body: bytes) -> dict[str, str]:
     found = [literal[0][1:-1] for literal in _LITERAL.finditer(text)]
     if not body:
         return _describe(each for each in found if not _NAME.fullmatch(each))
-    body = _spell_plainly(body)
+    body = _spell_plainly(body).lower()
     quotes = [each for each in found if _is_quote(each, body)]
     quotes += _find_runs(text, body)
     for window, step, compares_ascii in _WINDOWS:
@@ -183,9 +185,10 @@ def _grow(text: str, begin: int, end: int, body: bytes) -> tuple[int, int]:
 
 
 def _contains(body: bytes, text: str) -> bool:
+    give_way()
     # a text with a backslash may quote JSON as it is written
-    return _encode(text) in body or ("\\" in text and _spell_plainly(text.encode(errors="replace")) in body)
+    return _encode(text) in body or ("\\" in text and _spell_plainly(text.encode(errors="replace")).lower() in body)
 
 
 def _encode(text: str) -> bytes:
-    return msgspec.json.encode(text.encode(errors="replace").decode())[1:-1]
+    return msgspec.json.encode(text.encode(errors="replace").decode())[1:-1].lower()

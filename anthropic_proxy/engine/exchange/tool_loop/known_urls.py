@@ -34,15 +34,16 @@ from anthropic_proxy.engine.messages.models.client_json import decode_values
 from anthropic_proxy.engine.messages.server_blocks import decode_passage
 from anthropic_proxy.engine.messages.server_tools import SERVER_TOOLS
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
+from anthropic_proxy.engine.slices import give_way, give_way_between
 
 _MAX_BEFORE_CHARACTERS = len("https://www.")
 _BEFORE = compile_later(r"(?:\A|[^\w@.-])(?:https?://)?(?:www\.)?\Z", re.IGNORECASE)
 """Pattern of the text before a URL: a character that cannot belong to a URL, then an optional scheme and `www.`."""
 _AFTER = compile_anchored(r"/?(?![\w/%&=?~+@-]|[.:]\w)")
 """Pattern of the text after a URL: a character that cannot continue the path or host of the URL."""
-_MAX_OCCURRENCES = 10_000
-"""Maximum number of places of one text at which a URL is looked for. Most are within longer URLs."""
-_ESCAPED = compile_later(r"(?:%[0-9A-Fa-f]{2})+")
+_MAX_OCCURRENCES = 100_000
+"""Maximum number of places of all texts at which a URL is looked for. Most are within longer URLs."""
+_ESCAPED = compile_later(r"(?:%[0-9A-Fa-f]{2}){1,2000}")
 _SAME_WITHOUT = frozenset("!$'()*,;-._~")
 """ASCII characters, besides letters and digits, that mean the same in a URL with and without percent-encoding."""
 
@@ -72,12 +73,16 @@ class KnownUrls:
         if split.scheme not in ("http", "https") or not split.hostname:
             return False
         path = split.path.rstrip("/") + (f"?{split.query}" if split.query else "")
-        return any(_occurs_in(text, lowered, host, path) for host in hosts for text, lowered in self._texts)
+        places = iter(range(_MAX_OCCURRENCES))
+        texts = self._texts
+        return any(
+            _occurs_in(text, lowered, host, path, places) for host in hosts for text, lowered in give_way_between(texts)
+        )
 
     @cached_property
     def _texts(self) -> list[tuple[str, str]]:
         """For each text of the conversation: the text with normalized URLs, and its lower-case copy of equal length."""
-        texts = [normalize_urls(text) for text in _texts(self._messages)]
+        texts = [normalize_urls(text) for text in give_way_between(_texts(self._messages))]
         return [(text, _lowered(text)) for text in texts]
 
 
@@ -91,6 +96,7 @@ def normalize_urls(text: str) -> str:
     """
 
     def decode(found: re.Match[str]) -> str:
+        give_way()
         try:
             decoded = bytes.fromhex(found[0].replace("%", "")).decode()
         except UnicodeDecodeError:
@@ -108,14 +114,14 @@ def _means_itself(character: str) -> bool:
     return character.isprintable()
 
 
-def _occurs_in(text: str, lowered: str, host: str, path: str) -> bool:
+def _occurs_in(text: str, lowered: str, host: str, path: str, places: Iterator[int]) -> bool:
     """Return True if the URL of `host` and `path` occurs in `text`. Case matters in the path, not in the host.
 
-    `lowered`: lower-case copy of `text`.
+    `lowered`: lower-case copy of `text`. `places`: one for each place that may be examined.
     """
     wanted = host + _lowered(path)
     at = lowered.find(wanted)
-    for _ in range(_MAX_OCCURRENCES):
+    for _ in places:
         if at < 0:
             break
         before = text[max(at - _MAX_BEFORE_CHARACTERS - 1, 0) : at]

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Raw
 
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
+from anthropic_proxy.engine.slices import give_way
 from anthropic_proxy.errors import InvalidRequest
 
 T = TypeVar("T")
@@ -77,6 +78,7 @@ _SURROGATES = compile_later(
     rb"\\(?:\\|u[dD](?:[89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|([89a-fA-F][0-9a-fA-F]{2})))"
 )
 """Pattern of JSON escapes: a backslash, a pair of surrogates, or a lone surrogate (group 1)."""
+_ESCAPES_OF_SLICE = 10_000
 
 
 def replace_lone_surrogates(text: bytes) -> tuple[bytes, int]:
@@ -84,7 +86,9 @@ def replace_lone_surrogates(text: bytes) -> tuple[bytes, int]:
     replaced = bytearray()
     end = 0
     lone = 0
-    for escape in _SURROGATES.finditer(text):
+    for number, escape in enumerate(_SURROGATES.finditer(text)):
+        if not number % _ESCAPES_OF_SLICE:
+            give_way()
         if escape[1] is not None:
             replaced += memoryview(text)[end : escape.start()]
             replaced += b"\\ufffd"
