@@ -3,10 +3,11 @@
 What a client sends must not end the process of all. So the bounds of all parts together are below the memory that the
 deployment states, such as the limit of its container:
 
-    1,200 MiB, one worker: 400 for it, one process each for patterns (128), pages (160) and PDFs (320), 192 for bodies
+    1,248 MiB, one worker: 400 for it, one process each for patterns (128), pages (160) and PDFs (320), 240 for bodies
 
 The processes of a sandbox have a bound of their address space, which is about twice the largest that was measured.
-Bodies have one of their bytes: a large body with everything made of it needs up to `BODY_FACTOR` times as much.
+Bodies have one of their bytes: a body with everything made of it needs up to `BODY_FACTOR` times as much. Those of
+usual conversations have a part of their own, so that nobody's large bodies make them wait.
 """
 
 from msgspec import Struct
@@ -29,8 +30,12 @@ PDF_BYTES = 320 * MIB
 and the median 45."""
 BODY_FACTOR = 6
 """Bytes for each byte of a body. A text of 30 MB needs 4, and 79,000 messages of 26 MB need 6."""
-MIN_BODY_BYTES, MAX_BODY_BYTES = 32 * MIB, 512 * MIB
-"""The first is the largest body."""
+LARGEST_BODY_BYTES = 32 * MIB
+COUNTED_BODY_BYTES = 64 * 1024
+"""Size from which a body counts. Smaller ones are a part of the worker."""
+USUAL_BODY_BYTES = 4 * MIB
+"""Size up to which a body has the part of usual ones."""
+MIN_BODY_BYTES, MAX_BODY_BYTES = LARGEST_BODY_BYTES + 8 * MIB, 512 * MIB
 _SANDBOX_BYTES = PATTERN_BYTES + PAGE_BYTES + PDF_BYTES
 MAX_PROCESSES = 2
 """Maximum number of processes of each kind in a worker at the same time. More need more processors."""
@@ -44,7 +49,14 @@ class MemoryPlan(Struct, frozen=True, kw_only=True):
     processes: int
     """Number of processes of each kind at the same time."""
     body_bytes: int
-    """Bytes of the bodies of large requests."""
+    """Bytes of the bodies of requests."""
+
+    def divide_body_bytes(self) -> tuple[int, int]:
+        """Return the part of usual bodies, and that of larger ones, in which the largest body has room."""
+        usual = max(
+            min(self.body_bytes // 4, self.body_bytes - LARGEST_BODY_BYTES), MIN_BODY_BYTES - LARGEST_BODY_BYTES
+        )
+        return usual, max(self.body_bytes - usual, LARGEST_BODY_BYTES)
 
     def sum_bytes(self) -> int:
         """Return the bounds of all parts together."""

@@ -133,6 +133,11 @@ class TurnQueue(Generic[T]):
             own = len(line.begun) + _count_turns(parts, part, parts.get(part, 0))
         return _count_turns({name: len(one.begun) + one.count for name, one in self._lines.items()}, payer, own)
 
+    def end_turn(self, payer: str) -> None:
+        """Let the other payers have their turns before the next one of a payer whose item has waited too long."""
+        if payer in self._lines:
+            self._lines.move_to_end(payer)
+
     def has_others(self, payer: str) -> bool:
         """Return True if something of another payer waits. Another thread may ask."""
         return len(self._lines) > (payer in self._lines)
@@ -196,14 +201,20 @@ class Turns:
         """Payer → its places."""
         self._line: TurnQueue[_Waiter] = TurnQueue(worker.max_waiting)
 
+    def acquire_free(self, payer: str, size: int) -> bool:
+        """Take free places for which nothing waits. False: there are none, and `acquire` waits for them."""
+        if self._line or not self._find_place(payer, size):
+            return False
+        self._take(payer, size)
+        return True
+
     async def acquire(self, payer: str, size: int = 1, part: str = "", *, max_seconds: float = inf) -> None:
         """Wait for a place, or for several at once. Call `release` after the work.
 
         `part`: within a payer, the parts have turns too. `max_seconds`: a shorter wait than that of the worker. Raises
         `WorkerBusy`, or what `refuse` returns.
         """
-        if not self._line and self._find_place(payer, size):
-            self._take(payer, size)
+        if self.acquire_free(payer, size):
             return
         waiter = _Waiter(asyncio.get_running_loop().create_future(), size)
         for dropped in self._line.add(payer, waiter, part=part):
@@ -216,6 +227,8 @@ class Turns:
                 await waiter.granted
         except BaseException as error:
             if self._line.remove(payer, waiter):
+                if isinstance(error, TimeoutError):
+                    self._line.end_turn(payer)
                 self._grant()  # the next one may need less
             elif not waiter.granted.cancelled() and waiter.granted.exception() is None:
                 self.release(payer, size)  # granted at the same moment: pass it on

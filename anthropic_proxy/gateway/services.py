@@ -15,7 +15,7 @@ from anthropic_proxy.engine.documents.reader import PROCESSES, DocumentReader
 from anthropic_proxy.engine.engine import PATTERN_SEARCHES, Engine, build_engine_fields
 from anthropic_proxy.engine.hooks import Receipt
 from anthropic_proxy.engine.ids import new_id
-from anthropic_proxy.engine.memory_plan import MIB
+from anthropic_proxy.engine.memory_plan import LARGEST_BODY_BYTES, MIB, USUAL_BODY_BYTES, MemoryPlan
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.own_keys import OwnKeys
 from anthropic_proxy.engine.patterns import AnchoredPattern, compile_anchored, compile_later
@@ -54,8 +54,6 @@ from anthropic_proxy.plugins import Condition, Inspector, LedgerState, Limit, Pl
 BODY_MEMORY_TIMEOUT_SECONDS = 30.0
 """Maximum time for which a large request body waits for memory. A longer wait is rejected with 529."""
 MAX_WAITING_BODIES = 1_000
-LARGEST_BODY_BYTES = 32 * 1024 * 1024
-"""A quarter of the memory is left for others, if it holds such a body."""
 _PARAMETER = compile_later(r"\{([a-z_]+\*?)\}")
 
 
@@ -127,8 +125,8 @@ class Services(Engine, frozen=True, kw_only=True):
     """Object that returns freed memory of this process to the system. A reload keeps it."""
     running: RunningRequests = field(default_factory=RunningRequests)
     """The running client requests. A reload keeps it."""
-    body_memory: Turns
-    """Bytes of memory for the large bodies of client requests (`MAX_BODY_MEMORY_MB`)."""
+    body_memory: tuple[Turns, Turns]
+    """Bytes of memory for the bodies of requests (`MAX_BODY_MEMORY_MB`): for usual ones, and for larger ones."""
 
     def list_conditions(self) -> Sequence[Condition]:
         """Return what is wrong with the running server now."""
@@ -392,27 +390,39 @@ def build_services(
         receipts=receipts or Receipts(log),
         documents=DocumentReader(worker=structs.replace(PROCESSES, places=plan.processes)),
         pattern_searches=Turns(structs.replace(PATTERN_SEARCHES, places=plan.processes)),
-        body_memory=_build_body_memory(plan.body_bytes),
+        body_memory=_build_body_memory(plan),
     )
 
 
-def _build_body_memory(size: int) -> Turns:
+def _build_body_memory(plan: MemoryPlan) -> tuple[Turns, Turns]:
     def refuse(_: int) -> ProxyBusy:
         return ProxyBusy(
-            f"The bodies of other requests need the {size // MIB} MB for large bodies (MAX_BODY_MEMORY_MB). Try again "
-            "in a moment.",
+            f"The bodies of other requests need the {plan.body_bytes // MIB} MB for bodies (MAX_BODY_MEMORY_MB). Try "
+            "again in a moment.",
             code="body-memory",
             retry_after=RETRY_AFTER_SECONDS,
         )
 
-    worker = SharedWorker(
-        name="the memory for large bodies",
-        places=size,
-        share=size // 4 * 3 if size >= 4 * LARGEST_BODY_BYTES else size,
-        max_waiting=MAX_WAITING_BODIES,
-        max_wait_seconds=BODY_MEMORY_TIMEOUT_SECONDS,
+    usual, larger = plan.divide_body_bytes()
+    rows = (
+        SharedWorker(
+            name="the memory for usual bodies",
+            places=usual,
+            share=max(usual // 4 * 3, USUAL_BODY_BYTES),
+            share_while_others_wait=max(usual // 2, USUAL_BODY_BYTES),
+            max_waiting=MAX_WAITING_BODIES,
+            max_wait_seconds=BODY_MEMORY_TIMEOUT_SECONDS,
+        ),
+        SharedWorker(
+            name="the memory for large bodies",
+            places=larger,
+            share=max(larger // 4 * 3, LARGEST_BODY_BYTES),
+            share_while_others_wait=max(larger // 2, LARGEST_BODY_BYTES),
+            max_waiting=MAX_WAITING_BODIES,
+            max_wait_seconds=BODY_MEMORY_TIMEOUT_SECONDS,
+        ),
     )
-    return Turns(worker, refuse)
+    return Turns(rows[0], refuse), Turns(rows[1], refuse)
 
 
 def _replace_listed_prices(servers: Collection[str], prices: ListedPrices) -> None:

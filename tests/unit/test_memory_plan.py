@@ -14,6 +14,7 @@ from anthropic_proxy.engine.engine import PATTERN_SEARCHES
 from anthropic_proxy.engine.exchange.tool_loop.tool_search import REGEX_PROGRAM
 from anthropic_proxy.engine.memory_plan import (
     DEFAULT_BYTES,
+    LARGEST_BODY_BYTES,
     MAX_BODY_BYTES,
     MAX_PROCESSES,
     MIB,
@@ -23,6 +24,7 @@ from anthropic_proxy.engine.memory_plan import (
     PATTERN_BYTES,
     PDF_BYTES,
     SUPERVISOR_BYTES,
+    USUAL_BODY_BYTES,
     WORKER_BYTES,
     MemoryPlan,
     divide_memory,
@@ -39,10 +41,10 @@ from tests.support.paths import ROOT
 @pytest.mark.parametrize(
     ("megabytes", "workers", "expected"),
     [
-        (1_200, 1, MemoryPlan(processes=1, body_bytes=MIN_BODY_BYTES)),
-        (1_500, 1, MemoryPlan(processes=1, body_bytes=MIN_BODY_BYTES + 50 * MIB)),
-        (2_048, 1, MemoryPlan(processes=2, body_bytes=MIN_BODY_BYTES + 40 * MIB)),
-        (2_592, 2, MemoryPlan(processes=1, body_bytes=MIN_BODY_BYTES)),
+        (1_248, 1, MemoryPlan(processes=1, body_bytes=MIN_BODY_BYTES)),
+        (1_500, 1, MemoryPlan(processes=1, body_bytes=MIN_BODY_BYTES + 42 * MIB)),
+        (2_048, 1, MemoryPlan(processes=2, body_bytes=MIN_BODY_BYTES + 32 * MIB)),
+        (2_688, 2, MemoryPlan(processes=1, body_bytes=MIN_BODY_BYTES)),
         (65_536, 4, MemoryPlan(processes=2, body_bytes=MAX_BODY_BYTES)),
         (512, 1, MemoryPlan(processes=1, body_bytes=MIN_BODY_BYTES)),
     ],
@@ -58,6 +60,15 @@ def test_the_parts_of_all_workers_need_no_more_than_there_is(workers: int, more:
     assert supervisor + workers * divide_memory(total, workers).sum_bytes() <= total
 
 
+@given(st.integers(0, 1 << 34))
+def test_the_parts_of_bodies_are_those_of_the_plan(more: int) -> None:
+    plan = divide_memory(MIN_BYTES + more)
+    usual, larger = plan.divide_body_bytes()
+    assert usual + larger == plan.body_bytes
+    assert usual >= 2 * USUAL_BODY_BYTES
+    assert larger >= LARGEST_BODY_BYTES
+
+
 def test_what_a_worker_keeps_is_a_part_of_its_bound() -> None:
     kept = [
         math.prod(map(int, found.split(" * ")))
@@ -69,7 +80,7 @@ def test_what_a_worker_keeps_is_a_part_of_its_bound() -> None:
 
 
 def test_the_bounds_of_the_plan_are_those_of_the_programs() -> None:
-    bounds = (PATTERN_BYTES, PAGE_BYTES, PDF_BYTES, MIN_BODY_BYTES)
+    bounds = (PATTERN_BYTES, PAGE_BYTES, PDF_BYTES, LARGEST_BODY_BYTES)
     programs = (REGEX_PROGRAM, HTML_CONVERTER, PDF_PROGRAM)
     assert bounds == (*(program.memory_bytes for program in programs), MAX_REQUEST_BYTES)
 
@@ -134,12 +145,12 @@ def test_a_system_without_control_groups_states_no_limit(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("variables", "workers", "expected"),
     [
-        ({"MEMORY_LIMIT_MB": "1200"}, 1, ""),
-        ({"MEMORY_LIMIT_MB": "2592"}, 2, ""),
+        ({"MEMORY_LIMIT_MB": "1248"}, 1, ""),
+        ({"MEMORY_LIMIT_MB": "2688"}, 2, ""),
         (
             {"MEMORY_LIMIT_MB": "512"},
             1,
-            "The memory is limited to 512 MB (MEMORY_LIMIT_MB), but large requests, PDFs and pages may need 1200 MB, "
+            "The memory is limited to 512 MB (MEMORY_LIMIT_MB), but large requests, PDFs and pages may need 1248 MB, "
             "so that the system could end the proxy. Raise the limit.",
         ),
         (

@@ -26,6 +26,7 @@ from anthropic_proxy.engine.messages.models import Block, CleanMessages, Message
 from anthropic_proxy.engine.messages.models.decode import as_clean_messages
 from anthropic_proxy.engine.messages.models.structs import ToolResultBlock, ToolUseBlock
 from anthropic_proxy.engine.messages.models.tools import KEPT_ID_PREFIX, STATE_ID_PREFIX, are_valid_ids
+from anthropic_proxy.engine.slices import give_way_between
 
 MAX_ID_CHARACTERS = 2_304
 """Maximum length of an id with a state: 2 KB of it, and what belongs to it."""
@@ -39,6 +40,9 @@ _CHARACTERS_PER_THOUGHT = 64
 _MAX_CALL_ID_CHARACTERS = 64
 _RESTORED = "restored"
 """Key of known messages with the thinking before their calls in `CleanMessages.results`."""
+_MAX_THOUGHTS = 8
+"""Maximum number of thinking blocks in an id: a block needs 50 times the memory of its code. A state with more is kept.
+"""
 _MAX_RATIO = 8
 """A code of `Z_HUFFMAN_ONLY` has at least one bit for each byte."""
 
@@ -135,7 +139,8 @@ class HiddenThinking(Struct, eq=False):
         text = _encode(state).decode()
         if len(text) > MAX_KEPT_CHARACTERS or not (is_complete or all(thought.text == "" for thought in thoughts)):
             return call_id
-        is_short = len(text) <= 2 * MAX_ID_CHARACTERS and not any(thought.is_demanded for thought in thoughts)
+        is_short = len(text) <= 2 * MAX_ID_CHARACTERS and len(thoughts) <= _MAX_THOUGHTS
+        is_short = is_short and not any(thought.is_demanded for thought in thoughts)
         if is_short and len(id_with_state := encode_state_id(state)) <= MAX_ID_CHARACTERS:
             return id_with_state
         kept_id = self.new_id(KEPT_ID_PREFIX)
@@ -167,7 +172,7 @@ def encode_state_id(state: CallState) -> str:
 
 def decode_state_id(call_id: str) -> CallState | None:
     """Return the state in the id of a tool call. None: it has none, or is damaged."""
-    if not call_id.startswith(STATE_ID_PREFIX):
+    if not call_id.startswith(STATE_ID_PREFIX) or len(call_id) > MAX_ID_CHARACTERS:
         return None
     try:
         packed = decode_base64url(call_id[len(STATE_ID_PREFIX) :])
@@ -176,7 +181,8 @@ def decode_state_id(call_id: str) -> CallState | None:
     except (ValueError, zlib.error):
         return None
     is_whole = decompressor.eof and not decompressor.unused_data
-    return decode_kept_state(unpacked) if is_whole else None
+    state = decode_kept_state(unpacked) if is_whole else None
+    return state if state is None or len(state.thoughts) <= _MAX_THOUGHTS else None
 
 
 def decode_kept_state(text: str | bytes) -> CallState | None:
@@ -221,7 +227,7 @@ def restore_states(messages: Sequence[Message], kept: Mapping[str, CallState]) -
         before = _restore_known(known, kept)
         new = messages if before is None else messages[len(known) :]
     renamed: dict[str, str] = {}
-    restored = [_restore_message(message, kept, renamed) for message in new]
+    restored = [_restore_message(message, kept, renamed) for message in give_way_between(new)]
     if not isinstance(messages, CleanMessages):
         return restored
     return as_clean_messages(restored, before) or [*(before or ()), *restored]

@@ -12,10 +12,12 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.engine.exchange.client_side import ResponseSink, encode_error_response
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected
+from anthropic_proxy.engine.memory_plan import COUNTED_BODY_BYTES, USUAL_BODY_BYTES
+from anthropic_proxy.engine.turns import Turns
 from anthropic_proxy.errors import MethodNotAllowed, ProxyError, RequestTimeout, RequestTooLarge
 from anthropic_proxy.gateway.error_catalog import error_help_headers
 from anthropic_proxy.gateway.server.auth import MAX_REQUEST_BYTES
-from anthropic_proxy.gateway.server.http1.cycle import MAX_BUFFERED_BODY_BYTES, RequestResponseCycle
+from anthropic_proxy.gateway.server.http1.cycle import RequestResponseCycle
 from anthropic_proxy.gateway.server.path_prefix import add_prefix
 from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.plugins import Receipt, RouteResponse
@@ -26,8 +28,13 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _WITHOUT_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 READ_TIMEOUT_SECONDS = 30.0
 """Maximum time between two received pieces of a request body. A longer pause is rejected with 408."""
+COUNTED_READ_TIMEOUT_SECONDS = 15.0
+"""The same for a body that holds memory which others may need."""
 BODY_TIMEOUT_SECONDS = 300.0
 """Maximum time for a complete request body, enough for 32 MB at 1 Mbit/s. A slower body is rejected with 408."""
+MIN_RATE, MIN_RATE_AFTER_SECONDS = 128 * 1024, 10.0
+"""Bytes a second that a body has, from that time on, while others wait for its memory. A slower one is rejected with
+408."""
 
 
 class BodyMemory(Struct, eq=False):
@@ -37,15 +44,25 @@ class BodyMemory(Struct, eq=False):
     receipt: Receipt
     size: int = 0
     """Reserved bytes. 0: the body is small, or was freed."""
+    turns: Turns | None = None
+    """Of usual or of large bodies, as was reserved."""
 
     async def reserve(self, size: int) -> None:
         """Wait until other bodies have left so much memory. Raises `ProxyBusy`."""
-        await self.services.body_memory.acquire(self.receipt.client.payer, size)
-        self.size = size
+        usual, larger = self.services.body_memory
+        turns = usual if size <= USUAL_BODY_BYTES else larger
+        payer = self.receipt.client.payer
+        if not turns.acquire_free(payer, size):
+            await turns.acquire(payer, size)
+        self.turns, self.size = turns, size
+
+    def is_waited_for(self) -> bool:
+        """Return True if another client waits for memory of this kind."""
+        return self.turns is not None and self.turns.is_waited_for(self.receipt.client.payer)
 
     def release(self, kept: int = 0) -> None:
-        if self.size > kept:
-            self.services.body_memory.release(self.receipt.client.payer, self.size - kept)
+        if self.turns is not None and self.size > kept:
+            self.turns.release(self.receipt.client.payer, self.size - kept)
             self.size = kept
 
     def free(self, size: int) -> None:
@@ -66,11 +83,12 @@ async def read_body(
     """
     pieces: list[bytes] = []
     size = 0
-    if content_length.isdecimal() and int(content_length) > MAX_BUFFERED_BODY_BYTES:
+    if content_length.isdecimal() and int(content_length) > COUNTED_BODY_BYTES:
         await memory.reserve(int(content_length))
+    is_slow = False
     try:
         async with asyncio.timeout(read_timeout_seconds) as limit:
-            while True:
+            while not is_slow:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise ClientDisconnected
@@ -79,18 +97,23 @@ async def read_body(
                 if size > MAX_REQUEST_BYTES:
                     raise RequestTooLarge(f"The body is larger than {MAX_REQUEST_BYTES:,} bytes (32 MB).")
                 pieces.append(piece)
-                if size > max(memory.size, MAX_BUFFERED_BODY_BYTES):  # a body without a length
+                if size > max(memory.size, COUNTED_BODY_BYTES):  # a body without a length
                     limit.reschedule(None)
-                    await memory.reserve(MAX_REQUEST_BYTES)
+                    memory.release()
+                    await memory.reserve(USUAL_BODY_BYTES if size <= USUAL_BODY_BYTES else MAX_REQUEST_BYTES)
                 if not message.get("more_body"):
                     memory.release(size)
                     return piece if len(pieces) == 1 else b"".join(pieces)
                 now = asyncio.get_running_loop().time()
                 if len(pieces) == 1:
-                    end = now + body_timeout_seconds
-                limit.reschedule(min(now + read_timeout_seconds, end))
+                    begin = now
+                seconds = now - begin
+                is_slow = seconds > MIN_RATE_AFTER_SECONDS and size < MIN_RATE * seconds and memory.is_waited_for()
+                pause = min(read_timeout_seconds, COUNTED_READ_TIMEOUT_SECONDS) if memory.size else read_timeout_seconds
+                limit.reschedule(min(now + pause, begin + body_timeout_seconds))
     except TimeoutError:
-        raise RequestTimeout(f"The body was not complete in time: {size} bytes were received.") from None
+        pass
+    raise RequestTimeout(f"The body was not complete in time: {size} bytes were received.")
 
 
 class AsgiSink(ResponseSink):

@@ -19,6 +19,7 @@ from anthropic_proxy.engine.exchange.exchange import Exchange, log_internal_erro
 from anthropic_proxy.engine.exchange.forwarding import RESOURCE_PATHS, forward_resource
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected
 from anthropic_proxy.engine.hooks import NEGOTIATED
+from anthropic_proxy.engine.memory_plan import COUNTED_BODY_BYTES
 from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.platforms.program import COMMANDS_USER_AGENT
 from anthropic_proxy.engine.routing.model_listing import find_model, list_models
@@ -147,6 +148,8 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
         body = b"" if method in ("GET", "HEAD") else None if cycle is None else cycle.pop_complete_body()
         if body is None:
             body = await read_body(receive, memory, headers.get("content-length", ""))
+        elif len(body) > COUNTED_BODY_BYTES:
+            await memory.reserve(len(body))
         body_read = True
         request = ClientRequest(
             receipt=receipt,

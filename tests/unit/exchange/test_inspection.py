@@ -43,6 +43,7 @@ from anthropic_proxy.plugins import (
     Refusal,
     StoreUnavailable,
 )
+from tests.support.citations import find_word
 from tests.support.event_grammar import check_bytes
 from tests.support.golden_runner import fold_events
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
@@ -1092,6 +1093,7 @@ UNREAD_FORMS: dict[str, list[dict[str, Any]]] = {
     "without the first event": block(0, TEXT, {"type": "text_delta", "text": "It is @@"})[1:],
     "index that is no number": [{**one, "index": None} for one in block(0, TEXT, {"type": "text_delta", "text": "@@"})],
     "delta of a later type": block(0, {"type": "later"}, {"type": "later_delta", "words": ["It is @@"]}),
+    "event of a later type": [{"type": "later", "words": ["It is @@"]}],
     "delta with a list": block(0, {"type": "later"}, {"type": "later_delta", "content": [{"name": "It is @@"}]}),
 }
 
@@ -1137,6 +1139,38 @@ async def test_a_citation_of_a_translation_is_read_and_redacted() -> None:
     found = json.dumps(message, ensure_ascii=False)
     assert '"cited_text": "It is [test key]"' in found
     assert "-81" not in found
+
+
+SOURCE = {"type": "text", "media_type": "text/plain", "data": "The key is a word."}
+CITED = {"type": "document", "source": SOURCE, "citations": {"enabled": True}}
+
+
+CITED_QUESTION = [{"role": "user", "content": [CITED]}]
+WORD = find_word(CITED_QUESTION)
+
+
+async def test_a_citation_within_a_text_of_a_relay_does_not_divide_it() -> None:
+    fragments = [
+        {"type": "text_delta", "text": f"It is {SECRET[:4]}"},
+        {"type": "text_delta", "text": f"{SECRET[4:]}."},
+    ]
+    citation = {"type": "citations_delta", "citation": {**CITATION, "cited_text": "c"}}
+    relayed = Relayed(*block(0, TEXT, fragments[0], citation, fragments[1]))
+    reader = Reader(redact_secret, requests=False, replies=True)
+    sink = await inspected(relayed, reader, **ANTHROPIC).post("hello", stream=True)
+    (shown,) = fold_events(sink.stream)["content"]
+    assert (shown["text"], [one["cited_text"] for one in shown["citations"]]) == ("It is [test key].", ["c"])
+
+
+@BOTH_FORMS
+async def test_a_mark_of_a_citation_does_not_divide_what_the_inspectors_read(stream: bool) -> None:
+    reader = Reader(redact_secret, requests=False, replies=True)
+    built = inspected(Script(reply(text(f"It is <{WORD} 1>{SECRET}</{WORD}>."))), reader, **OPENAI)
+    message = message_of(await built.post(messages=CITED_QUESTION, stream=stream))
+    (quoted,) = message["content"][1].pop("citations")
+    assert quoted["cited_text"] == "The key is a word."
+    shown = [{"type": "text", "text": written} for written in ("It is ", "[test key]", ".")]
+    assert message["content"] == shown
 
 
 @pytest.mark.parametrize("reads_replies", [True, False])

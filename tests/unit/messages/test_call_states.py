@@ -5,11 +5,13 @@ import hashlib
 import json
 import tracemalloc
 from collections.abc import Sequence
+import zlib
 from typing import Any
 
 import pytest
 from msgspec import structs
 
+from anthropic_proxy.engine.base64url import encode_base64url
 from anthropic_proxy.engine.histories import Histories
 from anthropic_proxy.engine.messages.call_states import (
     MAX_ID_CHARACTERS,
@@ -91,7 +93,7 @@ def test_a_state_up_to_2_kb_stands_in_the_id(state: ReasoningState, size: int, i
     assert [*hidden.unsaved] == ([call_id] if is_kept else [])
 
 
-@pytest.mark.parametrize("size", [0, 1, 100, 5_000])
+@pytest.mark.parametrize("size", [0, 1, 100, 500])
 def test_a_state_comes_back_from_the_id_that_carries_it(size: int) -> None:
     state = CallState("call_1", [HiddenThought(2, "oai", json.dumps({"e": "a" * size}), "é" * size)])
     call_id = encode_state_id(state)
@@ -113,3 +115,15 @@ def test_signed_thinking_that_no_call_follows_is_bounded(opaque: str) -> None:
     assert hidden.assign_id("call_1", 0, "") == "call_1"
     hidden.add(Thinking(signature=state), 0)
     assert hidden.assign_id("call_2", 0, "") != "call_2"  # which has its own thinking
+
+
+def test_an_id_that_nobody_wrote_so_has_no_state() -> None:
+    thought = HiddenThought(0, "t", '{"s":"x"}')
+    many = CallState("toolu_1", [thought] * 9)
+    assert decode_state_id(encode_state_id(CallState("toolu_1", [thought] * 8))) == CallState("toolu_1", [thought] * 8)
+    assert decode_state_id(encode_state_id(many)) is None
+    packed = zlib.compressobj(wbits=-15)
+    bomb = packed.compress(b'["toolu_1",[[0,"",""]' + b',[0,"",""]' * 100_000 + b"]]") + packed.flush()
+    assert decode_state_id(STATE_ID_PREFIX + encode_base64url(bomb)) is None
+    long = HiddenThought(0, "t", json.dumps({"s": "".join(chr(48 + place * 7 % 43) for place in range(4_000))}))
+    assert decode_state_id(encode_state_id(CallState("toolu_1", [long]))) is None

@@ -71,32 +71,76 @@ async def test_a_body_that_drips_is_given_up() -> None:
 
 LARGEST = b"x" * MAX_REQUEST_BYTES
 LENGTH = str(MAX_REQUEST_BYTES)
-REFUSAL = "The bodies of other requests need the 64 MB for large bodies (MAX_BODY_MEMORY_MB). Try again in a moment."
+USUAL = b"x" * (1 << 20)
+REFUSAL = "The bodies of other requests need the 128 MB for bodies (MAX_BODY_MEMORY_MB). Try again in a moment."
+
+
+async def hold_all(services: Services) -> list[BodyMemory]:
+    """Return the memory of three of the largest bodies, of which 96 of 128 MB have room."""
+    held = [new_memory(services, client) for client in ("ann", "ann", "bob")]
+    for memory in held:
+        assert await read_body(sends(piece(LARGEST)), memory, LENGTH) == LARGEST
+    return held
 
 
 @in_virtual_time
 async def test_large_bodies_wait_until_others_are_no_longer_needed() -> None:
-    services = new_services(MAX_BODY_MEMORY_MB="64")
-    held = [new_memory(services) for _ in range(2)]
-    for memory in held:
-        assert await read_body(sends(piece(LARGEST)), memory, LENGTH) == LARGEST
-    third = asyncio.create_task(read_body(sends(piece(LARGEST)), new_memory(services, "bob"), LENGTH))
+    services = new_services(MAX_BODY_MEMORY_MB="128")
+    held = await hold_all(services)
+    fourth = asyncio.create_task(read_body(sends(piece(LARGEST)), new_memory(services, "carol"), LENGTH))
     small = await read_body(sends(piece(b"{}")), new_memory(services), "2")
+    usual = await read_body(sends(piece(USUAL)), new_memory(services), str(len(USUAL)))
     await asyncio.sleep(20)
-    assert (small, third.done()) == (b"{}", False)
+    assert (small, usual, fourth.done()) == (b"{}", USUAL, False)
     held[0].free(MAX_REQUEST_BYTES)
     held[0].release()  # at the end of the request, once more
-    assert await third == LARGEST
+    assert await fourth == LARGEST
     with pytest.raises(ProxyBusy) as refused:
-        await read_body(sends(piece(LARGEST)), new_memory(services, "bob"), LENGTH)
+        await read_body(sends(piece(LARGEST)), new_memory(services, "dave"), LENGTH)
     assert (refused.value.status, refused.value.message) == (529, REFUSAL)
 
 
 @in_virtual_time
 async def test_a_body_without_a_length_has_the_memory_of_its_size_only() -> None:
-    services = new_services(MAX_BODY_MEMORY_MB="64")
+    services = new_services(MAX_BODY_MEMORY_MB="128")
     half, quarter = b"x" * (MAX_REQUEST_BYTES // 2), b"x" * (MAX_REQUEST_BYTES // 4)
     for _ in range(3):
         assert await read_body(sends(piece(quarter, more=True), piece(quarter)), new_memory(services)) == half
     with pytest.raises(ProxyBusy):
         await read_body(sends(piece(half, more=True)), new_memory(services))
+
+
+@in_virtual_time
+@pytest.mark.parametrize("size", [len(USUAL), MAX_REQUEST_BYTES])
+async def test_bodies_of_all_sizes_wait_for_the_memory_of_their_kind(size: int) -> None:
+    services = new_services(MAX_BODY_MEMORY_MB="128")
+    places = (32 << 20) if size == len(USUAL) else (96 << 20)
+    for number in range(places // size):
+        body = await read_body(sends(piece(b"x" * size)), new_memory(services, f"key {number}"), str(size))
+        assert len(body) == size
+    with pytest.raises(ProxyBusy):
+        await read_body(sends(piece(b"x" * size)), new_memory(services), str(size))
+
+
+@in_virtual_time
+async def test_a_slow_body_gives_its_memory_to_those_who_wait() -> None:
+    services = new_services(MAX_BODY_MEMORY_MB="128")
+
+    async def drip() -> Message:
+        await asyncio.sleep(10)
+        return piece(b"x", more=True)
+
+    async def upload(client: str) -> bytes:
+        memory = new_memory(services, client)
+        try:
+            return await read_body(drip, memory, LENGTH)
+        finally:
+            memory.release()
+
+    slow = [asyncio.create_task(upload(client)) for client in ("ann", "ann", "bob")]
+    await asyncio.sleep(60)
+    assert not any(task.done() for task in slow), "nobody waits"
+    body = b"x" * (8 << 20)
+    assert await read_body(sends(piece(body)), new_memory(services, "carol"), str(len(body))) == body
+    outcomes = await asyncio.gather(*slow, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {RequestTimeout}

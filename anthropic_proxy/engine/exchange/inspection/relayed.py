@@ -184,8 +184,9 @@ class InspectedRelay:
         field = _FIELDS_OF_DELTAS.get(find_text(delta, "type"))
         fields = _TEXT_FIELDS if field is None else (field,)
         received = next(filter(None, (find_text(delta, name) for name in fields)), "")
-        if not received:  # a signature or a citation of the text before it
-            await self._flush(text, shown)
+        if not received:  # a citation does not divide what the inspectors read; a signature ends it
+            if text.held.kind == "thinking":
+                await self._flush(text, shown)
             shown.append(frame)
             return
         text.latest = frame

@@ -136,6 +136,8 @@ class InspectedStream(DeltaStream):
         self._open: HeldText | None = None
         """The open block of text or thinking. None: there is none."""
         self._is_thinking = False
+        self._due: list[Citation] = []
+        """Citations of the open text, until the client gets some of it. They do not divide what the inspectors read."""
         self._calls: dict[int | str, _HeldCall] = {}
         """The calls that are not sent so far, in their order."""
         self._is_refused = False
@@ -192,9 +194,12 @@ class InspectedStream(DeltaStream):
                 sequence, details = msgspec.json.decode(await self._inspect_block(texts))
                 delta = replace(delta, sequence=sequence, details=details)
             shown.append(delta)
-        elif isinstance(delta, Block | Citation):
+        elif isinstance(delta, Citation):
+            citation = Citation(Raw(await self._inspect_block(bytes(delta.raw))))
+            (shown if self._open is None else self._due).append(citation)
+        elif isinstance(delta, Block):
             await self._close(shown)
-            shown.append(type(delta)(Raw(await self._inspect_block(bytes(delta.raw)))))
+            shown.append(Block(Raw(await self._inspect_block(bytes(delta.raw)))))
         else:
             assert_never(delta)
 
@@ -221,10 +226,14 @@ class InspectedStream(DeltaStream):
         if self._open is not None:
             self._show(await self._open.finish(), shown)
             self._open = None
+            shown += self._due
+            self._due = []
 
     def _show(self, text: str, shown: list[Delta]) -> None:
         if text:
             shown.append(Thinking(text) if self._is_thinking else Text(text))
+            shown += self._due
+            self._due = []
 
     async def _send_calls(self, shown: list[Delta], *, all_calls: bool = False) -> None:
         """Send the first calls up to one that is incomplete. `all_calls`: that one too."""

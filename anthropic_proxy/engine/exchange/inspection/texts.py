@@ -223,6 +223,8 @@ def find_texts_of_event(event: bytes) -> Iterator[PlacedText]:
                     yield from _find_texts_of_content(event, inner, "assistant")
         elif member.key in ("content_block", "error"):
             yield from find_texts_of_block(event, member)
+        elif member.key not in ("type", "index", "usage"):  # an event of a later version
+            yield from _find_texts_of_content(event, member, "assistant")
 
 
 FRAGMENTS = ("text", "thinking", "content", "partial_json", "signature")

@@ -175,6 +175,8 @@ _BRIDGE_TEXT = json_string("Understood.")
 _NULL = Raw(b"null")
 _NINE = compile_anchored(r"[a-zA-Z0-9]{9}")
 _MAX_ID_LENGTH = 40
+_MAX_DETAILS = 1_000
+"""Maximum number of objects in the `reasoning_details` of a signature."""
 _MISSING_THINKING_TEXT = " "
 """Reasoning text for an earlier reply without reasoning. It is sent to servers that require reasoning in each reply."""
 
@@ -444,10 +446,13 @@ class ChatMessageEncoder(MessageEncoder):
             reply.reasoning_details = [*details, {**texts, "id": call_id, "index": Raw(b"0")}]
 
     def _decode_details(self, text: str | None) -> list[dict[str, Raw]]:
-        """Return the entries of `reasoning_details` in a signature. []: the client has changed them to another value.
+        """Return the entries of `reasoning_details` in a signature. []: the client has changed them to another value,
+        or they are too many.
 
         An entry with the id of a tool call gets the id that is sent for the call.
         """
+        if text and text.count("{") > _MAX_DETAILS:
+            return []
         try:
             entries = msgspec.json.decode(text or "[]", type=list[dict[str, Raw]])
         except (msgspec.DecodeError, RecursionError):

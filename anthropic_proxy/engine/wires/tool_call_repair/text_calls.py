@@ -405,11 +405,11 @@ class TextCallDetector:
                 self._state = "text"
                 return True
         offset = len(self._before)
-        end = self._find_fence_end(self._before + self._held, offset)
-        self._emit(end - offset if end is not None else len(self._held))
-        if end is not None:
+        mark = self._find_fence_end(self._before + self._held, offset)
+        self._emit(mark - offset if mark is not None else len(self._held))
+        if mark is not None:
             self._state = "text"
-        return end is not None
+        return mark is not None
 
     def _find_fence_end(self, text: str, offset: int) -> int | None:
         """Return the index behind the mark that ends the fence, from `offset` on. None: there is none."""
