@@ -66,13 +66,16 @@ MAX_COMPARISONS_ON_LOOP = 50_000_000
 _MAX_COMPARISONS = 8_000_000_000
 """The same in a thread: usually 1 s, at most 5 s. Beyond it, nothing of the text is stored, as for a freed request."""
 
+_MAX_BODY_BYTES = 8 * 1024 * 1024
+"""Maximum size of a request that is compared: its plain spelling needs up to 20 times its size."""
+
 
 def note_quotes(error: UpstreamError, body: bytes) -> None:
     """Note which words of an error are those of the request, so that nobody stores them. `body`: see `find_quotes`."""
     notes = getattr(error, "__notes__", ())
     told = "\n".join((error.message, *notes))
     error.is_compared = True
-    if not body or len(told) * len(body) > _MAX_COMPARISONS:
+    if not body or len(body) > _MAX_BODY_BYTES or len(told) * len(body) > _MAX_COMPARISONS:
         told_by_provider = (error.provider_text, *notes)
         error.hides_text = any(word.lower() not in _USUAL for text in told_by_provider for word in _WORD.findall(text))
         body = b""

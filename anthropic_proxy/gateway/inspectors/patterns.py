@@ -20,6 +20,8 @@ from anthropic_proxy.secrets import find_key_patterns
 _PIECE_CHARACTERS = 65_536
 _THREAD_CHARACTERS = 262_144
 """Length of the texts of a request from which a thread searches them."""
+_CHARACTERS_PER_PASSAGE = 128
+"""Length of a text that takes as long as a further text of one character."""
 _MAX_PRIVATE_KEY = 20_000
 _MAX_KEY = 4_096
 _MIN_KEY = 20
@@ -80,6 +82,17 @@ def _has_valid_check_digit(digits: str) -> bool:
     return total % 10 == 0
 
 
+def _find_in_pieces(find: Callable[[str], Iterator[Span]], text: str) -> Iterator[Span]:
+    """Yield what `find` finds in pieces of a text. Each has the text around it that decides about its matches."""
+    for begin in range(0, len(text), _PIECE_CHARACTERS):
+        give_way()
+        offset = max(begin - _MAX_KEY, 0)
+        end = begin + _PIECE_CHARACTERS
+        for start, stop in find(text[offset : end + _MAX_PRIVATE_KEY]):
+            if begin <= start + offset < end:
+                yield start + offset, stop + offset
+
+
 def find_matches(pattern: re.Pattern[str], text: str) -> Iterator[Span]:
     """Yield the matches of a pattern of the company. Each search reads at most one piece of the text."""
     at = 0
@@ -109,7 +122,8 @@ class PatternInspector:
         self.rule = rule
         self._background = background
         self._table = rule.table
-        self._finders = [_FINDERS[name] for name in rule.table.detect]
+        found = [_FINDERS[name] for name in rule.table.detect]
+        self._finders = [(kind, partial(_find_in_pieces, find)) for kind, find in found]
         self._finders += [
             (name, partial(find_matches, compile_later(pattern.text))) for name, pattern in rule.patterns.items()
         ]
@@ -117,7 +131,8 @@ class PatternInspector:
         """Maximum length of a match of a pattern of the company."""
 
     async def inspect(self, texts: InspectedTexts) -> Refusal | Sequence[Redaction]:
-        is_long = sum(len(passage.text) for passage in texts.passages) > _THREAD_CHARACTERS
+        characters = sum(len(passage.text) for passage in texts.passages)
+        is_long = characters + _CHARACTERS_PER_PASSAGE * len(texts.passages) > _THREAD_CHARACTERS
         work = self._background.of(texts.client.payer, max_seconds=self.scope.timeout_seconds)
         found = await work.run_in_thread_if_large(is_long, self._find_all, texts)
         if found and self._table.action == "refuse":

@@ -75,16 +75,19 @@ async def read_body(
     memory: BodyMemory,
     content_length: str = "",
     *,
+    max_bytes: int = MAX_REQUEST_BYTES,
     read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
     body_timeout_seconds: float = BODY_TIMEOUT_SECONDS,
 ) -> bytes:
     """Return the request body from ASGI `receive`. Raises `ClientDisconnected`, `RequestTimeout` for a slow client,
-    `RequestTooLarge` above `MAX_REQUEST_BYTES`, and `ProxyBusy` if `memory` has no room for it.
+    `RequestTooLarge` above `max_bytes`, and `ProxyBusy` if `memory` has no room for it.
     """
     pieces: list[bytes] = []
     size = 0
-    if content_length.isdecimal() and int(content_length) > COUNTED_BODY_BYTES:
-        await memory.reserve(int(content_length))
+    announced = int(content_length) if content_length.isdecimal() else 0
+    if announced > COUNTED_BODY_BYTES:
+        require_length(announced, max_bytes)
+        await memory.reserve(announced)
     is_slow = False
     try:
         async with asyncio.timeout(read_timeout_seconds) as limit:
@@ -94,13 +97,14 @@ async def read_body(
                     raise ClientDisconnected
                 piece = message.get("body", b"")
                 size += len(piece)
-                if size > MAX_REQUEST_BYTES:
-                    raise RequestTooLarge(f"The body is larger than {MAX_REQUEST_BYTES:,} bytes (32 MB).")
+                require_length(size, max_bytes)
                 pieces.append(piece)
                 if size > max(memory.size, COUNTED_BODY_BYTES):  # a body without a length
                     limit.reschedule(None)
                     memory.release()
-                    await memory.reserve(USUAL_BODY_BYTES if size <= USUAL_BODY_BYTES else MAX_REQUEST_BYTES)
+                    await memory.reserve(
+                        min(USUAL_BODY_BYTES if size <= USUAL_BODY_BYTES else MAX_REQUEST_BYTES, max_bytes)
+                    )
                 if not message.get("more_body"):
                     memory.release(size)
                     return piece if len(pieces) == 1 else b"".join(pieces)
@@ -114,6 +118,12 @@ async def read_body(
     except TimeoutError:
         pass
     raise RequestTimeout(f"The body was not complete in time: {size} bytes were received.")
+
+
+def require_length(size: int, max_bytes: int) -> None:
+    if size > max_bytes:
+        unit = " (32 MB)" if max_bytes == MAX_REQUEST_BYTES else ""
+        raise RequestTooLarge(f"The body is larger than {max_bytes:,} bytes{unit}.")
 
 
 class AsgiSink(ResponseSink):

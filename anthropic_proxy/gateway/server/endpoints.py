@@ -29,7 +29,6 @@ from anthropic_proxy.errors import (
     InvalidRequest,
     MethodNotAllowed,
     ProxyError,
-    RequestTooLarge,
     ShuttingDown,
     UnknownModel,
     build_extra_install_command,
@@ -38,8 +37,9 @@ from anthropic_proxy.errors import (
 from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_CATALOG_PATH
 from anthropic_proxy.gateway.permissions import PUBLIC_PATHS, RECENT_REQUESTS_PATH, REFUSALS_PATH
 from anthropic_proxy.gateway.problems import find_server_problems
-from anthropic_proxy.gateway.server.asgi import AsgiSink, BodyMemory, Receive, Scope, Send, read_body
+from anthropic_proxy.gateway.server.asgi import AsgiSink, BodyMemory, Receive, Scope, Send, read_body, require_length
 from anthropic_proxy.gateway.server.auth import (
+    MAX_REQUEST_BYTES,
     authenticate,
     claude_code_command,
     decode_headers,
@@ -147,7 +147,10 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
         # with which body
         body = b"" if method in ("GET", "HEAD") else None if cycle is None else cycle.pop_complete_body()
         if body is None:
-            body = await read_body(receive, memory, headers.get("content-length", ""))
+            # what a stranger without a key may send is small, and needs no memory of others
+            route = _find_route(method, plugin_route)
+            most = MAX_REQUEST_BYTES if route is None else route.max_body_bytes
+            body = await read_body(receive, memory, headers.get("content-length", ""), max_bytes=most)
         elif len(body) > COUNTED_BODY_BYTES:
             await memory.reserve(len(body))
         body_read = True
@@ -438,8 +441,7 @@ async def _send_plugin_route(
 ) -> None:
     """Serve a route of a plugin. Raises `RequestTooLarge` for a body above the limit of the route."""
     route = found.routes[scope["method"]]
-    if len(request.body) > route.max_body_bytes:
-        raise RequestTooLarge(f"The body is larger than {route.max_body_bytes:,} bytes.")
+    require_length(len(request.body), route.max_body_bytes)
     route_request = RouteRequest(
         method=scope["method"],
         path=request.receipt.path,
