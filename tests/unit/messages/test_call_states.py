@@ -4,8 +4,8 @@ import base64
 import hashlib
 import json
 import tracemalloc
-from collections.abc import Sequence
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
