@@ -112,6 +112,7 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
     running_number = services.running.begin(receipt)
     methods = ENDPOINTS.get(path)
     plugin_route = None if methods is not None else services.plugin_routes.find(path)
+    route = None if plugin_route is None else plugin_route.routes.get(method)
     if plugin_route is not None:  # all routes of a path have the same form of errors
         sink.encode_error = next(iter(plugin_route.routes.values())).encode_error
 
@@ -132,7 +133,6 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
             require_accepted_length(headers["content-length"])
             receipt.client = known.client
         else:
-            route = None if plugin_route is None else plugin_route.routes.get(method)
             is_public = plugin_route is None and path in _DASHBOARD_PATHS  # how to install the dashboard
             receipt.client = await authenticate(scope, headers, settings, services.policies, route, is_public=is_public)
             if head is not None:
@@ -148,7 +148,6 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
         body = b"" if method in ("GET", "HEAD") else None if cycle is None else cycle.pop_complete_body()
         if body is None:
             # what a stranger without a key may send is small, and needs no memory of others
-            route = _find_route(method, plugin_route)
             most = MAX_REQUEST_BYTES if route is None else route.max_body_bytes
             body = await read_body(receive, memory, headers.get("content-length", ""), max_bytes=most)
         elif len(body) > COUNTED_BODY_BYTES:

@@ -144,3 +144,14 @@ async def test_a_slow_body_gives_its_memory_to_those_who_wait() -> None:
     assert await read_body(sends(piece(body)), new_memory(services, "carol"), str(len(body))) == body
     outcomes = await asyncio.gather(*slow, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {RequestTimeout}
+
+
+async def test_a_body_beyond_the_limit_of_its_route_needs_no_memory() -> None:
+    services = new_services(MAX_BODY_MEMORY_MB="128")
+    memory = new_memory(services)
+    with pytest.raises(RequestTooLarge) as refused:
+        await read_body(sends(piece(b"x", more=True)), memory, LENGTH, max_bytes=65_536)
+    assert (str(refused.value), memory.size) == ("The body is larger than 65,536 bytes.", 0)
+    with pytest.raises(RequestTooLarge):
+        await read_body(sends(*[piece(b"x" * 40_000, more=True)] * 2), memory, max_bytes=65_536)
+    assert memory.size == 0
