@@ -109,6 +109,17 @@ async def test_one_payer_gets_at_most_half_of_the_calls_while_another_waits(jobs
         task.cancel()
 
 
+@pytest.mark.parametrize(("places", "of_one_payer"), [(1, 1), (9, 9), (10, 9), (100, 90)])
+async def test_one_payer_leaves_a_tenth_of_many_places_to_others(places: int, of_one_payer: int) -> None:
+    turns, served = build_call_turns(places, places), list[str]()
+    tasks = await line_up(turns, " ".join(["a1"] * places), served)
+    assert len(served) == of_one_payer
+    others = await line_up(turns, " ".join(["b1"] * (places - of_one_payer)), served)
+    assert len(served) == places
+    for task in (*tasks, *others):
+        task.cancel()
+
+
 @pytest.mark.parametrize(
     ("jobs", "payer", "part", "before"),
     [

@@ -161,6 +161,8 @@ class Delivery:
                     editor.summarizes = True
         self._slot = CallSlot(engine.queue, receipt) if engine.queue is not None else None
         """The place among the concurrent calls to providers. None: their number is not limited."""
+        if self._slot is not None:
+            self.watchdog.on_unread = self._slot.release
         if describer is not None:
             describer.slot = self._slot
 
@@ -383,6 +385,8 @@ class Delivery:
         last_events = (last_events or self._start()) + ending
         if self._check is not None:
             last_events = await self._add_verdicts(self._check, last_events)
+        if self._slot is not None:  # the provider has sent all
+            self._slot.release()
         self._opened = True
         watchdog.begin_write()
         await sink.send_events(last_events, is_last=True)
@@ -418,6 +422,8 @@ class Delivery:
         if self._check is not None:
             self._end_upstream_call()
             message.safeguard_results = await self._check.finish()
+        if self._slot is not None:
+            self._slot.release()
         await self._sink.send_message(message)
 
     async def _keep_states(self, states: dict[str, str]) -> None:

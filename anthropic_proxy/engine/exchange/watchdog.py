@@ -4,9 +4,11 @@ Theory of operation. A timeout around each read and write would double the cost 
 notes here when a call, a read or a write begins or ends, and one timer compares these times with the limits (`_check`).
 The provider has a limit only while a call is open: `first_byte_seconds` between bytes until its first content, then
 `idle_seconds`.
-During a write to the client nothing is read, so the provider is not idle then; the write has a limit of its own. A
-client that got nothing for a time gets a ping. A task waits for the disconnect of the client; it starts with the first
-check, because most short exchanges end before. So the first checks of all exchanges share a timer (`FirstChecks`).
+During a write to the client nothing is read, so the provider is not idle then; the write has a limit of its own. If two
+checks find a write that waits, `on_unread` gives up the place of the reply, because the calls to providers are limited,
+not the reading of clients. A client that got nothing for a time gets a ping. A task waits for the disconnect of the
+client; it starts with the first check, because most short exchanges end before. So the first checks of all exchanges
+share a timer (`FirstChecks`).
 
 After a timeout or a disconnect, the watchdog cancels the task of the exchange and sets `reason`, by which the exchange
 distinguishes this from the stop of the server. `uncancel` lets the task continue to send an error, and
@@ -27,6 +29,8 @@ FIRST_PING_SECONDS = 8.0
 events."""
 PING_SECONDS = 10.0
 """Seconds without an event for the client after which each further ping is sent."""
+UNREAD_CHECK_SECONDS = 5.0
+"""Maximum time between two checks whether a write waits for the client, for replies with `on_unread`."""
 WRITE_TIMEOUT_SECONDS = 600.0
 """Maximum seconds of one write to the client. The server itself ends slow clients earlier, by the bytes per time."""
 _UNSEEN = math.inf
@@ -50,6 +54,10 @@ class Watchdog:
     _writing_since = 0.0
     """Loop time of the first check since the start of the pending write to the client, or `_UNSEEN`. 0: no write is
     pending."""
+    on_unread: Callable[[], None] | None = None
+    """Called once the client lets the reply wait. None: nobody needs to know, or it was called."""
+    _was_unread = False
+    """True once a check has found a write that waits."""
     _ping_seconds = FIRST_PING_SECONDS
     _pinged_at = 0.0
     """Loop time of the latest ping. 0: none."""
@@ -152,7 +160,7 @@ class Watchdog:
         self._disconnect_task = None
         self._ping_task = None
         self._exchange = None
-        self._on_idle = None
+        self._on_idle = self.on_unread = None
 
     def _schedule(self, now: float) -> None:
         """Set the timer to the next time at which a limit can be reached or a ping is due."""
@@ -161,6 +169,8 @@ class Watchdog:
         at = min(self._upstream_at + self.upstream_limit, now + shortest)
         if self._on_idle is not None:
             at = min(at, max(self._client_at, self._pinged_at) + self._ping_seconds)
+        if self.on_unread is not None:
+            at = min(at, now + UNREAD_CHECK_SECONDS)
         self._timer = self._loop.call_at(at, self._check)
 
     def _check(self) -> None:
@@ -173,6 +183,10 @@ class Watchdog:
                 self._end("gone")
                 return
             self._upstream_at = self._client_at = now
+            if self._was_unread and self.on_unread is not None:
+                self.on_unread()
+                self.on_unread = None
+            self._was_unread = True
         elif not self._calling:
             self._upstream_at = now
         if now >= self._upstream_at + self.upstream_limit:

@@ -17,12 +17,15 @@ from anthropic_proxy.errors import ProxyBusy
 MAX_WAITING_PER_SLOT = 8
 """Maximum number of waiting calls per slot. Beyond it, a call is rejected with `ProxyBusy`, because its wait would be
 too long."""
+MAX_WAIT_SECONDS = 300.0
+"""Time after which a waiting call is rejected."""
 
 
 def build_call_turns(slots: int, limit: int) -> Turns:
     """`slots` is the maximum number of concurrent calls in this process, `limit` that of all processes, for errors."""
 
     def refuse(waiting: int) -> ProxyBusy:
+        waiting = max(waiting, 1)  # one that has waited too long
         return ProxyBusy(
             f"This proxy makes at most {limit} upstream calls at once (MAX_UPSTREAM_CALLS), and {waiting} requests are "
             "already queued. Try again in a moment.",
@@ -33,15 +36,18 @@ def build_call_turns(slots: int, limit: int) -> Turns:
     worker = SharedWorker(
         name="the calls to providers",
         places=slots,
-        share=slots,
+        share=slots - slots // 10,
         share_while_others_wait=(slots + 1) // 2,  # the streams of one payer may be long
         max_waiting=slots * MAX_WAITING_PER_SLOT,
+        max_wait_seconds=MAX_WAIT_SECONDS,
     )
     return Turns(worker, refuse)
 
 
 class CallSlot:
-    """The place of one request among the concurrent calls to providers."""
+    """The place of one request among the concurrent calls to providers. A reply that its client does not read gives it
+    up, and continues without one.
+    """
 
     def __init__(self, turns: Turns, receipt: Receipt) -> None:
         self._turns = turns

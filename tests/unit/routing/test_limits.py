@@ -4,14 +4,18 @@ import asyncio
 import itertools
 from typing import Any
 
+import pytest
 from msgspec import structs
+from msgspec.json import encode
 
 from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.routing.health import CircuitBreakers, RepetitionBudget
 from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.errors import UpstreamUnreachable
+from anthropic_proxy.plugins import Client
 from tests.support.fake_upstream import KEYS, STREAM, FakeUpstream, error, reply
-from tests.support.harness import FakeResponse, ProxyHarness
+from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
+from tests.support.virtual_time import in_virtual_time
 
 
 def refused_by_openai(upstream: FakeUpstream, body: dict[str, Any]) -> FakeResponse:
@@ -144,3 +148,89 @@ async def test_places_in_front_of_the_upstreams_are_waited_for_and_given_back() 
     assert max_active == 2
     assert sum(b"message_stop" in sink.stream for sink in keepers) == 18
     assert (await proxy.post(stream=True)).error is None
+
+
+class Unread(RecordingSink):
+    """A client that reads nothing until `reads` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = asyncio.Event()
+
+    async def send_events(self, events: Any, *, is_last: bool = False) -> None:
+        await self.reads.wait()
+        await super().send_events(events, is_last=is_last)
+
+    async def send_relayed_bytes(self, data: bytes, *others: Any, **more: Any) -> None:
+        await self.reads.wait()
+        await super().send_relayed_bytes(data, *others, **more)
+
+    async def send_message(self, response: Any) -> None:  # behind an earlier response of the connection
+        await self.reads.wait()
+        await super().send_message(response)
+
+
+RELAYED = {"ANTHROPIC_API_KEY": "sk-ant-0123456789"}
+MESSAGE = {
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "model": "claude-sonnet-4-5",
+    "content": [],
+    "stop_reason": None,
+    "usage": {"input_tokens": 1, "output_tokens": 1},
+}
+EVENTS = (
+    {"type": "message_start", "message": MESSAGE},
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "well"}},
+    {"type": "content_block_stop", "index": 0},
+    {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 1}},
+    {"type": "message_stop"},
+)
+
+
+@pytest.mark.parametrize(("settings", "stream"), [(KEYS, True), (KEYS, False), (RELAYED, True), (RELAYED, False)])
+@in_virtual_time
+async def test_replies_that_nobody_reads_leave_their_places_to_others(settings: dict[str, str], stream: bool) -> None:
+    def answer(_: FakeUpstream, body: dict[str, Any]) -> FakeResponse:
+        if settings is KEYS:
+            return reply(stream)
+        pieces = [b"event: %b\ndata: %b\n\n" % (str(each["type"]).encode(), encode(each)) for each in EVENTS]
+        return FakeResponse(200, *pieces) if stream else FakeResponse(200, encode(MESSAGE))
+
+    proxy = ProxyHarness(FakeUpstream(answer), **settings, MAX_UPSTREAM_CALLS="2")
+    slow = [Unread() for _ in range(4)]
+    mallory, ann = Client(key_id="key_mallory"), Client(key_id="key_ann")
+    unread = [asyncio.create_task(proxy.post(stream=stream, sink=each, client=mallory)) for each in slow]
+    await asyncio.sleep(0)
+    try:
+        async with asyncio.timeout(15):
+            assert (await proxy.post(stream=stream, client=ann)).error is None
+    finally:
+        for each in slow:
+            each.reads.set()
+    assert all(sink.error is None and (sink.stream or sink.body) for sink in await asyncio.gather(*unread))
+    queue = proxy.services.queue
+    assert queue is not None
+    assert queue.count_before(ann.payer) == 0
+
+
+@in_virtual_time
+async def test_a_request_waits_five_minutes_for_a_place_at_most() -> None:
+    class Thinking(FakeResponse):
+        async def read(self) -> bytes:
+            await asyncio.sleep(400)
+            return await super().read()
+
+    proxy = ProxyHarness(lambda *_: Thinking(200, *STREAM), **KEYS, MAX_UPSTREAM_CALLS="1")
+    first = asyncio.create_task(proxy.post())
+    await asyncio.sleep(0)
+    sink = await proxy.post()
+    assert sink.error is not None
+    assert (sink.error.status, sink.error.message) == (
+        529,
+        "This proxy makes at most 1 upstream calls at once (MAX_UPSTREAM_CALLS), and 1 requests are already queued. "
+        "Try again in a moment.",
+    )
+    first.cancel()
