@@ -53,7 +53,7 @@ from anthropic_proxy.engine.exchange.provider_errors import (
     prefix_provider,
     read_list_for_remedy,
 )
-from anthropic_proxy.engine.exchange.quoted_prompts import MAX_COMPARISONS_ON_LOOP, note_quotes
+from anthropic_proxy.engine.exchange.quoted_prompts import MAX_COMPARISONS_ON_LOOP, may_compare, note_quotes
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.messages.deltas import Usage
 from anthropic_proxy.engine.messages.models import MessagesRequest
@@ -70,6 +70,7 @@ from anthropic_proxy.engine.routing.routes import RouteBalancer
 from anthropic_proxy.engine.routing.targets import Target, find_capabilities
 from anthropic_proxy.engine.wires.anthropic.betas import makes_edits
 from anthropic_proxy.engine.wires.bound_requests import WEB, ClientOrigin
+from anthropic_proxy.engine.wires.calls import RelayCall
 from anthropic_proxy.engine.wires.dialect import (
     REASONS_ALWAYS,
     REASONS_UNASKED,
@@ -547,9 +548,20 @@ class Retries(Struct, eq=False):
         client = self.incoming.receipt.client
         error.has_client_key = has_client_key(attempt.credential, provider, client)
         if not error.is_compared:
-            body = self.incoming.body
-            is_large = attempt.is_large or len(error.message) * len(body) > MAX_COMPARISONS_ON_LOOP
-            await self.incoming.background.run_in_thread_if_large(is_large, note_quotes, error, body)
+            body, sent = self.incoming.body, None
+            if (error.provider_text or hasattr(error, "__notes__")) and may_compare(error, body):
+                sent = await self._encode_again(attempt)
+            size = len(body) + len(sent or b"")
+            is_large = attempt.is_large or len(error.message) * size > MAX_COMPARISONS_ON_LOOP
+            await self.incoming.background.run_in_thread_if_large(is_large, note_quotes, error, body, sent)
+
+    async def _encode_again(self, attempt: Attempt) -> bytes:
+        """Return what the provider got, which is not kept while it replies. b"": a relayed reply has begun."""
+        call = attempt.call
+        if isinstance(call, RelayCall) and not call.body:
+            return b""
+        encode = attempt.target.wire.encode_request
+        return (await self.incoming.background.run_for_call(encode, call, is_large=attempt.is_large)).body
 
 
 def _loses_summary(edits: Sequence["ContextEdit"], target: Target) -> bool:

@@ -2,27 +2,33 @@
 
 Validators print the value that they refuse, and filters the words that they have found. The client gets these words
 back, and nobody else may store them. A text of a provider has no mark for them, so it is compared with the whole
-request: what stands in both is a quote, unless it is the name of something or usual in errors.
+request, as the client and as the proxy has sent it: the proxy reads PDFs, describes pictures, fetches pages and adds
+thinking. What stands in a request and in the text is a quote, unless it is the name of something or usual in errors.
 
     between marks of a quotation    8 characters
     a run of words                  8 characters, of two words or with a digit, "@" or a letter that is not ASCII
     any other text                  24 characters; 8 if one is not ASCII, because many languages have no spaces
 
 The letters of a request are compared in the one spelling that `_spell_plainly` returns, and ASCII letters in lower
-case, because filters normalize what they search. A request that was freed cannot be compared, and a large one not with
-a long text. Then only the length of the text is stored.
+case, because filters normalize what they search. A string in base64 that is a text is compared as that text too. A
+request that was freed cannot be compared, and a large one not with a long text. Then only the length of the text is
+stored.
 """
 
+import binascii
+import codecs
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
 import msgspec
 
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
-from anthropic_proxy.engine.slices import give_way
+from anthropic_proxy.engine.slices import give_way, give_way_between
 from anthropic_proxy.errors import UpstreamError
 
+_NameTest = Callable[[str, bytes], bool]
 _MIN_CHARACTERS = 8
 _WINDOWS = ((24, 12, True), (_MIN_CHARACTERS, 4, False))
 """Characters that are compared at a time, the distance of their beginnings, and whether ASCII alone is compared so."""
@@ -33,6 +39,8 @@ _SPECIAL = compile_later(r"[\d@]|[^\x00-\x7f]")
 _LINE_ENDS = compile_later(r"\\[nrt]")
 _decode_string = msgspec.json.Decoder(str).decode
 _ESCAPES = compile_later(rb"(?:\\u[0-9a-fA-F]{4})+|\\[^u]")
+_BASE64_BEGINNING = 64
+_BASE64 = compile_later(rb'"((?:[A-Za-z0-9+/]|\\/){12,}+={0,2})"')
 _KEYS_OF_NAMES = (b"model", b"name", b"type", b"role", b"id", b"tool_use_id", b"media_type", b"effort")
 _USUAL = frozenset(
     """
@@ -70,28 +78,48 @@ _MAX_BODY_BYTES = 8 * 1024 * 1024
 """Maximum size of a request that is compared: its plain spelling needs up to 20 times its size."""
 
 
-def note_quotes(error: UpstreamError, body: bytes) -> None:
-    """Note which words of an error are those of the request, so that nobody stores them. `body`: see `find_quotes`."""
-    notes = getattr(error, "__notes__", ())
+def may_compare(error: UpstreamError, body: bytes) -> bool:
+    """Return True if a text of a provider can be compared with a request of this size."""
+    told = len(error.message) + sum(map(len, _list_notes(error)))
+    return 0 < len(body) <= _MAX_BODY_BYTES and told * len(body) <= _MAX_COMPARISONS
+
+
+def note_quotes(error: UpstreamError, body: bytes, sent: bytes | None) -> None:
+    """Note which words of an error are those of the request, so that nobody stores them.
+
+    `body`: see `find_quotes`. `sent`: the request that the provider got, which has what the proxy has read. b"": it is
+    no longer known. None: the error has no text of the provider.
+    """
+    notes = _list_notes(error)
     told = "\n".join((error.message, *notes))
     error.is_compared = True
-    if not body or len(body) > _MAX_BODY_BYTES or len(told) * len(body) > _MAX_COMPARISONS:
+    is_comparable = may_compare(error, body) and (sent is None or may_compare(error, sent))
+    if not is_comparable:
         told_by_provider = (error.provider_text, *notes)
         error.hides_text = any(word.lower() not in _USUAL for text in told_by_provider for word in _WORD.findall(text))
         body = b""
     error.quotes = {**error.quotes, **find_quotes(told, body)}
+    if sent and is_comparable:
+        error.quotes |= find_quotes(told, sent, _is_whole_string)
 
 
-def find_quotes(text: str, body: bytes) -> dict[str, str]:
+def _list_notes(error: UpstreamError) -> Sequence[str]:
+    return getattr(error, "__notes__", ())
+
+
+def find_quotes(text: str, body: bytes, is_name: _NameTest | None = None) -> dict[str, str]:
     """Return `ProxyError.quotes` for the text of a provider. `body`: the request of the client. b"": it is no longer
     known, so that each sentence between marks of a quotation is one.
+
+    `is_name`: test for what is no quote. None: that for a request of a client.
     """
+    is_name = is_name or _is_name
     found = [literal[0][1:-1] for literal in _LITERAL.finditer(text)]
     if not body:
         return _describe(each for each in found if not _NAME.fullmatch(each))
-    body = _spell_plainly(body).lower()
-    quotes = [each for each in found if _is_quote(each, body)]
-    quotes += _find_runs(text, body)
+    body = _spell_plainly(b"\n".join((body, *_list_encoded_texts(body)))).lower()
+    quotes = [each for each in found if _is_quote(each, body, is_name)]
+    quotes += _find_runs(text, body, is_name)
     for window, step, compares_ascii in _WINDOWS:
         end = 0
         for place in range(0, len(text) - window + 1, step):
@@ -99,7 +127,7 @@ def find_quotes(text: str, body: bytes) -> dict[str, str]:
             if place < end or not (compares_ascii or not part.isascii()) or not _contains(body, part):
                 continue
             begin, end = _grow(text, place, place + window, body)
-            if _is_quote(quote := text[begin:end], body):
+            if _is_quote(quote := text[begin:end], body, is_name):
                 quotes.append(quote)
     return _describe(quotes)
 
@@ -108,7 +136,7 @@ def _describe(quotes: Iterator[str] | list[str]) -> dict[str, str]:
     return {quote: f"({len(quote)} characters of the request)" for each in quotes if (quote := each.strip())}
 
 
-def _find_runs(text: str, body: bytes) -> Iterator[str]:
+def _find_runs(text: str, body: bytes, is_name: _NameTest) -> Iterator[str]:
     """Yield the runs of words that stand in the body, except for those of names and usual words alone."""
     known: dict[str, tuple[bool, bool]] = {}
     begin = end = 0  # of the run so far
@@ -118,7 +146,7 @@ def _find_runs(text: str, body: bytes) -> Iterator[str]:
         if (state := known.get(word[0])) is None:
             is_usual = word[0].lower() in _USUAL
             is_found = is_usual or _contains(body, word[0])
-            state = known[word[0]] = is_found, is_found and not is_usual and not _is_name(word[0], body)
+            state = known[word[0]] = is_found, is_found and not is_usual and not is_name(word[0], body)
         is_found, is_telling = state
         begins = before is None or not is_found or not (is_telling or was_telling)
         if begins or not _contains(body, text[before.start() : word.end()]):  # type: ignore[union-attr]
@@ -138,8 +166,15 @@ def _is_long(text: str) -> bool:
     return len(text.encode(errors="replace")) >= _MIN_CHARACTERS
 
 
-def _is_quote(text: str, body: bytes) -> bool:
-    return _contains(body, text) and not _is_name(text, body)
+def _is_quote(text: str, body: bytes, is_name: _NameTest) -> bool:
+    return _contains(body, text) and not is_name(text, body)
+
+
+def _is_whole_string(text: str, body: bytes) -> bool:
+    """Return True for a constant of an API, in a request that the proxy has written. One of the client is in its own
+    request too.
+    """
+    return _NAME.fullmatch(text) is not None and b'"%b"' % _encode(text) in body
 
 
 def _is_name(text: str, body: bytes) -> bool:
@@ -151,6 +186,15 @@ def _is_name(text: str, body: bytes) -> bool:
     return is_field or any(
         b'"%b":%b%b' % (key, space, quoted) in body for key in _KEYS_OF_NAMES for space in (b"", b" ")
     )
+
+
+def _list_encoded_texts(body: bytes) -> Iterator[bytes]:
+    """Yield the texts in base64 of a request, such as documents, as JSON."""
+    for found in give_way_between(_BASE64.finditer(body)):
+        data = found[1].replace(b"\\/", b"/")
+        with suppress(binascii.Error, UnicodeDecodeError):
+            codecs.utf_8_decode(binascii.a2b_base64(data[:_BASE64_BEGINNING]))  # a picture ends here
+            yield msgspec.json.encode(binascii.a2b_base64(data).decode())
 
 
 def _spell_plainly(body: bytes) -> bytes:

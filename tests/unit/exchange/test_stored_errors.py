@@ -1,5 +1,6 @@
 """Words of a request in an error: the client gets them, and no log, record or metric has them."""
 
+import base64
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -15,6 +16,8 @@ from anthropic_proxy.engine.messages.models.client_json import read_json
 from anthropic_proxy.errors import InvalidRequest, ProxyError
 from anthropic_proxy.plugins import Client
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
+from tests.support.pdf import document, write_pdf
+from tests.support.pictures import BLIND, IMAGES, chat_reply, paint, show
 from tests.support.replies import CHAT, MESSAGES, Reply
 from tests.support.routes import CONFIG_FILE
 
@@ -254,6 +257,52 @@ async def test_the_middle_of_a_large_request_is_compared(settings: Mapping[str, 
     assert receipt.error.endswith(f"found ({len(SENTENCE)} characters of the request) (19 characters of the request)")
     assert WORDS not in built.log.getvalue()
     assert WORDS not in repr(receipt)
+
+
+def encode(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+_IN_BASE64 = {"type": "base64", "media_type": "text/plain", "data": encode(SENTENCE)}
+READ: Mapping[str, tuple[Mapping[str, str], Json]] = {
+    "a PDF": ({"GROQ_API_KEY": "gsk_0123456789abcdef", "BIG_MODEL": BLIND}, document(write_pdf(SENTENCE))),
+    "a text in base64, translated": (OPENAI, {"type": "document", "source": _IN_BASE64}),
+    "a text in base64, relayed": (CLAUDE, {"type": "document", "source": _IN_BASE64}),
+}
+
+
+@pytest.mark.parametrize("is_stream", [True, False], ids=["stream", "whole"])
+@pytest.mark.parametrize("case", READ)
+async def test_an_error_of_a_provider_stores_no_words_that_the_proxy_has_decoded(case: str, is_stream: bool) -> None:
+    settings, block = READ[case]
+    body = own(messages=[{"role": "user", "content": [block]}], stream=is_stream)
+    error, built = await send(body, settings, refuse(f"The filter has found this: {SENTENCE}"))
+    assert SENTENCE in error.message
+    (receipt,) = built.receipts
+    assert receipt.error.endswith(f"The filter has found this: ({len(SENTENCE)} characters of the request)")
+    assert WORDS not in built.log.getvalue()
+    assert WORDS not in repr(receipt)
+
+
+@pytest.mark.parametrize("relays", [True, False], ids=["relayed", "translated"])
+async def test_an_error_of_a_provider_stores_no_words_of_a_description(tmp_path: Path, relays: bool) -> None:
+    told = f"The filter has found this: {SENTENCE}"
+
+    def answer(base_url: str, *_: Any) -> FakeResponse:
+        return chat_reply(SENTENCE) if "moonshot" in base_url else refuse(told)()
+
+    relay = '[providers.msgs]\nbase_url = "http://msgs.test"\nwire = "messages"\n'
+    relay += '[providers.msgs.models]\n"text" = { accepts_images = false }\n'
+    (tmp_path / CONFIG_FILE).write_text(IMAGES + relay)
+    keys = {"MOONSHOT_API_KEY": "sk-0123456789abcdef", "GROQ_API_KEY": "gsk_0123456789abcdef"}
+    body = own(messages=[{"role": "user", "content": [show(paint("red"))]}])
+    settings = {**keys, "BIG_MODEL": "msgs/text" if relays else BLIND, "env_file": str(tmp_path / ".env")}
+    error, built = await send(body, settings, answer)
+    assert SENTENCE in error.message
+    receipt = built.receipts[-1]
+    assert receipt.error.endswith(f"The filter has found this: ({len(SENTENCE)} characters of the request)")
+    assert WORDS not in built.log.getvalue()
+    assert WORDS not in repr(built.receipts)
 
 
 @pytest.mark.parametrize("settings", [OPENAI, CLAUDE], ids=["translated", "relayed"])
