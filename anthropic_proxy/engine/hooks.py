@@ -157,9 +157,12 @@ class Client(Struct, frozen=True):
 
     def name_learner(self, session: str) -> str:
         """Return the name under which it is kept that a request was refused for a reason that it may have caused: that
-        of the client, or of its session in a proxy without keys, where all clients have one name. `session`: "": none.
+        of the owner, who may have several keys, or of the session in a proxy without keys, where all clients have one
+        name. `session`: "": none.
         """
-        return (self.scope_session(session) if self.credential_forwardable else "") or self.id
+        if self.credential_forwardable:
+            return self.scope_session(session) or self.id
+        return self.id if self.address else self.payer
 
     @property
     def administers(self) -> bool:

@@ -129,6 +129,28 @@ async def test_the_keys_that_the_prompts_of_one_client_exceed_stay_in_use_for_ot
     assert len(credentials.list_cooldown_seconds("openai")) == 1, "two clients: the key itself is limited"
 
 
+@pytest.mark.parametrize(
+    ("second", "is_for_all"),
+    [
+        (Client(name="b", key_id="key_b", owner="ann", person="key_ann"), False),
+        (Client(name="Ann", key_id="key_ann", sign_in="sign_1", person="key_ann"), False),
+        (Client(name="b", key_id="key_b", owner="bob", person="key_bob"), True),
+    ],
+    ids=["another key", "a sign-in", "another person"],
+)
+async def test_all_keys_of_a_person_are_one_client(second: Client, is_for_all: bool) -> None:
+    words = "This request would exceed the limit of 30,000 input tokens per minute."
+
+    def answer(*_: Any) -> FakeResponse:
+        return FakeResponse(429, json.dumps({"error": {"message": words, "type": "tokens"}}).encode())
+
+    proxy = ProxyHarness(answer, OPENAI_API_KEY=KEYS, OPENAI_WIRE="chat", MODEL_SONNET="openai/gpt-4.1")
+    first = Client(name="a", key_id="key_a", owner="ann", person="key_ann")
+    for client in (first, first, second, second):
+        assert (await proxy.post("a", client=client)).error is not None
+    assert bool(proxy.services.credentials.list_cooldown_seconds("openai")) == is_for_all
+
+
 async def test_a_limit_of_minutes_that_only_the_text_states_costs_few_calls() -> None:
     now, calls = 1_000.0, list[float]()
     lasting = {"message": "Rate limit reached. Please try again in 7m12s.", "code": "rate_limit_exceeded"}
