@@ -1,11 +1,12 @@
 """Mapping of the Claude tiers to models, and the model list for `GET /v1/models`: Claude ids first, then the models of
 all configured providers.
 
-`list_tier_mappings` has the model for each tier, `list_models` all entries of the list, `find_model` one `ModelEntry`.
+`list_tier_mappings` has the model for each tier, `open_model_list` the list, and `find_model` one `ModelEntry`. A list
+may have thousands of models, so its entries are made when they are needed, and kept.
 Claude Code shows only ids that contain `claude`, so models of other providers are listed as `claude-<prefix>/<name>`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from typing import Any
 
@@ -97,10 +98,55 @@ class TierMapping(Struct, frozen=True, kw_only=True):
     that replies to other requests, if it is another one. Without such a route: `target` and `reason`."""
 
 
+class _Listed(Struct, frozen=True):
+    """A model of the list."""
+
+    names: tuple[str, str, str | None]
+    """Id, title without a target, and target without a route."""
+    provider: Provider
+    model: str
+    forecast: RouteForecast
+    today: date | None
+    """None: a successor replaces the model when it is retired."""
+
+
+class ModelList:
+    """The models of the response to `GET /v1/models` without duplicates, Claude ids first."""
+
+    def __init__(self, settings: EngineOptions, catalog: Catalog, today: date) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        rows = (*_list_tiers(settings, catalog, today), *_list_others(settings, catalog, today))
+        self._rows = {row.names[0]: row for row in rows}
+        self._entries = dict[str, ModelEntry]()
+        self.ids = [*self._rows]
+
+    def describe(self, name: str) -> ModelEntry | None:
+        """Return the entry of an id. None: it is not in the list."""
+        if (entry := self._entries.get(name)) is None and (row := self._rows.get(name)) is not None:
+            entry = self._entries[name] = _describe_row(row, self._settings, self._catalog)
+        return entry
+
+    def describe_all(self, ids: Iterable[str]) -> list[ModelEntry]:
+        return [entry for name in ids if (entry := self.describe(name)) is not None]
+
+
 class _Latest:
-    """The rows for the latest settings and edition of the catalog, because pages and `/health` need them repeatedly."""
+    """What was found for the latest settings and edition of the catalog, because it is needed repeatedly: the rows for
+    pages and `/health`, and the list of models.
+    """
 
     found: tuple[EngineOptions, Catalog, int, Sequence[TierMapping]] | None = None
+    models: tuple[EngineOptions, Catalog, int, date, ModelList] | None = None
+
+
+def open_model_list(settings: EngineOptions, catalog: Catalog, today: date | None = None) -> ModelList:
+    today = today or date.today()
+    found = _Latest.models
+    key = settings, catalog, catalog.edition, today
+    if found is None or found[0] is not settings or found[1] is not catalog or found[2:4] != key[2:]:
+        found = _Latest.models = *key, ModelList(settings, catalog, today)
+    return found[4]
 
 
 def list_tier_mappings(settings: EngineOptions, catalog: Catalog) -> Sequence[TierMapping]:
@@ -151,18 +197,16 @@ def join_routed_models(
 
 
 def list_models(settings: EngineOptions, catalog: Catalog, today: date | None = None) -> list[ModelEntry]:
-    """Return the models of the response to `GET /v1/models` without duplicates, Claude ids first."""
-    today = today or date.today()
-    entries = (*_list_tiers(settings, catalog, today), *_list_others(settings, catalog, today))
-    return list({entry.id: entry for entry in entries}.values())
+    """Return all entries of the list."""
+    listed = open_model_list(settings, catalog, today)
+    return listed.describe_all(listed.ids)
 
 
 def find_model(requested: str, settings: EngineOptions, catalog: Catalog, today: date | None = None) -> ModelEntry:
     """Return one entry, also for an unlisted id. Raises `UnknownModel`, and the errors of `build_plan`."""
     today = today or date.today()
-    for entry in list_models(settings, catalog, today):
-        if entry.id == requested:
-            return entry
+    if (entry := open_model_list(settings, catalog, today).describe(requested)) is not None:
+        return entry
     preferred = find_preferred_provider(settings, catalog)
     choice = choose_models(requested, preferred, settings, catalog)[0]
     if choice.note and find_tier(requested) is None:
@@ -177,11 +221,10 @@ def find_model(requested: str, settings: EngineOptions, catalog: Catalog, today:
     names = (requested, requested, None if target.model == requested else target.prefixed_id)
     if choice.model_setting is not None and not choice.model_setting.source:
         today = None  # a successor replaces a retired default model
-    provider, model = target.provider, target.model
-    return _entry(names, provider, model, settings, catalog=catalog, forecast=forecast, today=today)
+    return _describe_row(_Listed(names, target.provider, target.model, forecast, today), settings, catalog)
 
 
-def _list_tiers(settings: EngineOptions, catalog: Catalog, today: date) -> Iterator[ModelEntry]:
+def _list_tiers(settings: EngineOptions, catalog: Catalog, today: date) -> Iterator[_Listed]:
     preferred = find_preferred_provider(settings, catalog)
     mapped = {row.tier: row for row in list_tier_mappings(settings, catalog)}
     registry = find_registry(settings)
@@ -201,10 +244,11 @@ def _list_tiers(settings: EngineOptions, catalog: Catalog, today: date) -> Itera
         # a retired default model is replaced by its successor
         has_successor = routed is None and row.setting is not None and not row.setting.source
         day = None if has_successor else today
-        yield _entry(names, provider, model, settings, catalog=catalog, forecast=forecast, today=day)
+        yield _Listed(names, provider, model, forecast, day)
 
 
-def _list_others(settings: EngineOptions, catalog: Catalog, today: date) -> Iterator[ModelEntry]:
+def _list_others(settings: EngineOptions, catalog: Catalog, today: date) -> Iterator[_Listed]:
+    forecast = RouteForecast()
     for row in find_registry(settings):
         listable = settings.serve_demo if row.transport == "demo" else row.offered_to_users
         if not listable or row.serves_claude or find_missing_key(row, settings):
@@ -214,7 +258,7 @@ def _list_others(settings: EngineOptions, catalog: Catalog, today: date) -> Iter
             if model not in row.non_chat_models:
                 name = f"{row.prefix}/{model}"
                 names = (f"claude-{name}", name, None)
-                yield _entry(names, row, model, settings, catalog=catalog, forecast=RouteForecast(), today=today)
+                yield _Listed(names, row, model, forecast, today)
 
 
 def _list_ids(row: Provider, settings: EngineOptions, catalog: Catalog) -> Sequence[str]:
@@ -229,20 +273,9 @@ def _list_ids(row: Provider, settings: EngineOptions, catalog: Catalog) -> Seque
     return [choice.model for choice in (*mapped, *routed) if choice.provider is row]
 
 
-def _entry(
-    names: tuple[str, str, str | None],
-    provider: Provider,
-    model: str,
-    settings: EngineOptions,
-    *,
-    catalog: Catalog,
-    forecast: RouteForecast,
-    today: date | None,
-) -> ModelEntry:
-    """`names`: id, title without a target, and target without a route. `today`: None if a successor replaces the model
-    when it is retired.
-    """
-    name, title, target = names
+def _describe_row(row: _Listed, settings: EngineOptions, catalog: Catalog) -> ModelEntry:
+    name, title, target = row.names
+    provider, model, forecast = row.provider, row.model, row.forecast
     capabilities = find_capabilities(provider, model, settings, catalog)
     otherwise, rule, route = None, "", forecast.route
     if route is not None:
@@ -269,8 +302,8 @@ def _entry(
         max_tokens=capabilities.effective_max_output or capabilities.max_output,
         capabilities=described,
     )
-    if today is not None and (retirement := find_retirement(provider, model)) is not None:
-        entry.lifecycle = "retired" if retirement.applies_on(today) else "deprecated"
+    if row.today is not None and (retirement := find_retirement(provider, model)) is not None:
+        entry.lifecycle = "retired" if retirement.applies_on(row.today) else "deprecated"
         entry.deprecated_at = f"{retirement.announced_on}T00:00:00Z" if retirement.announced_on else None
         entry.retires_at = f"{retirement.retired_on}T00:00:00Z"
     return entry

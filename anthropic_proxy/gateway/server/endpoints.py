@@ -22,7 +22,7 @@ from anthropic_proxy.engine.hooks import NEGOTIATED
 from anthropic_proxy.engine.memory_plan import COUNTED_BODY_BYTES
 from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.platforms.program import COMMANDS_USER_AGENT
-from anthropic_proxy.engine.routing.model_listing import find_model, list_models
+from anthropic_proxy.engine.routing.model_listing import find_model, open_model_list
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.trace_context import TRACEPARENT, read_trace_context
 from anthropic_proxy.errors import (
@@ -253,14 +253,14 @@ async def get_models(services: Services, request: ClientRequest, sink: AsgiSink)
         return
     await fetch_model_lists(services)
     query = {name: values[-1] for name, values in parse_qs(request.query).items()}
-    models = list_models(services.settings, services.catalog)
+    models = open_model_list(services.settings, services.catalog)
     requested = query.get("limit", str(DEFAULT_MODELS_PER_PAGE))
     limit = int(requested) if _PAGE_SIZE_DIGITS.fullmatch(requested) else 0
     if not 1 <= limit <= MAX_MODELS_PER_PAGE:
         raise InvalidRequest(
             f"limit: {requested[:20]!r} is not allowed; use a number from 1 to {MAX_MODELS_PER_PAGE}.", code="paging"
         )
-    ids = [entry.id for entry in models]
+    ids = models.ids
     start = 0
     end = len(ids)
     if "after_id" in query:
@@ -271,9 +271,9 @@ async def get_models(services: Services, request: ClientRequest, sink: AsgiSink)
         has_more = start > 0
     else:
         has_more = start + limit < end
-    page = models[start : min(end, start + limit)]
-    first, last = (page[0].id, page[-1].id) if page else (None, None)
-    listing = {"data": page, "has_more": has_more, "first_id": first, "last_id": last}
+    page = ids[start : min(end, start + limit)]
+    first, last = (page[0], page[-1]) if page else (None, None)
+    listing = {"data": models.describe_all(page), "has_more": has_more, "first_id": first, "last_id": last}
     await sink.send_response(200, msgspec.json.encode(listing))
 
 
