@@ -88,8 +88,10 @@ def calls(
     return reply(lambda n: Reply(calls=[(call_id(i), name(i), ['{"path":"a"}']) for i in range(n)]), mode, **fields)
 
 
-def one_call(pieces: Callable[[int], list[str]], name: Callable[[int], str] = lambda n: "Read") -> Operation:
-    return reply(lambda n: Reply(calls=[("c", name(n), pieces(n))]), tools=[TOOL])
+def one_call(
+    pieces: Callable[[int], list[str]], name: Callable[[int], str] = lambda n: "Read", **fields: Any
+) -> Operation:
+    return reply(lambda n: Reply(calls=[("c", name(n), pieces(n))]), tools=[TOOL], **fields)
 
 
 def chat(*deltas: Callable[[int], list[dict[str, Any]]]) -> Operation:
@@ -395,6 +397,20 @@ ROWS = [
             ("beginnings of marks", f"<{WORD} 1", 60),
             ("words of marks", f"<{WORD}", 60),
             ("signs that begin a mark", "<", 500),
+        )
+    ),
+    *(
+        Row(
+            f"citations: {name} in arguments",
+            TRANSLATED,
+            one_call(lambda n, unit=unit: ['{"path":"', *(unit * n), '"}'], messages=CITED_QUESTION),
+            n,
+        )
+        for name, unit, n in (
+            ("marks", f"<{WORD} 1>a</{WORD}>", 60),
+            ("escaped marks", rf"\u003c{WORD} 1\u003e", 60),
+            ("beginnings of marks", f"<{WORD} 1", 60),
+            ("escapes", r"\n", 500),
         )
     ),
     # what follows grows in the request and in the reply, so that work for each pair of both is quadratic

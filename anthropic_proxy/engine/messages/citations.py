@@ -24,7 +24,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from functools import partial
 from hashlib import blake2b
 from itertools import groupby
-from re import Match
+from re import Match, Pattern
 from string import ascii_lowercase
 from typing import Any, TypeVar
 
@@ -34,7 +34,17 @@ from msgspec.structs import replace
 
 from anthropic_proxy.engine.kept_passages import KeptPassages
 from anthropic_proxy.engine.messages.deltas import Block as BlockDelta
-from anthropic_proxy.engine.messages.deltas import Citation, Delta, Stop, Text, TextEnd, Thinking, ToolCall
+from anthropic_proxy.engine.messages.deltas import (
+    Citation,
+    Delta,
+    Stop,
+    Text,
+    TextEnd,
+    Thinking,
+    ToolArgs,
+    ToolCall,
+    ToolEnd,
+)
 from anthropic_proxy.engine.messages.documents import digest_content, write_page
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.foreign_text import BLANK, split_description
@@ -49,7 +59,7 @@ from anthropic_proxy.engine.messages.models import (
     is_string_or_absent,
     json_string,
 )
-from anthropic_proxy.engine.patterns import compile_anchored, compile_later
+from anthropic_proxy.engine.patterns import AnchoredPattern, compile_anchored, compile_later
 from anthropic_proxy.engine.slices import give_way, give_way_between
 from anthropic_proxy.errors import InternalError, InvalidRequest
 
@@ -82,6 +92,15 @@ _MARK = compile_anchored(rf"<(/?)([a-z]{{{_WORD_LENGTH}}})(?![a-z])([^<>]{{0,{_M
 _MARK_BEGINNING = compile_anchored(
     rf"</?([a-z]{{0,{_WORD_LENGTH - 1}}}|[a-z]{{{_WORD_LENGTH}}}(?:(?![a-z])[^<>]{{0,{_MAX_MARK}}}+)?)"
 )
+_PLAIN = compile_later("<")
+_IN_JSON = rf"(?:[^<>\"\\]|\\[^u]){{0,{_MAX_MARK}}}+"
+_JSON_MARK = compile_anchored(rf"(?:<|\\u003[cC])(\\?/)?([a-z]{{{_WORD_LENGTH}}})(?![a-z]){_IN_JSON}(?:>|\\u003[eE])")
+_JSON_MARK_BEGINNING = compile_anchored(
+    rf"\\(?:u(?:0(?:0(?:3)?)?)?)?|(?:<|\\u003[cC])(?:\\?/|\\)?"
+    rf"([a-z]{{0,{_WORD_LENGTH - 1}}}|[a-z]{{{_WORD_LENGTH}}}(?:(?![a-z]){_IN_JSON}(?:\\(?:u(?:0(?:0(?:3)?)?)?)?)?)?)"
+)
+_JSON_PLACE = compile_later(r"<|\\[\s\S]?")
+"""What may begin a mark in JSON, and each escape, so that none is read from its middle."""
 _RANGE = compile_later(r"(\d{1,9}+)(?:\s{0,9}+[–-]\s{0,9}+(\d{1,9}+))?")
 _NUMBER = compile_later(rf"[\[\uff3b\ufe47](?=[{BLANK}]*+\d)")
 _LINE_END = compile_anchored(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
@@ -442,6 +461,53 @@ def split_sentences(text: str, fine: int = MAX_FINE_PASSAGES) -> Iterator[tuple[
             begin = end
 
 
+class _MarkRemover(Struct):
+    """Removes the marks in the arguments of a call or in thinking, which have no citations: a client may publish them,
+    and a stranger read the word. It holds back at most one mark.
+    """
+
+    word: str
+    place: Pattern[str]
+    mark: AnchoredPattern[str]
+    beginning: AnchoredPattern[str]
+    held: str = ""
+    removed: int = 0
+    """Number of marks that begin a statement."""
+
+    @classmethod
+    def in_text(cls, word: str) -> "_MarkRemover":
+        return cls(word, _PLAIN, _MARK, _MARK_BEGINNING)
+
+    @classmethod
+    def in_json(cls, word: str) -> "_MarkRemover":
+        return cls(word, _JSON_PLACE, _JSON_MARK, _JSON_MARK_BEGINNING)
+
+    def feed(self, text: str) -> str:
+        text = self.held + text
+        self.held = ""
+        kept, end = list[str](), 0
+        for found in self.place.finditer(text):
+            place = found.start()
+            if place < end:
+                continue
+            if (mark := self.mark.match(text, place)) is not None and mark[2] == self.word:
+                self.removed += not mark[1]
+                kept.append(text[end:place])
+                end = mark.end()
+            elif (open_mark := self.beginning.fullmatch(text, place)) is not None and self.word.startswith(
+                (open_mark[1] or "")[:_WORD_LENGTH]
+            ):
+                self.held = text[place:]
+                return "".join((*kept, text[end:place]))
+        return "".join((*kept, text[end:])) if kept or end else text
+
+    def flush(self) -> str:
+        """Return what is still held back, but no mark that is cut off in its word."""
+        held, self.held = self.held, ""
+        open_mark = self.beginning.fullmatch(held)
+        return "" if open_mark is not None and len(open_mark[1] or "") > 1 else held
+
+
 class CitedReply:
     """Filter of the deltas of one reply, which turns marks into citations.
 
@@ -468,26 +534,75 @@ class CitedReply:
         """White space of which the place is not known so far: the end of this block, or the beginning of the next."""
         self._room = MAX_QUOTED_CHARACTERS
         self._unplaced = 0
+        self._thinking = _MarkRemover.in_text(sources.word)
+        self._calls = dict[int | str, _MarkRemover]()
 
     @property
     def notes(self) -> Sequence[FidelityNote]:
-        if not self._unplaced:
-            return ()
-        reason = f"marks of the model that name no passage were left out: {self._unplaced}"
-        return (FidelityNote("approximated", "content.citations", reason),)
+        removed = self._thinking.removed + sum(call.removed for call in self._calls.values())
+        reasons = {"name no passage": self._unplaced, "are in calls or in thinking": removed}
+        return tuple(
+            FidelityNote("approximated", "content.citations", f"marks of the model that {why} were left out: {count}")
+            for why, count in reasons.items()
+            if count
+        )
 
     def feed(self, deltas: list[Delta]) -> list[Delta]:
         written: list[Delta] = []
         for delta in deltas:
-            if type(delta) is Text:
-                self._read(self._held + delta.text, written)
-                continue
-            if isinstance(delta, Thinking | ToolCall | BlockDelta | Stop):
-                written += self.flush()
-            written.append(delta)
+            match delta:
+                case Text():
+                    self._end_thinking(written)
+                    self._read(self._held + delta.text, written)
+                case Thinking():
+                    written += self._flush_text()
+                    self._read_thinking(delta, written)
+                case ToolArgs():
+                    if text := self._open_call(delta.key).feed(delta.json):
+                        written.append(ToolArgs(delta.key, text))
+                case ToolEnd():
+                    self._end_call(delta.key, written)
+                    written.append(delta)
+                case Stop():
+                    written += self.flush()
+                    written.append(delta)
+                case ToolCall() | BlockDelta():
+                    written += self._flush_text()
+                    self._end_thinking(written)
+                    written.append(delta)
+                case _:
+                    written.append(delta)
         return written
 
     def flush(self) -> list[Delta]:
+        """Return what is still held back at the end of the reply."""
+        written = self._flush_text()
+        self._end_thinking(written)
+        for key in self._calls:
+            self._end_call(key, written)
+        return written
+
+    def _read_thinking(self, delta: Thinking, written: list[Delta]) -> None:
+        text = self._thinking.feed(delta.text)
+        if delta.signature:
+            text += self._thinking.flush()
+        if text or delta.signature:
+            written.append(Thinking(text, delta.signature))
+
+    def _end_thinking(self, written: list[Delta]) -> None:
+        if self._thinking.held and (text := self._thinking.flush()):
+            written.append(Thinking(text))
+
+    def _open_call(self, key: int | str) -> _MarkRemover:
+        if (call := self._calls.get(key)) is None:
+            call = self._calls[key] = _MarkRemover.in_json(self._sources.word)
+        return call
+
+    def _end_call(self, key: int | str, written: list[Delta]) -> None:
+        if text := self._open_call(key).flush():
+            written.append(ToolArgs(key, text))
+
+    def _flush_text(self) -> list[Delta]:
         """Return what is still held back at the end of a text block. An open mark ends there.
 
         A mark that is cut off in its word is left out: a client may publish the reply, and a stranger read the word.

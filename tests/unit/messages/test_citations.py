@@ -20,7 +20,17 @@ from anthropic_proxy.engine.messages.citations import (
     number_passages,
     split_sentences,
 )
-from anthropic_proxy.engine.messages.deltas import Citation, Delta, Stop, Text, Thinking, ToolCall, Usage
+from anthropic_proxy.engine.messages.deltas import (
+    Citation,
+    Delta,
+    Stop,
+    Text,
+    Thinking,
+    ToolArgs,
+    ToolCall,
+    ToolEnd,
+    Usage,
+)
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.foreign_text import enclose
 from anthropic_proxy.engine.messages.models import DocumentBlock, Message, Raw, decode_nested_content, decode_request
@@ -308,6 +318,65 @@ def test_sentences_are_all_of_the_text_in_its_order(text: str, repeats: int) -> 
     edges = [0, *itertools.chain(*bounds), len(text)]
     assert edges == sorted(edges)
     assert "".join(text[begin:end] for begin, end in bounds).split() == text.split()
+
+
+def read_calls(deltas: list[Delta]) -> dict[int | str, str]:
+    calls = dict[int | str, str]()
+    for delta in deltas:
+        if isinstance(delta, ToolArgs):
+            calls[delta.key] = calls.get(delta.key, "") + delta.json
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ('{"text":"It is <citing 1>green</citing>."}', '{"text":"It is green."}'),
+        ('{"text":"It is <citing 9/>green, <citing 1, 2–3>all</citing >"}', '{"text":"It is green, all"}'),
+        (r'{"text":"<citing n=\"1\">green<\/citing>"}', '{"text":"green"}'),
+        (r'{"text":"\u003cciting 1\u003egreen\u003C/citing\u003E"}', '{"text":"green"}'),
+        (r'{"text":"\\\u003cciting 1>x\\"}', r'{"text":"\\x\\"}'),
+        (r'{"text":"\\u003cciting 1>x<"}', r'{"text":"\\u003cciting 1>x<"}'),
+        ('{"<citing 1>a</citing>":"<citing 1>b</citing>"}', '{"a":"b"}'),
+        ('{"a":"<citing 1","b":"2>"}', '{"a":"<citing 1","b":"2>"}'),
+        ('{"html":"<b>1 < 2</b> <citizen 1> <cite 1>"}', '{"html":"<b>1 < 2</b> <citizen 1> <cite 1>"}'),
+        ('{"text":"cut <citing 1', '{"text":"cut '),
+        ('{"text":"cut <', '{"text":"cut <'),
+        (r'{"text":"cut \u00', r'{"text":"cut \u00'),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 3, 1_000])
+def test_marks_in_the_arguments_of_calls_are_left_out(written: str, read: str, size: int) -> None:
+    _, sources = number([text_document(GRASS)])
+    pieces = [written[place : place + size] for place in range(0, len(written), size)]
+    both = [ToolArgs(key, piece) for piece in pieces for key in (0, "b")]
+    deltas = cite(sources, ToolCall(0, "a", "Write"), ToolCall("b", "b", "Write"), *both, ToolEnd(0), Stop("tool_use"))
+    assert read_calls(deltas) == {0: read, "b": read}
+    assert deltas[-1] == Stop("tool_use")
+
+
+def test_arguments_without_marks_arrive_at_once() -> None:
+    _, sources = number([text_document(GRASS)])
+    reply = CitedReply(sources)
+    for piece in ('{"a":"1 < 2, ', r"\n<b>", '<cit>"', ',"b":">"}'):
+        assert reply.feed([ToolArgs(0, piece)]) == [ToolArgs(0, piece)]
+    assert reply.feed([ToolEnd(0)]) == [ToolEnd(0)]
+    assert reply.notes == ()
+
+
+@pytest.mark.parametrize("size", [1, 4, 1_000])
+@pytest.mark.parametrize("end", [Thinking(signature="s"), Text("Now."), Stop("end_turn")])
+def test_marks_in_thinking_are_left_out_and_counted(end: Delta, size: int) -> None:
+    _, sources = number([text_document(GRASS)])
+    text = 'It is <citing n="1">green</citing>, 1 <'
+    reply = CitedReply(sources)
+    pieces = [Thinking(text[place : place + size]) for place in range(0, len(text), size)]
+    deltas = [written for piece in pieces for written in reply.feed([piece])] + reply.feed([end])
+    assert "".join(delta.text for delta in deltas if isinstance(delta, Thinking)) == "It is green, 1 <"
+    last = deltas[-1]
+    assert last == end or (isinstance(last, Thinking) and last.signature == "s")
+    text = "marks of the model that are in calls or in thinking were left out: 1"
+    assert reply.notes == (FidelityNote("approximated", "content.citations", text),)
 
 
 PIECES = st.sampled_from(
