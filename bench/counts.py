@@ -85,7 +85,8 @@ def _count(wire_name: str, bodies: Sequence[bytes], chunks: int) -> Counts:
         async def send(message: Any) -> None:
             statuses.append(message.get("status", 200))
 
-        await serve_request(proxy.services, {**scope, "headers": headers}, receive, send)
+        sent = [*headers, (b"content-length", b"%d" % len(body))]
+        await serve_request(proxy.services, {**scope, "headers": sent}, receive, send)
         assert set(statuses) == {200}
         await asyncio.sleep(0)
 

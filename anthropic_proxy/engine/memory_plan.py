@@ -31,7 +31,7 @@ and the median 45."""
 BODY_FACTOR = 6
 """Bytes for each byte of a body. A text of 30 MB needs 4, and 79,000 messages of 26 MB need 6."""
 LARGEST_BODY_BYTES = 32 * MIB
-COUNTED_BODY_BYTES = 64 * 1024
+COUNTED_BODY_BYTES = 128 * 1024
 """Size from which a body counts. Smaller ones are a part of the worker."""
 USUAL_BODY_BYTES = 4 * MIB
 """Size up to which a body has the part of usual ones."""

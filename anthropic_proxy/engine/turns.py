@@ -10,7 +10,7 @@ of what may wait, the newest of the payer with the most is refused, and so is wh
 """
 
 import asyncio
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from math import inf
@@ -197,15 +197,17 @@ class Turns:
         self._worker = worker
         self._refuse = refuse or self._say_busy
         self._used = 0
-        self._used_by: Counter[str] = Counter()
+        self._used_by: dict[str, int] = {}
         """Payer → its places."""
         self._line: TurnQueue[_Waiter] = TurnQueue(worker.max_waiting)
 
     def acquire_free(self, payer: str, size: int) -> bool:
         """Take free places for which nothing waits. False: there are none, and `acquire` waits for them."""
-        if self._line or not self._find_place(payer, size):
+        used, held = self._used + size, self._used_by.get(payer, 0)
+        if self._line.count or used > self._worker.places or (held and held + size > self._worker.share):
             return False
-        self._take(payer, size)
+        self._used = used
+        self._used_by[payer] = held + size
         return True
 
     async def acquire(self, payer: str, size: int = 1, part: str = "", *, max_seconds: float = inf) -> None:
@@ -242,10 +244,12 @@ class Turns:
 
     def release(self, payer: str, size: int = 1) -> None:
         self._used -= size
-        self._used_by[payer] -= size
-        if not self._used_by[payer]:
+        if left := self._used_by[payer] - size:
+            self._used_by[payer] = left
+        else:
             del self._used_by[payer]
-        self._grant()
+        if self._line.count:
+            self._grant()
 
     @asynccontextmanager
     async def hold(self, payer: str, *, max_seconds: float = inf) -> AsyncIterator[None]:
@@ -280,11 +284,8 @@ class Turns:
                 self._take(payer, waiter.size)
                 waiter.granted.set_result(None)
 
-    def _find_place(self, payer: str, size: int) -> bool:
-        return self._used + size <= self._worker.places and self._has_share(payer, size)
-
     def _has_share(self, payer: str, size: int) -> bool:
-        held = self._used_by[payer]  # a missing one is not stored
+        held = self._used_by.get(payer, 0)
         share: float = self._worker.share
         if self._line.has_others(payer):
             share = min(share, self._worker.share_while_others_wait)
@@ -292,7 +293,7 @@ class Turns:
 
     def _take(self, payer: str, size: int) -> None:
         self._used += size
-        self._used_by[payer] += size
+        self._used_by[payer] = self._used_by.get(payer, 0) + size
 
     def _say_busy(self, waiting: int) -> WorkerBusy:
         return WorkerBusy(

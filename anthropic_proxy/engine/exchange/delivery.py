@@ -18,6 +18,7 @@ from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP, is_large
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.adaptation import correct_system_form, store_reply_form
 from anthropic_proxy.engine.exchange.admission import Admission
+from anthropic_proxy.engine.exchange.attempt import Attempt
 from anthropic_proxy.engine.exchange.attempts import Attempts
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink, record_failure
 from anthropic_proxy.engine.exchange.estimates import estimate_client_request_tokens
@@ -191,12 +192,7 @@ class Delivery:
                 slot.release()
             if self._check is not None:
                 self._check.close()
-        sender = self._attempts.sender
-        latest = sender.latest
-        if latest is not None and latest.stream and (is_unopened := latest.stream.has_unopened_reasoning) is not None:
-            store_reply_form(self._engine, latest.target, self._incoming, is_unopened=is_unopened)
-        if self._writer.estimate or sender.prompt is not None:
-            await self._learn(reply)
+        await self._learn(reply)
 
     async def explain_error(self, error: ProxyError) -> None:
         """Add to an error what the attempts know about its cause, and remove the keys from it."""
@@ -579,21 +575,17 @@ class Delivery:
         await self._sink.send_events(events)
 
     async def _learn(self, reply: DeltaStream | RelayStream) -> None:
-        """Compare token counts with the estimate, and the prompt with the one before it.
+        """Compare token counts with the estimate, and the prompt with the one before it. Keep the form of the reply.
 
         The provider's count corrects later estimates for the model. The count of a tool loop does not, because it has
         input that the estimate does not count.
         """
         engine, receipt, writer, latest = self._engine, self._receipt, self._writer, self._attempts.sender.latest
-        if latest is not None and reply.has_one_call and writer.estimate and writer.usage.input_tokens is not None:
-            scale = latest.run.token_scale
-            estimated = round(writer.estimate / scale.factor)
-            if estimated >= MIN_RECORDED_TOKENS and self._estimates.is_latest_usual(scale.family):
-                counted = writer.counts.all_input_tokens
-                form = "" if latest.run.repair is None else latest.run.repair.form
-                engine.observations.record_token_count(
-                    receipt.provider, receipt.model, receipt.client.id, estimated, counted, form=form
-                )
+        if latest is not None:
+            if latest.stream and (is_unopened := latest.stream.has_unopened_reasoning) is not None:
+                store_reply_form(engine, latest.target, self._incoming, is_unopened=is_unopened)
+            if reply.has_one_call and writer.estimate and writer.usage.input_tokens is not None:
+                self._compare_estimate(latest)
         if (prompt := self._attempts.sender.prompt) is not None:
             counts = writer.counts
             prompt.tokens = counts.all_input_tokens
@@ -608,6 +600,16 @@ class Delivery:
                 correct_system_form(engine, latest.target, receipt.client.id, before, prompt.cached_tokens)
             engine.prefix_guard.keep(prompt)
             receipt.prefix_change = prompt.change
+
+    def _compare_estimate(self, latest: Attempt) -> None:
+        receipt, writer, scale = self._receipt, self._writer, latest.run.token_scale
+        estimated = round(writer.estimate / scale.factor)
+        if estimated >= MIN_RECORDED_TOKENS and self._estimates.is_latest_usual(scale.family):
+            counted = writer.counts.all_input_tokens
+            form = "" if latest.run.repair is None else latest.run.repair.form
+            self._engine.observations.record_token_count(
+                receipt.provider, receipt.model, receipt.client.id, estimated, counted, form=form
+            )
 
     async def _estimate_sent_tokens(self) -> int:
         """Return the estimated input of the last call. 0: its request was freed, and not estimated before."""

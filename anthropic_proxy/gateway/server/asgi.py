@@ -41,7 +41,7 @@ class BodyMemory(Struct, eq=False):
     """The part of `Services.body_memory` that the body of one request has until it is no longer needed."""
 
     services: Services
-    receipt: Receipt
+    payer: str = ""
     size: int = 0
     """Reserved bytes. 0: the body is small, or was freed."""
     turns: Turns | None = None
@@ -51,18 +51,17 @@ class BodyMemory(Struct, eq=False):
         """Wait until other bodies have left so much memory. Raises `ProxyBusy`."""
         usual, larger = self.services.body_memory
         turns = usual if size <= USUAL_BODY_BYTES else larger
-        payer = self.receipt.client.payer
-        if not turns.acquire_free(payer, size):
-            await turns.acquire(payer, size)
+        if not turns.acquire_free(self.payer, size):
+            await turns.acquire(self.payer, size)
         self.turns, self.size = turns, size
 
     def is_waited_for(self) -> bool:
         """Return True if another client waits for memory of this kind."""
-        return self.turns is not None and self.turns.is_waited_for(self.receipt.client.payer)
+        return self.turns is not None and self.turns.is_waited_for(self.payer)
 
     def release(self, kept: int = 0) -> None:
         if self.turns is not None and self.size > kept:
-            self.turns.release(self.receipt.client.payer, self.size - kept)
+            self.turns.release(self.payer, self.size - kept)
             self.size = kept
 
     def free(self, size: int) -> None:
@@ -74,8 +73,8 @@ async def read_body(
     receive: Receive,
     memory: BodyMemory,
     content_length: str = "",
-    *,
     max_bytes: int = MAX_REQUEST_BYTES,
+    *,
     read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
     body_timeout_seconds: float = BODY_TIMEOUT_SECONDS,
 ) -> bytes:
@@ -86,7 +85,8 @@ async def read_body(
     size = 0
     announced = int(content_length) if content_length.isdecimal() else 0
     if announced > COUNTED_BODY_BYTES:
-        require_length(announced, max_bytes)
+        if announced > max_bytes:
+            raise build_size_error(max_bytes)
         await memory.reserve(announced)
     is_slow = False
     try:
@@ -97,7 +97,8 @@ async def read_body(
                     raise ClientDisconnected
                 piece = message.get("body", b"")
                 size += len(piece)
-                require_length(size, max_bytes)
+                if size > max_bytes:
+                    raise build_size_error(max_bytes)
                 pieces.append(piece)
                 if size > max(memory.size, COUNTED_BODY_BYTES):  # a body without a length
                     limit.reschedule(None)
@@ -106,7 +107,8 @@ async def read_body(
                         min(USUAL_BODY_BYTES if size <= USUAL_BODY_BYTES else MAX_REQUEST_BYTES, max_bytes)
                     )
                 if not message.get("more_body"):
-                    memory.release(size)
+                    if memory.size > size:
+                        memory.release(size)
                     return piece if len(pieces) == 1 else b"".join(pieces)
                 now = asyncio.get_running_loop().time()
                 if len(pieces) == 1:
@@ -120,10 +122,9 @@ async def read_body(
     raise RequestTimeout(f"The body was not complete in time: {size} bytes were received.")
 
 
-def require_length(size: int, max_bytes: int) -> None:
-    if size > max_bytes:
-        unit = " (32 MB)" if max_bytes == MAX_REQUEST_BYTES else ""
-        raise RequestTooLarge(f"The body is larger than {max_bytes:,} bytes{unit}.")
+def build_size_error(max_bytes: int) -> RequestTooLarge:
+    unit = " (32 MB)" if max_bytes == MAX_REQUEST_BYTES else ""
+    return RequestTooLarge(f"The body is larger than {max_bytes:,} bytes{unit}.")
 
 
 class AsgiSink(ResponseSink):

@@ -37,7 +37,7 @@ from anthropic_proxy.errors import (
 from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_CATALOG_PATH
 from anthropic_proxy.gateway.permissions import PUBLIC_PATHS, RECENT_REQUESTS_PATH, REFUSALS_PATH
 from anthropic_proxy.gateway.problems import find_server_problems
-from anthropic_proxy.gateway.server.asgi import AsgiSink, BodyMemory, Receive, Scope, Send, read_body, require_length
+from anthropic_proxy.gateway.server.asgi import AsgiSink, BodyMemory, Receive, Scope, Send, build_size_error, read_body
 from anthropic_proxy.gateway.server.auth import (
     MAX_REQUEST_BYTES,
     authenticate,
@@ -108,7 +108,7 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
         request_id=services.new_id("req_"), client=_UNKNOWN, started_at=services.clock(), method=method, path=path
     )
     cycle: RequestResponseCycle | None = scope.get("extensions", {}).get(CYCLE_EXTENSION)
-    sink, memory = AsgiSink(receipt, receive, send, cycle, settings.path_prefix), BodyMemory(services, receipt)
+    sink, memory = AsgiSink(receipt, receive, send, cycle, settings.path_prefix), BodyMemory(services)
     running_number = services.running.begin(receipt)
     methods = ENDPOINTS.get(path)
     plugin_route = None if methods is not None else services.plugin_routes.find(path)
@@ -145,11 +145,12 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
             endpoint = find_endpoint(scope, path, methods, plugin_route)
 
         # with which body
+        memory.payer = receipt.client.payer
         body = b"" if method in ("GET", "HEAD") else None if cycle is None else cycle.pop_complete_body()
         if body is None:
             # what a stranger without a key may send is small, and needs no memory of others
             most = MAX_REQUEST_BYTES if route is None else route.max_body_bytes
-            body = await read_body(receive, memory, headers.get("content-length", ""), max_bytes=most)
+            body = await read_body(receive, memory, headers.get("content-length", ""), most)
         elif len(body) > COUNTED_BODY_BYTES:
             await memory.reserve(len(body))
         body_read = True
@@ -157,7 +158,7 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
             receipt=receipt,
             headers=headers,
             body=body,
-            background=services.background.of(receipt.client.payer),
+            background=services.background.of(memory.payer),
             query=scope.get("query_string", b"").decode("latin-1"),
             on_model=services.running.find_naming(running_number),
             on_freed=memory.free,
@@ -440,7 +441,8 @@ async def _send_plugin_route(
 ) -> None:
     """Serve a route of a plugin. Raises `RequestTooLarge` for a body above the limit of the route."""
     route = found.routes[scope["method"]]
-    require_length(len(request.body), route.max_body_bytes)
+    if len(request.body) > route.max_body_bytes:
+        raise build_size_error(route.max_body_bytes)
     route_request = RouteRequest(
         method=scope["method"],
         path=request.receipt.path,

@@ -10,7 +10,6 @@ from anthropic_proxy.errors import ProxyBusy, RequestTimeout, RequestTooLarge
 from anthropic_proxy.gateway.server.asgi import BodyMemory, read_body
 from anthropic_proxy.gateway.server.auth import MAX_REQUEST_BYTES
 from anthropic_proxy.gateway.services import Services
-from anthropic_proxy.plugins import Client, Receipt
 from tests.support.harness import FakeResponse, ProxyHarness
 from tests.support.virtual_time import in_virtual_time
 
@@ -40,8 +39,7 @@ def new_services(**settings: str) -> Services:
 
 
 def new_memory(services: Services | None = None, client: str = "ann") -> BodyMemory:
-    receipt = Receipt(request_id="req_1", client=Client(client), started_at=0.0)
-    return BodyMemory(services or new_services(), receipt)
+    return BodyMemory(services or new_services(), client)
 
 
 async def test_a_body_without_a_length_may_not_grow_for_ever() -> None:

@@ -157,8 +157,8 @@ class ResponsesDecoder(Decoder):
         self._thoughts = PendingReasoning(self.default_signature)
         self._items: dict[int, OutputItemState] = {}
         """The latest item of each index."""
-        self._highest = -1
-        """Highest index so far."""
+        self._next = 0
+        """An index from which on one is free."""
         self._states: list[OutputItemState] = []
         """All items in the order of their first events."""
         self._frame = b""
@@ -253,10 +253,14 @@ class ResponsesDecoder(Decoder):
     def _add_state(self, index: int) -> OutputItemState:
         self._shares_index = self._shares_index or index in self._items
         self._last = index
-        self._highest = max(self._highest, index)
         state = self._items[index] = OutputItemState(index)
         self._states.append(state)
         return state
+
+    def _find_free_index(self) -> int:
+        while self._next in self._items:
+            self._next += 1
+        return self._next
 
     def _read_text(self, event: StreamEvent, deltas: list[Delta]) -> None:
         state = self._find(event)
@@ -354,7 +358,7 @@ class ResponsesDecoder(Decoder):
         state = self._find(event, item)
         if state.complete or is_other_call(item.call_id, state.call_id):
             # a server that gives every item the same index, or none
-            state = self._add_state(self._highest + 1 if event.output_index is None else self._last)
+            state = self._add_state(self._find_free_index() if event.output_index is None else self._last)
         self._learn(state, item)
         if item.type in _CALLS and state.tool_call is None:
             self._begin_call(state, item, deltas)
@@ -528,7 +532,7 @@ class ResponsesDecoder(Decoder):
         state = self._items.get(place)
         if state is None:
             return self._add_state(place)
-        return state if state.keys[-1] is None else self._add_state(self._highest + 1)
+        return state if state.keys[-1] is None else self._add_state(self._find_free_index())
 
     def _end_open(self, deltas: list[Delta], *, reply_ended_early: bool) -> None:
         """End the open items. `reply_ended_early`: True if the reply did not end normally."""
