@@ -308,7 +308,8 @@ class AttemptPreparer(Struct, eq=False):
             if run.repair is not None:  # what is kept for a prompt is kept for its form
                 conversation += run.repair.form
         places: DeferredToolPlaces | None = None
-        loads_tools = session and limits.loaded_tools != "listed" and PLACEHOLDER_NAME in list_tool_names(request.tools)
+        may_load_tools = session and request.tools and limits.loaded_tools != "listed"
+        loads_tools = may_load_tools and PLACEHOLDER_NAME in list_tool_names(request.tools)
         if loads_tools:
             places = engine.observations.find_tool_places(conversation, request.messages)
         if self.is_large:

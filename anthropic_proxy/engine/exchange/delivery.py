@@ -18,7 +18,6 @@ from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP, is_large
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.adaptation import correct_system_form, store_reply_form
 from anthropic_proxy.engine.exchange.admission import Admission
-from anthropic_proxy.engine.exchange.attempt import Attempt
 from anthropic_proxy.engine.exchange.attempts import Attempts
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink, record_failure
 from anthropic_proxy.engine.exchange.estimates import estimate_client_request_tokens
@@ -160,9 +159,10 @@ class Delivery:
                 self._compaction.prepare_writer(self._writer)
                 if editor is not None:
                     editor.summarizes = True
-        self._slot = CallSlot(engine.queue, receipt) if engine.queue is not None else None
+        self._slot: CallSlot | None = None
         """The place among the concurrent calls to providers. None: their number is not limited."""
-        if self._slot is not None:
+        if engine.queue is not None:
+            self._slot = CallSlot(engine.queue, receipt)
             self.watchdog.on_unread = self._slot.release
         if describer is not None:
             describer.slot = self._slot
@@ -585,7 +585,14 @@ class Delivery:
             if latest.stream and (is_unopened := latest.stream.has_unopened_reasoning) is not None:
                 store_reply_form(engine, latest.target, self._incoming, is_unopened=is_unopened)
             if reply.has_one_call and writer.estimate and writer.usage.input_tokens is not None:
-                self._compare_estimate(latest)
+                scale = latest.run.token_scale
+                estimated = round(writer.estimate / scale.factor)
+                if estimated >= MIN_RECORDED_TOKENS and self._estimates.is_latest_usual(scale.family):
+                    counted = writer.counts.all_input_tokens
+                    form = "" if latest.run.repair is None else latest.run.repair.form
+                    engine.observations.record_token_count(
+                        receipt.provider, receipt.model, receipt.client.id, estimated, counted, form=form
+                    )
         if (prompt := self._attempts.sender.prompt) is not None:
             counts = writer.counts
             prompt.tokens = counts.all_input_tokens
@@ -600,16 +607,6 @@ class Delivery:
                 correct_system_form(engine, latest.target, receipt.client.id, before, prompt.cached_tokens)
             engine.prefix_guard.keep(prompt)
             receipt.prefix_change = prompt.change
-
-    def _compare_estimate(self, latest: Attempt) -> None:
-        receipt, writer, scale = self._receipt, self._writer, latest.run.token_scale
-        estimated = round(writer.estimate / scale.factor)
-        if estimated >= MIN_RECORDED_TOKENS and self._estimates.is_latest_usual(scale.family):
-            counted = writer.counts.all_input_tokens
-            form = "" if latest.run.repair is None else latest.run.repair.form
-            self._engine.observations.record_token_count(
-                receipt.provider, receipt.model, receipt.client.id, estimated, counted, form=form
-            )
 
     async def _estimate_sent_tokens(self) -> int:
         """Return the estimated input of the last call. 0: its request was freed, and not estimated before."""

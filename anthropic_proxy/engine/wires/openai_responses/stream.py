@@ -143,6 +143,9 @@ class ResponsesDecoder(Decoder):
     `find_counterparts`, because some servers count them otherwise.
     """
 
+    _next = 0
+    """No index below it is free."""
+
     _shares_index = False
     """True if several items have had the same index. Then a known id decides."""
 
@@ -157,8 +160,6 @@ class ResponsesDecoder(Decoder):
         self._thoughts = PendingReasoning(self.default_signature)
         self._items: dict[int, OutputItemState] = {}
         """The latest item of each index."""
-        self._next = 0
-        """An index from which on one is free."""
         self._states: list[OutputItemState] = []
         """All items in the order of their first events."""
         self._frame = b""
