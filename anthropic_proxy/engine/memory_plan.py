@@ -6,8 +6,9 @@ deployment states, such as the limit of its container:
     1,248 MiB, one worker: 400 for it, one process each for patterns (128), pages (160) and PDFs (320), 240 for bodies
 
 The processes of a sandbox have a bound of their address space, which is about twice the largest that was measured.
-Bodies have one of their bytes: a body with everything made of it needs up to `BODY_FACTOR` times as much. Those of
-usual conversations have a part of their own, so that nobody's large bodies make them wait.
+Bodies have one of their bytes: a body with everything made of it needs up to `BODY_FACTOR` times as much, and so does
+what is read of its PDFs. Those of usual conversations have a part of their own, so that nobody's large bodies make them
+wait.
 """
 
 from msgspec import Struct

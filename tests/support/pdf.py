@@ -92,3 +92,17 @@ def write_endless_program(folder: Path) -> SandboxedProgram:
     path = folder / "endless.py"
     path.write_text(_ENDLESS, "utf-8")
     return structs.replace(PDF_PROGRAM, path=str(path))
+
+
+_FULL = """\
+def main(query):
+    picture = "" if query["pictures"] == "none" else "A" * {picture}
+    return {{"pages": [{{"text": "a" * {text}, "picture": picture}}] * {pages}}}
+"""
+
+
+def write_full_program(folder: Path, pages: int, text: int = 0, picture: int = 0) -> SandboxedProgram:
+    """Return a program that finds in each file so many pages, with texts and pictures of these lengths."""
+    path = folder / "full.py"
+    path.write_text(_FULL.format(pages=pages, text=text, picture=picture), "utf-8")
+    return structs.replace(PDF_PROGRAM, path=str(path))

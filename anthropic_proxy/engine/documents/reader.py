@@ -6,6 +6,7 @@ because its provider's cache begins with it.
 
 import asyncio
 import hashlib
+from collections.abc import Awaitable, Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -17,7 +18,7 @@ from anthropic_proxy.engine.background import MAX_BYTES_ON_LOOP, MAX_REPLY_BYTES
 from anthropic_proxy.engine.bounded import BoundedDict, SizedCache
 from anthropic_proxy.engine.keyed_lock import KeyedLock
 from anthropic_proxy.engine.memory_plan import PDF_BYTES
-from anthropic_proxy.engine.messages.documents import MAX_PAGES, PdfContent
+from anthropic_proxy.engine.messages.documents import BEYOND_LIMITS, MAX_PAGES, PdfContent
 from anthropic_proxy.engine.platforms import sandbox
 from anthropic_proxy.engine.platforms.sandbox import SandboxedProgram, SandboxFailed
 from anthropic_proxy.engine.turns import SharedWorker, Turns
@@ -49,7 +50,6 @@ PagePictures = Literal["none", "scanned", "all"]
 """Pages that become pictures. `scanned`: those without text."""
 _decode_content = msgspec.json.Decoder(PdfContent).decode
 _Key = tuple[str, bytes, PagePictures]
-_BEYOND_LIMITS = PdfContent(error="limits")
 
 
 class ReadingTime(Struct):
@@ -86,12 +86,18 @@ class DocumentReader:
         return is_installed("pypdfium2")
 
     async def read(
-        self, background: PayerWork, data: str, pictures: PagePictures, time: ReadingTime | None = None
+        self,
+        background: PayerWork,
+        data: str,
+        pictures: PagePictures,
+        time: ReadingTime | None = None,
+        on_read: Callable[[PdfContent], Awaitable[None]] | None = None,
     ) -> PdfContent:
         """Return what a PDF in base64 contains. Nothing that was read for another payer is returned.
 
-        `background`: that of the payer. `time`: that of the request so far, to which this adds. Raises `WorkerBusy` if
-        the documents of the request have waited too long.
+        `background`: that of the payer. `time`: that of the request so far, to which this adds. `on_read`: waits for
+        memory before the payer may read the next document. None: none is counted. Raises `WorkerBusy` if the documents
+        of the request have waited too long.
         """
         is_large = len(data) > MAX_BYTES_ON_LOOP
         key = background.payer, await background.run_in_thread_if_large(is_large, _digest, data), pictures
@@ -101,21 +107,25 @@ class DocumentReader:
                 return kept
             now = asyncio.get_running_loop().time
             if time.work >= self._max_work_seconds or self._refused_until.get(key, 0.0) > now():
-                return _BEYOND_LIMITS
+                return BEYOND_LIMITS
             began = now()
             await self._turns.acquire(background.payer, max_seconds=self._worker.max_wait_seconds - time.waiting)
             try:
                 time.waiting += now() - began
                 began = now()
-                found = await self._read(background, data, pictures, is_large=is_large)
+                try:
+                    found = await self._read(background, data, pictures, is_large=is_large)
+                finally:
+                    time.work += now() - began
+                if found is not None and on_read is not None:
+                    await on_read(found)
             except OSError:  # no process could be started, which says nothing of the document
-                return _BEYOND_LIMITS
+                return BEYOND_LIMITS
             finally:
                 self._turns.release(background.payer)
-                time.work += now() - began
             if found is None:
                 self._refused_until[key] = now() + REFUSAL_SECONDS
-                return _BEYOND_LIMITS
+                return BEYOND_LIMITS
             self._kept.put(key, found, found.measure())
             return found
 

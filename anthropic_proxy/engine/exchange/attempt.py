@@ -395,6 +395,7 @@ class AttemptPreparer(Struct, eq=False):
                 is_large=self.is_large,
                 describer=self.describer,
                 inspect=self.inspect,
+                memory=self.incoming.memory,
             )
             notes += found
             self.is_large = self.is_large or size > MAX_BYTES_ON_LOOP

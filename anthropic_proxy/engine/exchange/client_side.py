@@ -13,7 +13,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import Raw, Struct
@@ -61,6 +61,19 @@ MAX_RETRY_AFTER_SECONDS = 3600
 """A longer delay is lowered to this maximum."""
 
 
+class RequestMemory(Protocol):
+    """The memory of one request."""
+
+    def free(self, size: int) -> None:
+        """Take note that the body, of this size, and what was made of it are no longer needed."""
+
+    async def count_read(self, size: int) -> None:
+        """Wait for memory for what was read for the request besides its body: `size` in total, such as texts of PDFs.
+
+        Raises `ProxyBusy`.
+        """
+
+
 class ClientRequest(Struct, kw_only=True):
     """An authenticated client request with its complete body."""
 
@@ -92,8 +105,8 @@ class ClientRequest(Struct, kw_only=True):
     """Notes on fields of the client that are no longer in the body."""
     on_model: Callable[[str], None] | None = None
     """Function that receives the requested model, once the body is read. None: nobody waits for it."""
-    on_freed: Callable[[int], None] | None = None
-    """Function that receives the size of the body when it is no longer needed. None: nobody waits for it."""
+    memory: "RequestMemory | None" = None
+    """Counter of the memory that others wait for. None: nobody does."""
 
     @property
     def is_large(self) -> bool:
@@ -106,8 +119,8 @@ class ClientRequest(Struct, kw_only=True):
         return self.receipt.client.name_learner("" if self.cache_session else self.receipt.session)
 
     def free_body(self) -> None:
-        if self.on_freed is not None:
-            self.on_freed(len(self.body))
+        if self.memory is not None:
+            self.memory.free(len(self.body))
         self.body = b""
 
 

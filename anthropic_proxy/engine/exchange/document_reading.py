@@ -1,5 +1,6 @@
 """`read_documents`: the PDFs of a request as text, for a model that accepts none, or is to cite them."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -10,9 +11,11 @@ from anthropic_proxy.engine.background import PayerWork
 from anthropic_proxy.engine.documents.reader import DocumentReader, PagePictures, ReadingTime
 from anthropic_proxy.engine.exchange.inspection import InspectAdded
 from anthropic_proxy.engine.messages.documents import (
+    BEYOND_LIMITS,
     NOT_INSTALLED,
     PAGE_TYPE,
     PDF_MARK,
+    DocumentRoom,
     PdfContent,
     as_text_document,
     digest_content,
@@ -27,6 +30,7 @@ from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.errors import build_extra_install_command
 
 if TYPE_CHECKING:
+    from anthropic_proxy.engine.exchange.client_side import RequestMemory
     from anthropic_proxy.engine.exchange.image_describing import ImageDescriber
 
 
@@ -40,13 +44,14 @@ async def read_documents(
     is_large: bool,
     describer: "ImageDescriber | None",
     inspect: InspectAdded | None,
+    memory: "RequestMemory | None",
 ) -> tuple[MessagesRequest, Sequence[FidelityNote], int]:
     """Return the request with the text of each PDF in its place, notes on it, and the size of what was read. If the
     model accepts PDFs, only those are replaced that it is to cite, and of which nothing is lost.
 
     A model that sees gets pictures of pages too. For another one, `describer` describes the pages without text; None:
-    nothing does. `inspect`: reads the texts. None: there are no inspectors. Raises `InvalidRequest` for a document that
-    Anthropic's API does not accept either.
+    nothing does. `inspect`: reads the texts. None: there are no inspectors. `memory`: counts what is read. None: nobody
+    does. Raises `InvalidRequest` for a document that Anthropic's API does not accept either.
     """
     pictures: PagePictures = "all" if limits.accepts_images else "none"
     found = await background.run_in_thread_if_large(is_large, _list_pdfs, request, limits)
@@ -55,18 +60,33 @@ async def read_documents(
     describes = not limits.accepts_images and describer is not None and await describer.may_describe()
     if describes:
         pictures = "scanned"
-    contents = dict[str, PdfContent]()
+    contents, counts = dict[str, PdfContent](), Counter[str]()
     is_installed = reader.is_installed
-    time = ReadingTime()
-    for _, data in found:
+    time, room = ReadingTime(), DocumentRoom()
+    # a server that has refused a document must not end the conversation
+    may_refuse = not (limits.accepts_pdf or target.capabilities.rejects_documents)
+
+    async def count_read(content: PdfContent) -> None:
+        if memory is not None:
+            await memory.count_read(room.size + content.measure())
+
+    for path, data in found:
+        content = contents.get(data)
         if not is_installed:
-            contents[data] = NOT_INSTALLED
-        elif data not in contents:
-            contents[data] = await reader.read(background, data, pictures, time)
+            content = NOT_INSTALLED
+        elif content is None:
+            chosen: PagePictures = pictures if room.pictures_length > 0 else "none"
+            content = room.fit(await reader.read(background, data, chosen, time, count_read))
+        elif not room.repeat(content):
+            counts[data] -= 1
+        if may_refuse:
+            require_readable(path, content, room)
+        contents[data] = content
+        counts[data] += 1
+        if memory is not None:
+            await memory.count_read(room.size)
     if limits.accepts_pdf:  # it reads the others itself
         contents = {data: content for data, content in contents.items() if content.is_whole}
-    elif not target.capabilities.rejects_documents:  # a server that has refused one must not end the conversation
-        require_readable([(path, contents[data]) for path, data in found])
     if inspect is not None:
         contents = await _inspect_pages(inspect, contents)
     notes = list[FidelityNote]()
@@ -77,10 +97,10 @@ async def read_documents(
     if describes and describer is not None:
         contents = await _describe_pages(describer, contents, notes)
     pages = set[bytes]()
-    replace = partial(_replace, contents, notes, pages)
+    replace = partial(_replace, contents, counts, notes, pages, keeps_others=limits.accepts_pdf)
     replaced = await background.run_in_thread_if_large(is_large, replace_media, request, PDF_MARK, replace)
     replaced.pages = pages
-    return replaced, notes, sum(content.measure() for content in contents.values())
+    return replaced, notes, room.size
 
 
 async def _inspect_pages(inspect: InspectAdded, contents: Mapping[str, PdfContent]) -> dict[str, PdfContent]:
@@ -121,11 +141,23 @@ def _list_pdfs(request: MessagesRequest, limits: TargetLimits) -> list[tuple[str
 
 
 def _replace(
-    contents: Mapping[str, PdfContent], notes: list[FidelityNote], pages: set[bytes], block: MediaBlock
+    contents: Mapping[str, PdfContent],
+    counts: Counter[str],
+    notes: list[FidelityNote],
+    pages: set[bytes],
+    block: MediaBlock,
+    *,
+    keeps_others: bool,
 ) -> Sequence[Block]:
+    """`counts`: how often there is room for a document. `keeps_others`: the model reads the others itself."""
     if not isinstance(block, DocumentBlock) or not is_pdf(block) or block.source.data not in contents:
         return (block,)
-    read = as_text_document(block, contents[block.source.data], notes)
+    data = block.source.data
+    has_room = counts[data] > 0
+    if keeps_others and not has_room:
+        return (block,)
+    counts[data] -= 1
+    read = as_text_document(block, contents[data] if has_room else BEYOND_LIMITS, notes)
     if isinstance(read, DocumentBlock) and read.requests_citations:
         pages.add(digest_content(read.source.content))
     return (read,)

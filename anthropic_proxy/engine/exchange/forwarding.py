@@ -252,6 +252,7 @@ async def _replace_media(
             is_large=is_large,
             describer=describer,
             inspect=inspect,
+            memory=incoming.memory,
         )
     return request
 

@@ -16,6 +16,11 @@ MAX_PAGES = 600
 """Maximum pages of the PDFs of one request. Source: "Maximum pages per request" of
 platform.claude.com/docs/en/build-with-claude/pdf-support (2026-11): 600, and 100 for models with a window of 200,000
 tokens. Here the window of the model decides by itself."""
+MAX_CHARACTERS = 4_000_000
+"""Maximum characters of the PDFs of one request: more than a window of 1,000,000 tokens holds."""
+MAX_PICTURES_LENGTH = 16 * 1024 * 1024
+"""Maximum length of the pictures of all pages of a request, in base64. Servers limit the size of a request, and a small
+file may have large pictures."""
 PDF_TYPE = "application/pdf"
 PAGE_TYPE = "image/png"
 """Media type of the picture of a page."""
@@ -79,23 +84,67 @@ def is_pdf(block: MediaBlock) -> bool:
     return isinstance(block, DocumentBlock) and source.type == "base64" and source.media_type == PDF_TYPE
 
 
-def require_readable(documents: Sequence[tuple[str, PdfContent]]) -> None:
-    """Raise the error of Anthropic's API for PDFs that it does not accept either. `documents`: with path.
+BEYOND_LIMITS = PdfContent(error="limits")
+
+
+class DocumentRoom(Struct):
+    """What the PDFs of a request may still have. Those that stand first have it, so that the next request of the
+    conversation has the same beginning.
+    """
+
+    pages: int = MAX_PAGES
+    """Negative: the API refuses the request."""
+    characters: int = MAX_CHARACTERS
+    pictures_length: int = MAX_PICTURES_LENGTH
+    size: int = 0
+    """Size in memory of what was read so far."""
+
+    def fit(self, content: PdfContent) -> PdfContent:
+        """Take room for a document, and return what has room of it."""
+        self.pages -= len(content.pages) + content.page_count
+        if self.pages < 0:
+            return BEYOND_LIMITS
+        pages = [*map(self._fit_page, content.pages)]
+        is_cut = any(len(new.text) < len(old.text) for new, old in zip(pages, content.pages, strict=True))
+        fitting = structs.replace(content, pages=pages, is_cut=content.is_cut or is_cut)
+        self.size += fitting.measure()
+        return fitting
+
+    def repeat(self, content: PdfContent) -> bool:
+        """Take room for a document that stands in the request once more. False: there is none for the whole."""
+        self.pages -= len(content.pages) + content.page_count
+        characters = sum(len(page.text) for page in content.pages)
+        length = sum(len(page.picture) for page in content.pages)
+        if self.pages < 0 or characters > self.characters or length > self.pictures_length:
+            return False
+        self.characters -= characters
+        self.pictures_length -= length
+        self.size += content.measure()
+        return True
+
+    def _fit_page(self, page: PdfPage) -> PdfPage:
+        text = page.text[: self.characters]
+        picture = page.picture if len(page.picture) <= self.pictures_length else ""
+        self.characters -= len(text)
+        self.pictures_length -= len(picture)
+        is_whole = len(text) == len(page.text) and picture == page.picture
+        return page if is_whole else structs.replace(page, text=text, picture=picture)
+
+
+def require_readable(path: str, content: PdfContent, room: DocumentRoom) -> None:
+    """Raise the error of Anthropic's API for a PDF that it does not accept either. `room`: what is left behind it.
 
     Claude Code recognizes the texts (observed in its program, 2.1.330).
     """
-    pages = 0
-    for path, content in documents:
-        pages += len(content.pages) + content.page_count
-        if pages > MAX_PAGES:
-            reason = f"A maximum of {MAX_PAGES} PDF pages may be provided."
-        elif content.error == "password":
-            reason = "The PDF specified is password protected."
-        elif content.error == "invalid":
-            reason = "The PDF specified was not valid."
-        else:
-            continue
-        raise InvalidRequest(f"{path}.pdf.source.base64.data: {reason}", code="pdf-refused")
+    if room.pages < 0:
+        reason = f"A maximum of {MAX_PAGES} PDF pages may be provided."
+    elif content.error == "password":
+        reason = "The PDF specified is password protected."
+    elif content.error == "invalid":
+        reason = "The PDF specified was not valid."
+    else:
+        return
+    raise InvalidRequest(f"{path}.pdf.source.base64.data: {reason}", code="pdf-refused")
 
 
 def as_text_document(block: DocumentBlock, content: PdfContent, notes: list[FidelityNote]) -> Block:

@@ -12,7 +12,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.engine.exchange.client_side import ResponseSink, encode_error_response
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected
-from anthropic_proxy.engine.memory_plan import COUNTED_BODY_BYTES, USUAL_BODY_BYTES
+from anthropic_proxy.engine.memory_plan import COUNTED_BODY_BYTES, LARGEST_BODY_BYTES, USUAL_BODY_BYTES
 from anthropic_proxy.engine.turns import Turns
 from anthropic_proxy.errors import MethodNotAllowed, ProxyError, RequestTimeout, RequestTooLarge
 from anthropic_proxy.gateway.error_catalog import error_help_headers
@@ -38,7 +38,7 @@ MIN_RATE, MIN_RATE_AFTER_SECONDS = 128 * 1024, 10.0
 
 
 class BodyMemory(Struct, eq=False):
-    """The part of `Services.body_memory` that the body of one request has until it is no longer needed."""
+    """The part of `Services.body_memory` that one request has until its body is no longer needed."""
 
     services: Services
     payer: str = ""
@@ -46,6 +46,8 @@ class BodyMemory(Struct, eq=False):
     """Reserved bytes. 0: the body is small, or was freed."""
     turns: Turns | None = None
     """Of usual or of large bodies, as was reserved."""
+    read_size: int = 0
+    """Those of the reserved bytes that are for what was read besides the body, in the part of large bodies."""
 
     async def reserve(self, size: int) -> None:
         """Wait until other bodies have left so much memory. Raises `ProxyBusy`."""
@@ -60,12 +62,27 @@ class BodyMemory(Struct, eq=False):
         return self.turns is not None and self.turns.is_waited_for(self.payer)
 
     def release(self, kept: int = 0) -> None:
+        if self.read_size:
+            self.services.body_memory[1].release(self.payer, self.read_size)
+            self.size -= self.read_size
+            self.read_size = 0
         if self.turns is not None and self.size > kept:
             self.turns.release(self.payer, self.size - kept)
             self.size = kept
 
+    async def count_read(self, size: int) -> None:
+        """A request never needs more than the largest body: the files in it have little made of them besides."""
+        more = min(size, LARGEST_BODY_BYTES - (self.size - self.read_size)) - self.read_size
+        if size <= COUNTED_BODY_BYTES or more <= 0:
+            return
+        larger = self.services.body_memory[1]
+        if not larger.acquire_free(self.payer, more):
+            await larger.acquire(self.payer, more)
+        self.read_size += more
+        self.size += more
+
     def free(self, size: int) -> None:
-        self.services.heap_trimmer.count_freed_bytes(size)
+        self.services.heap_trimmer.count_freed_bytes(size + self.read_size)
         self.release()
 
 

@@ -161,7 +161,7 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
             background=services.background.of(memory.payer),
             query=scope.get("query_string", b"").decode("latin-1"),
             on_model=services.running.find_naming(running_number),
-            on_freed=memory.free,
+            memory=memory,
         )
         del body  # the exchange frees the body after decoding, if no other reference exists
         await endpoint(services, request, sink)

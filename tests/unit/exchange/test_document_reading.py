@@ -11,13 +11,24 @@ from msgspec import structs
 
 from anthropic_proxy.engine.background import BackgroundWork
 from anthropic_proxy.engine.documents.reader import MAX_PICTURES, PDF_PROGRAM, PROCESSES, DocumentReader
+from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.forwarding import count_tokens
+from anthropic_proxy.engine.messages.documents import MAX_CHARACTERS, MAX_PICTURES_LENGTH
+from anthropic_proxy.engine.platforms.sandbox import SandboxedProgram
 from anthropic_proxy.engine.upstream.contract import FetchedPage
+from anthropic_proxy.gateway.server.asgi import BodyMemory
 from anthropic_proxy.plugins import Client
 from tests.support.citations import write_marks
 from tests.support.fake_upstream import FakeUpstream, error, reply
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
-from tests.support.pdf import PICTURE, document, write_encrypted_pdf, write_endless_program, write_pdf
+from tests.support.pdf import (
+    PICTURE,
+    document,
+    write_encrypted_pdf,
+    write_endless_program,
+    write_full_program,
+    write_pdf,
+)
 from tests.support.waiting import wait_for_async
 
 TEXT_MODEL, SEEING_MODEL = "groq/openai/gpt-oss-120b", "moonshot/kimi-k2.6"
@@ -150,6 +161,68 @@ async def test_what_the_api_refuses_is_refused_with_its_words() -> None:
     halves = [document(write_pdf(*[text] * 301)) for text in ("a", "b")]
     path = place.replace("content.0", "content.1")
     assert await refuse(*halves) == (*kind, f"{path}: A maximum of 600 PDF pages may be provided.")
+
+
+async def test_no_further_document_is_read_beyond_the_pages_of_a_request() -> None:
+    proxy = Proxy()
+    error = (await proxy.post(*(document(write_pdf(*[text] * 301)) for text in "abcde"))).error
+    assert error is not None
+    path = "messages.0.content.1.pdf.source.base64.data"
+    assert error.message == f"{path}: A maximum of 600 PDF pages may be provided."
+    assert proxy.harness.services.documents.read_count == 2
+
+
+def read_with(proxy: Proxy, program: SandboxedProgram) -> None:
+    proxy.harness.services = structs.replace(proxy.harness.services, documents=DocumentReader(program=program))
+
+
+async def test_the_pictures_of_all_pages_of_a_request_have_one_limit(tmp_path: Path) -> None:
+    """Also of a file that stands in it several times. The first ones keep theirs in the next request."""
+    proxy = Proxy(SEEING_MODEL)
+    size = MAX_PICTURES_LENGTH // 4 - 100
+    read_with(proxy, write_full_program(tmp_path, pages=2, text=1, picture=size))
+    first, second = document(b"first"), document(b"second")
+    content = await proxy.send(first, first, first, second)
+    assert sum(len(part["image_url"]["url"]) for part in content if "image_url" in part) < MAX_PICTURES_LENGTH
+    shown = ["image_url" if "image_url" in part else part["text"] for part in content]
+    page = '<page number="{}">\na\n</page>'
+    assert shown[:8] == [page.format(1), "image_url", page.format(2), "image_url"] * 2
+    assert shown[8:] == ["[document omitted: application/pdf]", f"{page.format(1)}\n{page.format(2)}"]
+
+
+async def test_the_texts_of_all_documents_of_a_request_have_one_limit(tmp_path: Path) -> None:
+    proxy = Proxy()
+    read_with(proxy, write_full_program(tmp_path, pages=3, text=MAX_CHARACTERS // 5))
+    content = text_of(await proxy.send(document(b"first"), document(b"second")))
+    assert content.count("a" * 1_000) == MAX_CHARACTERS // 1_000
+    assert ("dropped", "messages.document", "the text of a long PDF is cut") in proxy.notes()
+
+
+class MeasuredProxy(Proxy):
+    """It notes the bytes that large bodies and documents have while the provider answers."""
+
+    def __init__(self) -> None:
+        super().__init__(SEEING_MODEL)
+        self.held: list[int] = []
+
+    def count_held(self) -> int:
+        return self.harness.services.body_memory[1].count_before("nobody")
+
+    def _answer(self, upstream: FakeUpstream, body: dict[str, Any]) -> FakeResponse:
+        self.held.append(self.count_held())
+        return super()._answer(upstream, body)
+
+
+async def test_what_was_read_counts_in_the_memory_for_bodies_until_the_reply_begins(tmp_path: Path) -> None:
+    proxy = MeasuredProxy()
+    read_with(proxy, write_full_program(tmp_path, pages=1, picture=6 << 20))
+    message = {"role": "user", "content": [document(b"first"), document(b"second")]}
+    body = {"model": "claude-opus-5", "max_tokens": 9, "stream": True, "messages": [message]}
+    incoming = new_client_request(json.dumps(body).encode())
+    incoming.memory = BodyMemory(proxy.harness.services, "key ann")
+    await Exchange(proxy.harness.services, incoming, RecordingSink()).run()
+    assert proxy.held == [pytest.approx(12 << 20, abs=10_000)]
+    assert proxy.count_held() == 0
 
 
 async def test_a_pdf_beyond_the_limits_becomes_a_text() -> None:

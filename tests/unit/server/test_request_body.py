@@ -153,3 +153,25 @@ async def test_a_body_beyond_the_limit_of_its_route_needs_no_memory() -> None:
     with pytest.raises(RequestTooLarge):
         await read_body(sends(*[piece(b"x" * 40_000, more=True)] * 2), memory, max_bytes=65_536)
     assert memory.size == 0
+
+
+@in_virtual_time
+async def test_what_is_read_for_a_request_waits_for_the_memory_of_large_bodies() -> None:
+    services = new_services(MAX_BODY_MEMORY_MB="128")
+    held = await hold_all(services)
+    small = new_memory(services, "carol")
+    waiting = asyncio.create_task(small.count_read(MAX_REQUEST_BYTES // 2))
+    await small.count_read(1_000)
+    await asyncio.sleep(20)
+    assert not waiting.done()
+    held[0].release()
+    await waiting
+    await small.count_read(MAX_REQUEST_BYTES // 4)  # less, for another target
+    await small.count_read(MAX_REQUEST_BYTES * 2)  # with its body, a request has at most the size of the largest body
+    with pytest.raises(ProxyBusy):
+        await new_memory(services, "dave").count_read(MAX_REQUEST_BYTES // 2)
+    small.free(0)
+    await new_memory(services, "dave").count_read(MAX_REQUEST_BYTES)
+    assert held[1].size == MAX_REQUEST_BYTES
+    await held[1].count_read(MAX_REQUEST_BYTES)
+    assert held[1].size == MAX_REQUEST_BYTES
