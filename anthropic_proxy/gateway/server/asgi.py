@@ -47,7 +47,7 @@ class BodyMemory(Struct, eq=False):
     turns: Turns | None = None
     """Of usual or of large bodies, as was reserved."""
     read_size: int = 0
-    """Those of the reserved bytes that are for what was read besides the body, in the part of large bodies."""
+    """Those of the reserved bytes that are for what was read besides the body."""
 
     async def reserve(self, size: int) -> None:
         """Wait until other bodies have left so much memory. Raises `ProxyBusy`."""
@@ -62,27 +62,32 @@ class BodyMemory(Struct, eq=False):
         return self.turns is not None and self.turns.is_waited_for(self.payer)
 
     def release(self, kept: int = 0) -> None:
-        if self.read_size:
-            self.services.body_memory[1].release(self.payer, self.read_size)
-            self.size -= self.read_size
-            self.read_size = 0
         if self.turns is not None and self.size > kept:
             self.turns.release(self.payer, self.size - kept)
             self.size = kept
 
     async def count_read(self, size: int) -> None:
-        """A request never needs more than the largest body: the files in it have little made of them besides."""
+        """The whole memory of the request is then in the part of large bodies. It is never more than that of the
+        largest body: the files in a body have little made of them besides.
+        """
+        if not self.size:
+            self.read_size = 0
         more = min(size, LARGEST_BODY_BYTES - (self.size - self.read_size)) - self.read_size
         if size <= COUNTED_BODY_BYTES or more <= 0:
             return
-        larger = self.services.body_memory[1]
-        if not larger.acquire_free(self.payer, more):
-            await larger.acquire(self.payer, more)
-        self.read_size += more
+        larger, usual = self.services.body_memory[1], 0
+        if self.turns is not None and self.turns is not larger:
+            usual = self.size
+        if not larger.acquire_free(self.payer, more + usual):
+            await larger.acquire(self.payer, more + usual)
+        if usual and self.turns is not None:
+            self.turns.release(self.payer, usual)
+        self.turns = larger
         self.size += more
+        self.read_size += more
 
     def free(self, size: int) -> None:
-        self.services.heap_trimmer.count_freed_bytes(size + self.read_size)
+        self.services.heap_trimmer.count_freed_bytes(size)
         self.release()
 
 

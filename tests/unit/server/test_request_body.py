@@ -175,3 +175,19 @@ async def test_what_is_read_for_a_request_waits_for_the_memory_of_large_bodies()
     assert held[1].size == MAX_REQUEST_BYTES
     await held[1].count_read(MAX_REQUEST_BYTES)
     assert held[1].size == MAX_REQUEST_BYTES
+
+
+async def test_a_usual_body_with_documents_has_its_memory_in_the_part_of_large_ones() -> None:
+    services = new_services(MAX_BODY_MEMORY_MB="128")
+    usual, larger = services.body_memory
+    memory = new_memory(services)
+    await read_body(sends(piece(USUAL)), memory, str(len(USUAL)))
+    for read in (1 << 20, 3 << 20):
+        await memory.count_read(read)
+        assert (usual.count_before("nobody"), larger.count_before("nobody")) == (0, len(USUAL) + read)
+    memory.free(len(USUAL))
+    assert larger.count_before("nobody") == 0
+    await memory.count_read(1 << 20)  # for the next call within the reply
+    assert larger.count_before("nobody") == 1 << 20
+    memory.release()
+    assert larger.count_before("nobody") == 0
