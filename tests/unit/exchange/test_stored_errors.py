@@ -9,10 +9,12 @@ from typing import Any, Literal
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.forwarding import count_tokens, forward_resource
 from anthropic_proxy.engine.messages.models.client_json import read_json
+from anthropic_proxy.engine.upstream.contract import FetchedPage
 from anthropic_proxy.errors import InvalidRequest, ProxyError
 from anthropic_proxy.plugins import Client
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
@@ -303,6 +305,27 @@ async def test_an_error_of_a_provider_stores_no_words_of_a_description(tmp_path:
     assert receipt.error.endswith(f"The filter has found this: ({len(SENTENCE)} characters of the request)")
     assert WORDS not in built.log.getvalue()
     assert WORDS not in repr(built.receipts)
+
+
+@pytest.mark.parametrize("is_stream", [True, False], ids=["stream", "whole"])
+async def test_an_error_of_a_provider_stores_no_words_of_a_fetched_page(is_stream: bool) -> None:
+    url = "https://files.test/a"
+    replies = iter([Reply(calls=[("call_1", "web_fetch", [json.dumps({"url": url})])])])
+
+    def answer(*_: Any) -> FakeResponse:
+        reply = next(replies, None)
+        return refuse(f"found: {SENTENCE}")() if reply is None else FakeResponse(200, CHAT.whole(reply))
+
+    async def fetch(_origin: object, url: str, **_: Any) -> FetchedPage:
+        return FetchedPage(url=url, media_type="text/html", text=SENTENCE)
+
+    built = ProxyHarness(answer, **OPENAI)
+    built.services = structs.replace(built.services, web_fetch=fetch)
+    await built.post(f"Read {url}", stream=is_stream, tools=[{"type": "web_fetch_20250910", "name": "web_fetch"}])
+    (receipt,) = built.receipts
+    assert receipt.error == f"openai: found: ({len(SENTENCE)} characters of the request)"
+    assert WORDS not in built.log.getvalue()
+    assert WORDS not in repr(receipt)
 
 
 @pytest.mark.parametrize("settings", [OPENAI, CLAUDE], ids=["translated", "relayed"])
