@@ -112,8 +112,9 @@ def test_one_changed_event_or_key_of_a_valid_stream_leaves_a_valid_stream(
 
 
 @pytest.mark.merge
-@given(mutations(), st.sampled_from(SPELLINGS))
-@settings(max_examples=10_000, suppress_health_check=list(HealthCheck))
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@given(mutation=mutations())
+@settings(max_examples=10_000 // len(SPELLINGS), suppress_health_check=list(HealthCheck))
 def test_ten_thousand_changes_of_valid_streams(mutation: Mutation, spelling: Spelling) -> None:
     check(mutation, spelling)
 

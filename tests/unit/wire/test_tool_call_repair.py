@@ -382,7 +382,9 @@ def test_a_call_without_end_tags_is_the_right_call_or_text(
     found = folded(read([text], ["functions"]))
     assert folded(read([text[:cut], text[cut:]], ["functions"])) == found
     calls = [item for item in found if not isinstance(item, str)]
-    assert all(call in expected for call in calls)
+    # an end tag in a value of the second call may end a value of the first one
+    may_end_the_first = len(written) > 1 and not all(written[0][2:]) and "</" in written[1][0]
+    assert may_end_the_first or all(call in expected for call in calls)
     is_plain = all("<" not in value for value, *_ in written)
     ends_are_clear = has_wrapper or all(closes_call for *_, closes_call in written)
     # An end tag of the second call may end a value of the first one, which then has the start of a call as text.
