@@ -43,8 +43,9 @@ _RESTORED = "restored"
 _MAX_THOUGHTS = 8
 """Maximum number of thinking blocks in an id: a block needs 50 times the memory of its code. A state with more is kept.
 """
-_MAX_RATIO = 8
-"""A code of `Z_HUFFMAN_ONLY` has at least one bit for each byte."""
+_MAX_RATIO = 2
+"""Maximum length of a state in times of its id, which the estimate of a request counts instead. A state that is coded
+in a shorter id is kept."""
 
 
 class HiddenThought(Struct, frozen=True, array_like=True):
@@ -141,8 +142,10 @@ class HiddenThinking(Struct, eq=False):
             return call_id
         is_short = len(text) <= 2 * MAX_ID_CHARACTERS and len(thoughts) <= _MAX_THOUGHTS
         is_short = is_short and not any(thought.is_demanded for thought in thoughts)
-        if is_short and len(id_with_state := encode_state_id(state)) <= MAX_ID_CHARACTERS:
-            return id_with_state
+        if is_short:
+            id_with_state = encode_state_id(state)
+            if len(text.encode()) <= _MAX_RATIO * len(id_with_state) <= _MAX_RATIO * MAX_ID_CHARACTERS:
+                return id_with_state
         kept_id = self.new_id(KEPT_ID_PREFIX)
         self.unsaved[kept_id] = text
         return kept_id
@@ -177,12 +180,18 @@ def decode_state_id(call_id: str) -> CallState | None:
     try:
         packed = decode_base64url(call_id[len(STATE_ID_PREFIX) :])
         decompressor = zlib.decompressobj(wbits=-15)
-        unpacked = decompressor.decompress(packed, _MAX_RATIO * len(packed))
+        unpacked = decompressor.decompress(packed, _MAX_RATIO * len(call_id))
     except (ValueError, zlib.error):
         return None
     is_whole = decompressor.eof and not decompressor.unused_data
     state = decode_kept_state(unpacked) if is_whole else None
-    return state if state is None or len(state.thoughts) <= _MAX_THOUGHTS else None
+    if state is None or len(state.thoughts) > _MAX_THOUGHTS:
+        return None
+    try:
+        is_kept_elsewhere = any(thought.is_demanded for thought in state.thoughts)
+    except (ValueError, RecursionError):  # the state of a thought is not JSON
+        return None
+    return None if is_kept_elsewhere else state
 
 
 def decode_kept_state(text: str | bytes) -> CallState | None:

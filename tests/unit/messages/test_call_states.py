@@ -95,7 +95,8 @@ def test_a_state_up_to_2_kb_stands_in_the_id(state: ReasoningState, size: int, i
 
 @pytest.mark.parametrize("size", [0, 1, 100, 500])
 def test_a_state_comes_back_from_the_id_that_carries_it(size: int) -> None:
-    state = CallState("call_1", [HiddenThought(2, "oai", json.dumps({"e": "a" * size}), "é" * size)])
+    opaque = "".join(chr(48 + place * 7 % 43) for place in range(size))
+    state = CallState("call_1", [HiddenThought(2, "oai", json.dumps({"e": opaque}), "é" * (size // 10))])
     call_id = encode_state_id(state)
     assert decode_state_id(call_id) == state
     assert call_id.isascii()
@@ -125,5 +126,9 @@ def test_an_id_that_nobody_wrote_so_has_no_state() -> None:
     packed = zlib.compressobj(wbits=-15)
     bomb = packed.compress(b'["toolu_1",[[0,"",""]' + b',[0,"",""]' * 100_000 + b"]]") + packed.flush()
     assert decode_state_id(STATE_ID_PREFIX + encode_base64url(bomb)) is None
+    for state in ('{"r":1}', '{"r":', "[]"):
+        assert decode_state_id(encode_state_id(CallState("toolu_1", [HiddenThought(0, "t", state, "Hm.")]))) is None
+    empty = HiddenThought(0, "t", '{"i":"rs_1"}', " " * 1_000)
+    assert decode_state_id(encode_state_id(CallState("toolu_1", [empty]))) is None
     long = HiddenThought(0, "t", json.dumps({"s": "".join(chr(48 + place * 7 % 43) for place in range(4_000))}))
     assert decode_state_id(encode_state_id(CallState("toolu_1", [long]))) is None

@@ -21,6 +21,7 @@ from anthropic_proxy.engine.messages.preparation.tools import valid_name
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.dialect import BaseDialect
 from anthropic_proxy.engine.wires.tool_call_repair.calls import (
+    MAX_REPAIRED_CHARACTERS,
     UNNAMED_TOOL,
     OfferedTools,
     is_json_object,
@@ -54,6 +55,8 @@ __all__ = [
 
 
 _NAME, _INPUT = TOOL_CALL_FIELDS
+_MAX_REPAIRED_OF_REPLY = 2 * MAX_REPAIRED_CHARACTERS
+"""Maximum length of all arguments of a reply that are repaired."""
 
 
 class ToolCallRepair:
@@ -69,6 +72,7 @@ class ToolCallRepair:
         self._call = call
         self._aliases = call.client_tool_names
         self._repairs_names = names
+        self._repaired_characters = 0
 
     @cached_property
     def _offered(self) -> OfferedTools:
@@ -102,7 +106,7 @@ class ToolCallRepair:
         """
         if not (self._repairs_names and self._offered):
             return None
-        whole = arguments if is_json_object(arguments) else repair_arguments(arguments) or arguments
+        whole = arguments if is_json_object(arguments) else self._mend(arguments) or arguments
         found = self._offered.find_tool_name_by_arguments(whole) or UNNAMED_TOOL
         self.notes.append(FidelityNote("approximated", _NAME, f"a call had no name: {found}"))
         return found
@@ -114,11 +118,17 @@ class ToolCallRepair:
         """
         if means_no_arguments(arguments) or is_json_object(arguments):
             return arguments
-        mended = repair_arguments(arguments)
+        mended = self._mend(arguments)
         verb, fate = ("are", "delivered unchanged") if mended is None else ("were", "repaired")
         fate = f"{verb} not a JSON object and were {fate}"
         self.notes.append(FidelityNote("approximated", _INPUT, f"the arguments of a call of {_shortened(name)} {fate}"))
         return arguments if mended is None else mended
+
+    def _mend(self, arguments: str) -> str | None:
+        """Return repaired arguments. None: they cannot be repaired, or those of this reply take too long together."""
+        if len(arguments) <= MAX_REPAIRED_CHARACTERS:
+            self._repaired_characters += len(arguments)
+        return None if self._repaired_characters > _MAX_REPAIRED_OF_REPLY else repair_arguments(arguments)
 
     def _note_name(self, name: str, meaning: str) -> None:
         self.notes.append(FidelityNote("approximated", _NAME, f"'{_shortened(name)}' was called; {meaning}"))
