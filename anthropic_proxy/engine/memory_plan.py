@@ -3,7 +3,7 @@
 What a client sends must not end the process of all. So the bounds of all parts together are below the memory that the
 deployment states, such as the limit of its container:
 
-    1,248 MiB, one worker: 400 for it, one process each for patterns (128), pages (160) and PDFs (320), 240 for bodies
+    1,328 MiB, one worker: 400 for it, one process each for patterns (128), pages (160) and PDFs (320), 320 for bodies
 
 The processes of a sandbox have a bound of their address space, which is about twice the largest that was measured.
 Bodies have one of their bytes: a body with everything made of it needs up to `BODY_FACTOR` times as much, and so does
@@ -29,8 +29,9 @@ PAGE_BYTES = 160 * MIB
 PDF_BYTES = 320 * MIB
 """Process for a PDF. Of 210 manuals of TeX Live 2022 with pictures of their pages, the largest needs 151 MiB (24 MB),
 and the median 45."""
-BODY_FACTOR = 6
-"""Bytes for each byte of a body. A text of 30 MB needs 4, and 79,000 messages of 26 MB need 6."""
+BODY_FACTOR = 8
+"""Bytes for each byte of a body. A text of 30 MB needs 4, 79,000 messages of 26 MB need 6, and a text with one emoji 8:
+Python keeps four bytes for each of its characters then."""
 LARGEST_BODY_BYTES = 32 * MIB
 COUNTED_BODY_BYTES = 128 * 1024
 """Size from which a body counts. Smaller ones are a part of the worker."""

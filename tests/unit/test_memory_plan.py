@@ -41,10 +41,10 @@ from tests.support.paths import ROOT
 @pytest.mark.parametrize(
     ("megabytes", "workers", "expected"),
     [
-        (1_248, 1, MemoryPlan(processes=1, body_bytes=MIN_BODY_BYTES)),
-        (1_500, 1, MemoryPlan(processes=1, body_bytes=MIN_BODY_BYTES + 42 * MIB)),
-        (2_048, 1, MemoryPlan(processes=2, body_bytes=MIN_BODY_BYTES + 32 * MIB)),
-        (2_688, 2, MemoryPlan(processes=1, body_bytes=MIN_BODY_BYTES)),
+        (1_328, 1, MemoryPlan(processes=1, body_bytes=MIN_BODY_BYTES)),
+        (1_500, 1, MemoryPlan(processes=1, body_bytes=MIN_BODY_BYTES + 21 * MIB + MIB // 2)),
+        (2_048, 1, MemoryPlan(processes=2, body_bytes=MIN_BODY_BYTES + 14 * MIB)),
+        (2_848, 2, MemoryPlan(processes=1, body_bytes=MIN_BODY_BYTES)),
         (65_536, 4, MemoryPlan(processes=2, body_bytes=MAX_BODY_BYTES)),
         (512, 1, MemoryPlan(processes=1, body_bytes=MIN_BODY_BYTES)),
     ],
@@ -145,18 +145,18 @@ def test_a_system_without_control_groups_states_no_limit(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("variables", "workers", "expected"),
     [
-        ({"MEMORY_LIMIT_MB": "1248"}, 1, ""),
-        ({"MEMORY_LIMIT_MB": "2688"}, 2, ""),
+        ({"MEMORY_LIMIT_MB": "1328"}, 1, ""),
+        ({"MEMORY_LIMIT_MB": "2848"}, 2, ""),
         (
             {"MEMORY_LIMIT_MB": "512"},
             1,
-            "The memory is limited to 512 MB (MEMORY_LIMIT_MB), but large requests, PDFs and pages may need 1248 MB, "
+            "The memory is limited to 512 MB (MEMORY_LIMIT_MB), but large requests, PDFs and pages may need 1328 MB, "
             "so that the system could end the proxy. Raise the limit.",
         ),
         (
             {"MEMORY_LIMIT_MB": "2048", "MAX_BODY_MEMORY_MB": "512"},
             4,
-            "The memory is limited to 2048 MB (MEMORY_LIMIT_MB), but large requests, PDFs and pages may need 16512 MB, "
+            "The memory is limited to 2048 MB (MEMORY_LIMIT_MB), but large requests, PDFs and pages may need 20608 MB, "
             "so that the system could end the proxy. Raise the limit, or use fewer workers, or lower "
             "MAX_BODY_MEMORY_MB=512.",
         ),
