@@ -108,8 +108,8 @@ class App:
             calculate_cost=self._calculate_cost,
         )
         """Statistics and observations that the workers of a server share."""
-        plan = plan_memory(settings, self.peer.worker_index_and_count[1])
-        self._transports = Transports(settings, page_processes=plan.processes)
+        self.memory = plan_memory(settings, self.peer.worker_index_and_count[1])
+        self._transports = Transports(settings, page_processes=self.memory.processes)
         self.heap_trimmer = HeapTrimmer()
         self._log = new_log(settings)
         page = Route(path="/metrics", respond=partial(metrics.serve_metrics, self.peer.query_totals))

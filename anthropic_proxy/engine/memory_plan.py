@@ -3,7 +3,8 @@
 What a client sends must not end the process of all. So the bounds of all parts together are below the memory that the
 deployment states, such as the limit of its container:
 
-    1,328 MiB, one worker: 400 for it, one process each for patterns (128), pages (160) and PDFs (320), 320 for bodies
+    1,376 MiB, one worker: 400 for it, one process each for patterns (128), pages (160) and PDFs (320), 320 for bodies,
+    48 for what waits for clients
 
 The processes of a sandbox have a bound of their address space, which is about twice the largest that was measured.
 Bodies have one of their bytes: a body with everything made of it needs up to `BODY_FACTOR` times as much, and so does
@@ -38,10 +39,16 @@ COUNTED_BODY_BYTES = 128 * 1024
 USUAL_BODY_BYTES = 4 * MIB
 """Size up to which a body has the part of usual ones."""
 MIN_BODY_BYTES, MAX_BODY_BYTES = LARGEST_BODY_BYTES + 8 * MIB, 512 * MIB
+UNBEGUN_BYTES = 16 * MIB
+"""Heads that are not complete, and requests behind another one of their connection."""
+UNREAD_BYTES, MAX_UNREAD_BYTES = 32 * MIB, 512 * MIB
+"""Replies that wait for clients which do not read. More than the first is what no other part needs."""
+CONNECTION_BYTES = 256 * 1024
+"""Bytes of the memory for each connection at most. An idle one needs 8 KiB, and with a stream 160."""
 _SANDBOX_BYTES = PATTERN_BYTES + PAGE_BYTES + PDF_BYTES
 MAX_PROCESSES = 2
 """Maximum number of processes of each kind in a worker at the same time. More need more processors."""
-MIN_BYTES = WORKER_BYTES + _SANDBOX_BYTES + BODY_FACTOR * MIN_BODY_BYTES
+MIN_BYTES = WORKER_BYTES + _SANDBOX_BYTES + BODY_FACTOR * MIN_BODY_BYTES + UNBEGUN_BYTES + UNREAD_BYTES
 """What one worker needs."""
 
 
@@ -52,6 +59,10 @@ class MemoryPlan(Struct, frozen=True, kw_only=True):
     """Number of processes of each kind at the same time."""
     body_bytes: int
     """Bytes of the bodies of requests."""
+    unread_bytes: int
+    """Bytes of replies that wait for their clients."""
+    connections: int
+    """Maximum number of connections."""
 
     def divide_body_bytes(self) -> tuple[int, int]:
         """Return the part of usual bodies, and that of larger ones, in which the largest body has room."""
@@ -62,7 +73,8 @@ class MemoryPlan(Struct, frozen=True, kw_only=True):
 
     def sum_bytes(self) -> int:
         """Return the bounds of all parts together."""
-        return WORKER_BYTES + self.processes * _SANDBOX_BYTES + BODY_FACTOR * self.body_bytes
+        waiting = UNBEGUN_BYTES + self.unread_bytes
+        return WORKER_BYTES + self.processes * _SANDBOX_BYTES + BODY_FACTOR * self.body_bytes + waiting
 
 
 def find_supervisor_bytes(worker_count: int) -> int:
@@ -73,7 +85,15 @@ def divide_memory(total_bytes: int, worker_count: int = 1) -> MemoryPlan:
     """Return the plan of one of the workers that share the memory. If that is less than `MIN_BYTES` for each, the sum
     is above it, and the start warns.
     """
-    left = max((total_bytes - find_supervisor_bytes(worker_count)) // worker_count - MIN_BYTES, 0)
+    own_bytes = max((total_bytes - find_supervisor_bytes(worker_count)) // worker_count, MIN_BYTES)
+    left = own_bytes - MIN_BYTES
     more = min(left // _SANDBOX_BYTES, MAX_PROCESSES - 1)
-    body_bytes = MIN_BODY_BYTES + (left - more * _SANDBOX_BYTES) // BODY_FACTOR
-    return MemoryPlan(processes=1 + more, body_bytes=min(body_bytes, MAX_BODY_BYTES))
+    left -= more * _SANDBOX_BYTES
+    more_for_bodies = min(left // BODY_FACTOR, MAX_BODY_BYTES - MIN_BODY_BYTES)
+    left -= BODY_FACTOR * more_for_bodies
+    return MemoryPlan(
+        processes=1 + more,
+        body_bytes=MIN_BODY_BYTES + more_for_bodies,
+        unread_bytes=min(UNREAD_BYTES + left, MAX_UNREAD_BYTES),
+        connections=own_bytes // CONNECTION_BYTES,
+    )

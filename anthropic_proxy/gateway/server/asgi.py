@@ -176,6 +176,8 @@ class AsgiSink(ResponseSink):
         self._receive = receive
         self._send = send
         self._cycle = cycle
+        if cycle is not None:
+            cycle.receipt = receipt
         self.began = time.monotonic()
 
     def start(self, status: int, headers: Collection[tuple[str, str]]) -> None:

@@ -19,9 +19,10 @@ from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from anthropic_proxy.engine.exchange.client_side import format_http_date
+from anthropic_proxy.engine.memory_plan import MemoryPlan
 from anthropic_proxy.engine.platforms.files import FileWatch
 from anthropic_proxy.gateway.platforms.heap import HeapTrimmer, retain_freed_memory
 from anthropic_proxy.gateway.platforms.signals import (
@@ -40,6 +41,7 @@ from anthropic_proxy.gateway.platforms.sockets import SocketEvents
 from anthropic_proxy.gateway.platforms.terminal import MAX_TERMINAL_CHECKS, Terminal
 from anthropic_proxy.gateway.server.http1.acceptor import Acceptor
 from anthropic_proxy.gateway.server.http1.connection import Http1Connection, HttpApplication, ServerState
+from anthropic_proxy.gateway.server.http1.held_bytes import GRACE_SECONDS, UNREAD, HeldBytes
 from anthropic_proxy.gateway.server.listener import ServerTls, call_after_changes
 from anthropic_proxy.gateway.telemetry.requests import HEARTBEAT_INTERVAL_SECONDS, RunningRequests
 
@@ -106,6 +108,11 @@ class Application(HttpApplication, Protocol):
 
     @property
     def heap_trimmer(self) -> HeapTrimmer: ...
+
+    @property
+    def memory(self) -> MemoryPlan:
+        """What the parts of this process may use."""
+        ...
 
     @property
     def peer(self) -> Peer: ...
@@ -187,7 +194,11 @@ class ServerProcess:
             logs = self._app.peer.worker_index_and_count[0] == 0  # all workers read the same files
             log_line, log_warning = self._app.log_line_and_flush, self._app.log_warning
             self._tls = ServerTls(*self._config.tls_files, log_line if logs else None, log_warning if logs else None)
-        self._state = ServerState(self._app, heap_trimmer=self._app.heap_trimmer)
+        self._state = ServerState(
+            self._app,
+            heap_trimmer=self._app.heap_trimmer,
+            unread=HeldBytes(structs.replace(UNREAD, places=self._app.memory.unread_bytes), GRACE_SECONDS),
+        )
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(self._serve())
 
@@ -231,6 +242,7 @@ class ServerProcess:
             self._state.connections,
             self._app.log_warning,
             lambda: None if self._tls is None else self._tls.context,
+            max_connections=self._app.memory.connections,
         )
         acceptor.start()
         files = self._config.watched_files if self._logs_startup else ()

@@ -1,8 +1,11 @@
-"""Accepts clients up to the number that the limit of open files allows. Further ones wait in the kernel's backlog."""
+"""Accepts clients up to the number that the limit of open files and the memory allow. Further ones wait in the kernel's
+backlog.
+"""
 
 import asyncio
 import errno
 import socket
+import sys
 import time
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
@@ -41,7 +44,10 @@ class Acceptor:
         connections: Collection[Http1Connection],
         log_warning: Callable[[str], None],
         find_tls_context: Callable[[], "ssl.SSLContext | None"] = lambda: None,
+        *,
+        max_connections: int = sys.maxsize,
     ) -> None:
+        """`max_connections`: those for which the memory suffices."""
         self._loop = asyncio.get_running_loop()
         self._events = SocketEvents(self._loop)
         self._listener = listener
@@ -49,7 +55,10 @@ class Acceptor:
         self._connections = connections
         self._log_warning = log_warning
         self._find_tls_context = find_tls_context
-        self._max_connections = max_client_connections()
+        self._max_connections = min(max_client_connections(), max_connections)
+        self._remedy = "A higher limit on open files allows more."
+        if self._max_connections == max_connections:
+            self._remedy = "More memory (MEMORY_LIMIT_MB) allows more."
         self._opening: set[asyncio.Task[None]] = set()
         self._resume_timer: asyncio.TimerHandle | None = None
         self._warned_at = -WARNING_INTERVAL_SECONDS
@@ -123,6 +132,4 @@ class Acceptor:
             connection.transport.abort()
         if time.monotonic() - self._warned_at >= WARNING_INTERVAL_SECONDS:
             self._warned_at = time.monotonic()
-            self._log_warning(
-                f"No more clients can be served for now: {reason}. A higher limit on open files allows more."
-            )
+            self._log_warning(f"No more clients can be served for now: {reason}. {self._remedy}")

@@ -58,12 +58,14 @@ from anthropic_proxy.errors import (
 from anthropic_proxy.gateway.error_catalog import error_help_headers
 from anthropic_proxy.gateway.platforms.heap import HeapTrimmer
 from anthropic_proxy.gateway.server.http1.cycle import (
+    HEADER_OVERHEAD_BYTES,
     STATUS_LINES,
     AsgiApp,
     FlowControl,
     RepeatableHead,
     RequestResponseCycle,
 )
+from anthropic_proxy.gateway.server.http1.held_bytes import GRACE_SECONDS, UNBEGUN, UNREAD, HeldBytes
 
 MAX_HEAD_BYTES = 64 * 1024
 """Maximum size of an incomplete request head (request line and headers). A larger one is rejected with 414 or 431."""
@@ -93,6 +95,10 @@ NEW_CONNECTION_GRACE_SECONDS = 0.5
 _SAFE_METHODS = frozenset(("GET", "HEAD"))
 
 
+BEHIND_BYTES = 384 * 1024
+"""What waits of a stream behind the full buffer of its connection: pieces that are read, and those behind them."""
+UNBEGUN_REQUEST_BYTES = 4096
+"""What a head needs beside its bytes and headers."""
 _WRITE_POLLS = 10
 
 
@@ -220,6 +226,10 @@ class ServerState(Struct, eq=False):
     app: HttpApplication
     keep_alive_seconds: float = KEEP_ALIVE_SECONDS
     heap_trimmer: HeapTrimmer = field(default_factory=HeapTrimmer)
+    unread: HeldBytes = field(default_factory=lambda: HeldBytes(UNREAD, GRACE_SECONDS))
+    """What waits for clients that do not read."""
+    unbegun: HeldBytes = field(default_factory=lambda: HeldBytes(UNBEGUN))
+    """What clients have sent of requests whose turn has not come."""
     connections: set["Http1Connection"] = field(default_factory=set)
     request_tasks: set[asyncio.Task[None]] = field(default_factory=set)
     """Tasks in which the application runs."""
@@ -239,7 +249,7 @@ class Http1Connection(asyncio.Protocol):
 
     def __init__(self, state: ServerState) -> None:
         self._state = state
-        self._loop = loop = asyncio.get_running_loop()
+        self.loop = loop = asyncio.get_running_loop()
         self.unfinished: deque[RequestResponseCycle] = deque()
         """Requests with complete headers and without a complete response, in their order. The application answers the
         first one; the others wait.
@@ -269,7 +279,7 @@ class Http1Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.flow = FlowControl(self.transport)
-        self._write_timer = WriteTimeout(self._loop, self.transport, self.write_timeout_seconds)
+        self._write_timer = WriteTimeout(self.loop, self.transport, self.write_timeout_seconds)
         self._state.connections.add(self)
         self._head_timer.start(self.head_timeout_seconds, self._abort)
         address, peer = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
@@ -290,6 +300,8 @@ class Http1Connection(asyncio.Protocol):
         self._buffer.clear()
         self._disconnect()
         self._state.connections.discard(self)
+        self._state.unread.release(self)
+        self._state.unbegun.release(self)
         if self._idle is not None:
             self._idle[1].cancel()
         self.flow.resume_writing()
@@ -337,6 +349,7 @@ class Http1Connection(asyncio.Protocol):
         self._steps += len(self._headers)
         if self._head_timer.timer is not None:
             self._head_timer.stop()
+            self._state.unbegun.release(self)
         if parser.should_upgrade():
             self._reading = "upgrade"
             return
@@ -402,6 +415,8 @@ class Http1Connection(asyncio.Protocol):
         self._reading = body
         if not self.unfinished:
             self._start(cycle)
+        else:
+            self.loop.call_soon(self._hold_unbegun)  # when all that was received is parsed
         self.unfinished.append(cycle)
         return cycle
 
@@ -442,7 +457,7 @@ class Http1Connection(asyncio.Protocol):
         if error := self._read_bytes(memoryview(data)[start:] if start else data):
             self._send_error(error)
         elif self._reading in _BODY_STATES and self.unfinished:
-            self.unfinished[-1].schedule_wakeup(self._loop)
+            self.unfinished[-1].schedule_wakeup(self.loop)
         return b""
 
     def _parse(self) -> None:
@@ -462,7 +477,9 @@ class Http1Connection(asyncio.Protocol):
             if self._reading == "head" and self._head_timer.timer is None:
                 self._head_timer.start(self.head_timeout_seconds, self._abort)
             elif self._reading in _BODY_STATES and self.unfinished:
-                self.unfinished[-1].schedule_wakeup(self._loop)
+                self.unfinished[-1].schedule_wakeup(self.loop)
+            if self._reading == "head" or len(self.unfinished) > 1:
+                self._hold_unbegun()
         if hold != self.flow.paused_for_unparsed:
             self.flow.set_paused_for_unparsed(hold)
         if has_ended and not self.eof_received():
@@ -478,10 +495,20 @@ class Http1Connection(asyncio.Protocol):
         """Return the estimated memory of the requests that wait for the response of an earlier one."""
         return sum(cycle.estimate_memory_bytes() for cycle in islice(self.unfinished, 1, None))
 
+    def _hold_unbegun(self) -> None:
+        """Note what the client has sent of requests whose turn has not come."""
+        if self not in self._state.connections:
+            return
+        size = len(self._buffer) + self.count_waiting_bytes()
+        if self._reading == "head":
+            size += UNBEGUN_REQUEST_BYTES + self._head_bytes + HEADER_OVERHEAD_BYTES * len(self._headers)
+        peer = cast("tuple[str, int] | None", self._scope["client"])
+        self._state.unbegun.hold(self, peer[0] if peer else "", size)
+
     def _schedule_parsing(self) -> None:
         if not self._parsing_scheduled:
             self._parsing_scheduled = True
-            self._loop.call_soon(self._resume_parsing)
+            self.loop.call_soon(self._resume_parsing)
 
     def _resume_parsing(self) -> None:
         self._parsing_scheduled = False
@@ -557,9 +584,14 @@ class Http1Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self.flow.pause_writing()
         self._write_timer.start()
+        receipt = self.unfinished[0].receipt if self.unfinished else None
+        payer = "" if receipt is None else receipt.client.payer
+        size = self.transport.get_write_buffer_size()
+        self._state.unread.hold(self, payer, size + BEHIND_BYTES)
 
     def resume_writing(self) -> None:
         self.flow.resume_writing()
+        self._state.unread.release(self)
         if not self.transport.is_closing():
             self._write_timer.stop()
 
@@ -588,7 +620,7 @@ class Http1Connection(asyncio.Protocol):
 
     def _start(self, cycle: RequestResponseCycle) -> None:
         if self._idle is None:  # also while the task of the request before still runs
-            task = self._loop.create_task(self._run_requests(cycle), name="request")  # to format a name takes time
+            task = self.loop.create_task(self._run_requests(cycle), name="request")  # to format a name takes time
             task.add_done_callback(self._state.request_tasks.discard)
         else:
             task, next_cycle = self._idle
@@ -605,7 +637,7 @@ class Http1Connection(asyncio.Protocol):
             self._state.request_tasks.discard(task)
             if self._idle is not None or task.cancelling() or self not in self._state.connections:
                 return
-            next_cycle: asyncio.Future[RequestResponseCycle] = self._loop.create_future()
+            next_cycle: asyncio.Future[RequestResponseCycle] = self.loop.create_future()
             self._idle = task, next_cycle
             cycle = await next_cycle
 
@@ -616,6 +648,7 @@ class Http1Connection(asyncio.Protocol):
             return
         if self.unfinished:
             self._start(self.unfinished[0])
+            self._hold_unbegun()
         elif self._reading == "nothing":
             self._keep_alive_timer.begin_idle()
         elif self._reading in _BODY_STATES:  # the time of a head is limited already

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Sequence
 from http import HTTPStatus
 from typing import Any, Literal, Protocol, assert_never
 
+from anthropic_proxy.engine.hooks import Receipt
 from anthropic_proxy.engine.patterns import compile_anchored
 
 CYCLE_EXTENSION = "anthropic_proxy.cycle"
@@ -162,6 +163,7 @@ class RequestResponseCycle:
         "is_event_stream",
         "keep_alive",
         "more_body",
+        "receipt",
         "response",
         "scope",
     )
@@ -188,6 +190,8 @@ class RequestResponseCycle:
         self.scope = scope
         self.head: RepeatableHead | None = None
         """Head that other requests of the connection may repeat. None: it has not the usual form."""
+        self.receipt: Receipt | None = None
+        """Who asks. None: nobody knows yet."""
         self.keep_alive = keep_alive
         self.response: ResponseState = "awaits continue" if awaits_continue else "not begun"
         self.is_event_stream = False
@@ -207,7 +211,8 @@ class RequestResponseCycle:
         """Number of unsent bytes of the response body. None: the response has no `content-length`."""
 
     def estimate_memory_bytes(self) -> int:
-        return self._held + HEADER_OVERHEAD_BYTES * len(self.scope["headers"])
+        headers = self.scope["headers"]
+        return self._held + sum(HEADER_OVERHEAD_BYTES + len(name) + len(value) for name, value in headers)
 
     def feed_body(self, piece: bytes) -> None:
         """Add a piece of the request body. A full buffer pauses reading unless the application waits in `receive`."""

@@ -5,6 +5,7 @@ import importlib
 import socket
 import time
 from contextlib import ExitStack
+from functools import partial
 
 import pytest
 
@@ -14,7 +15,7 @@ from anthropic_proxy.gateway.server.http1.connection import Http1Connection, Ser
 from anthropic_proxy.gateway.server.process import end_connections
 from tests.support.http1_server import GET, Echo
 from tests.support.platform_marks import needs_uvloop
-from tests.support.waiting import WAIT_SECONDS
+from tests.support.waiting import WAIT_SECONDS, wait_for_async
 
 CLIENTS = 40
 
@@ -52,3 +53,25 @@ async def block_often() -> None:
     for _ in range(5):
         time.sleep(0.1)  # noqa: ASYNC251  # the busy machine
         await asyncio.sleep(0)
+
+
+async def test_the_memory_limits_the_number_of_connections() -> None:
+    app, warnings = Echo(), list[str]()
+    app.go_on.clear()
+    state = ServerState(app)
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        listener.setblocking(False)
+        new_protocol = partial(Http1Connection, state)
+        acceptor = Acceptor(listener, new_protocol, state.connections, warnings.append, max_connections=2)
+        acceptor.start()
+        for _ in range(3):
+            stack.enter_context(socket.create_connection(listener.getsockname())).sendall(GET)
+        await wait_for_async(lambda: warnings)
+        assert len(state.connections) == 2
+        app.go_on.set()
+        await acceptor.close()
+        await end_connections(state, WAIT_SECONDS, asyncio.Event(), print)
+    assert warnings == [
+        "No more clients can be served for now: 2 clients are connected. More memory (MEMORY_LIMIT_MB) allows more."
+    ]
