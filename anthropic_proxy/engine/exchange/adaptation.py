@@ -213,9 +213,11 @@ def store_reply_form(engine: Engine, target: Target, incoming: ClientRequest, *,
     observations, upstream, model = engine.observations, target.upstream, target.model
     key = name_reply_form(incoming)
     is_known = UNOPENED_REASONING in observations.find_adaptations(upstream, model, key)
-    if is_unopened and not is_known:
+    client = incoming.receipt.client.id
+    is_marked = UNOPENED_REASONING in observations.find_adaptations(upstream, model, client)  # several keys of a person
+    if is_unopened and not (is_known and is_marked):
         observations.store_adaptation(upstream, model, UNOPENED_REASONING, key)
-        observations.store_adaptation(upstream, model, UNOPENED_REASONING, incoming.receipt.client.id)
+        observations.store_adaptation(upstream, model, UNOPENED_REASONING, client)
         engine.log.write_once(
             f"{target.provider.prefix}/{model}: a reply had </think> without <think> before it, so the text of later "
             "replies is read as thinking up to this tag"

@@ -147,6 +147,18 @@ async def test_what_one_client_gets_teaches_nothing_for_another_one() -> None:
     assert await model.ask(client=bob) == DIVIDED
 
 
+async def test_each_key_of_a_person_has_what_the_others_have_learned() -> None:
+    model = Model(SERVERS["chat"], PROXY_API_KEY="sk-proxy-0123456789")
+    laptop, desk = (Client(key_id=f"key_{name}", person="ada") for name in ("laptop", "desk"))
+    await model.ask(stream=False, client=laptop)
+    for client in (laptop, desk, desk):
+        blocks = await model.ask(client=client)
+    assert blocks == DIVIDED
+    model.text, model.calls = "I read it.", True
+    await model.ask(client=desk)
+    assert await model.ask(client=laptop) == [("text", "I read it."), ("tool_use", "Read")]
+
+
 async def test_sessions_of_a_proxy_without_keys_are_clients() -> None:
     model = Model(SERVERS["chat"])
     await model.ask(stream=False, session="11111111-1111-4111-8111-111111111111")
