@@ -4,8 +4,8 @@ Theory of operation. A timeout around each read and write would double the cost 
 notes here when a call, a read or a write begins or ends, and one timer compares these times with the limits (`_check`).
 The provider has a limit only while a call is open: `first_byte_seconds` between bytes until its first content, then
 `idle_seconds`.
-During a write to the client nothing is read, so the provider is not idle then; the write has a limit of its own. If two
-checks find a write that waits, `on_unread` gives up the place of the reply, because the calls to providers are limited,
+During a write to the client nothing is read, so the provider is not idle then; the write has a limit of its own. After
+`UNREAD_SECONDS` of one write, `on_unread` gives up the place of the reply, because the calls to providers are limited,
 not the reading of clients. A client that got nothing for a time gets a ping. A task waits for the disconnect of the
 client; it starts with the first check, because most short exchanges end before. So the first checks of all exchanges
 share a timer (`FirstChecks`).
@@ -29,6 +29,8 @@ FIRST_PING_SECONDS = 8.0
 events."""
 PING_SECONDS = 10.0
 """Seconds without an event for the client after which each further ping is sent."""
+UNREAD_SECONDS = 10.0
+"""Seconds of one write, from the first check that sees it, after which the reply gives up its place."""
 UNREAD_CHECK_SECONDS = 5.0
 """Maximum time between two checks whether a write waits for the client, for replies with `on_unread`."""
 WRITE_TIMEOUT_SECONDS = 600.0
@@ -56,8 +58,6 @@ class Watchdog:
     pending."""
     on_unread: Callable[[], None] | None = None
     """Called once the client lets the reply wait. None: nobody needs to know, or it was called."""
-    _was_unread = False
-    """True once a check has found a write that waits."""
     _ping_seconds = FIRST_PING_SECONDS
     _pinged_at = 0.0
     """Loop time of the latest ping. 0: none."""
@@ -183,10 +183,9 @@ class Watchdog:
                 self._end("gone")
                 return
             self._upstream_at = self._client_at = now
-            if self._was_unread and self.on_unread is not None:
+            if self.on_unread is not None and now >= self._writing_since + UNREAD_SECONDS:
                 self.on_unread()
                 self.on_unread = None
-            self._was_unread = True
         elif not self._calling:
             self._upstream_at = now
         if now >= self._upstream_at + self.upstream_limit:

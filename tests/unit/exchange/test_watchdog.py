@@ -63,6 +63,24 @@ async def test_a_client_that_reads_nothing_of_one_piece_is_given_up(accepts_data
 
 
 @in_virtual_time
+async def test_only_one_write_that_waits_for_ten_seconds_gives_up_the_place() -> None:
+    given_up = list[float]()
+    watch = Watchdog(wait_disconnected=asyncio.Event().wait, on_idle=None, first_byte_seconds=LONG, idle_seconds=LONG)
+    watch.on_unread = lambda: given_up.append(watch.now())
+    for _ in range(20):
+        watch.begin_write()
+        await asyncio.sleep(9)
+        watch.end_write()
+    assert given_up == []
+    watch.begin_write()
+    begun = watch.now()
+    await asyncio.sleep(20)
+    watch.stop()
+    (at,) = given_up
+    assert 10 <= at - begun <= 15
+
+
+@in_virtual_time
 async def test_until_the_first_byte_the_longer_one_does() -> None:
     watch = Watchdog(wait_disconnected=asyncio.Event().wait, on_idle=None, first_byte_seconds=SHORT, idle_seconds=LONG)
     watch.begin_upstream_call()
