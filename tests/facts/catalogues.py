@@ -91,8 +91,12 @@ _LITELLM_NAMES = {
     "xiaomi_mimo": "xiaomi",
 }
 _MILLION = Decimal(1_000_000)
-_OTHER_SHAPES = (ValueError, LookupError, TypeError, AttributeError, tarfile.TarError, zipfile.BadZipFile)
-"""Errors if a package has another shape than today."""
+_OTHER_SHAPES = (ValueError, LookupError, TypeError, AttributeError, OSError, tarfile.TarError, zipfile.BadZipFile)
+"""Errors if a package has another shape than today, for example if it has no file at a path."""
+
+
+class NotDownloaded(Exception):
+    """The package registry does not answer."""
 
 
 class Claim(NamedTuple):
@@ -203,12 +207,14 @@ def _thinks_always(dialect: BaseDialect, facts: ModelCapabilities) -> bool | Non
 
 
 def read_pi_ai(folder: Path) -> Iterator[Claim]:
-    """Raises `OSError`, or one of `_OTHER_SHAPES`."""
-    done = subprocess.run(
-        ["npm", "pack", "--silent", f"{PI_AI}@latest"], cwd=folder, capture_output=True, text=True, check=False
-    )
+    """Raises `NotDownloaded`, or one of `_OTHER_SHAPES`."""
+    command = ("npm", "pack", "--silent", f"{PI_AI}@latest")
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise NotDownloaded(f"npm: {error}") from None
     if done.returncode:
-        raise OSError(f"npm: {done.stderr.strip()[-200:]}")
+        raise NotDownloaded(f"npm: {done.stderr.strip()[-200:]}")
     archive = folder / done.stdout.split()[-1]
     with tarfile.open(archive) as package:
         package.extractall(folder / "pi-ai", filter="data")
@@ -239,10 +245,10 @@ def read_pi_ai(folder: Path) -> Iterator[Claim]:
 
 
 def read_litellm(folder: Path) -> Iterator[Claim]:
-    """Raises `OSError`, or one of `_OTHER_SHAPES`."""
+    """Raises `NotDownloaded`, or one of `_OTHER_SHAPES`."""
     wheel = download("litellm", folder)
     if wheel is None:
-        raise OSError("the package index does not answer")
+        raise NotDownloaded("the package index does not answer")
     name, version = Path(str(wheel.filename)).name.split("-")[:2]
     source = f"{name} {version}"
     rows = json.loads(wheel.read("litellm/model_prices_and_context_window_backup.json"))
@@ -410,7 +416,7 @@ def main(options: Sequence[str], catalogues: Mapping[str, Catalogue] = CATALOGUE
         with tempfile.TemporaryDirectory() as folder:
             try:
                 claims = [*catalogue.read(Path(folder))]
-            except OSError as error:
+            except NotDownloaded as error:
                 print(f"{name}: not looked up: {error}")
                 continue
             except _OTHER_SHAPES as error:
