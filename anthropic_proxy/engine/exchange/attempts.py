@@ -288,8 +288,8 @@ class Attempts:
         """Repeat a call whose reasoning has used up the output limit before the first word, with a reserve for it.
 
         That the model reasons is remembered, so that later requests have the reserve from the beginning. None: the
-        call had a reserve, or its limit is large, or the repetition has failed: the reply stays as it is. So does that
-        to Claude Code's question of one token, which only asks whether the model answers.
+        call had a reserve, or its limit is large, or the repetition has failed: the reply stays as it is. Claude
+        Code's question with a limit of one token is not repeated: it only asks whether the model answers.
         """
         sent, target = previous.decoded().call.request, previous.target
         limit = previous.run.request.max_tokens

@@ -462,8 +462,8 @@ def split_sentences(text: str, fine: int = MAX_FINE_PASSAGES) -> Iterator[tuple[
 
 
 class _MarkRemover(Struct):
-    """Removes the marks in the arguments of a call or in thinking, which have no citations: a client may publish them,
-    and a stranger read the word. It holds back at most one mark.
+    """Removes the marks in the arguments of a call or in thinking, which have no citations. Otherwise a stranger
+    who sees the arguments knows the word. It holds back at most one mark.
     """
 
     word: str

@@ -93,7 +93,7 @@ class DocumentRoom(Struct):
     """
 
     pages: int = MAX_PAGES
-    """Negative: the API refuses the request."""
+    """Negative: the request has more than `MAX_PAGES`."""
     characters: int = MAX_CHARACTERS
     pictures_length: int = MAX_PICTURES_LENGTH
     size: int = 0
