@@ -397,8 +397,8 @@ def build_services(
 def _build_body_memory(plan: MemoryPlan) -> tuple[Turns, Turns]:
     def refuse(_: int) -> ProxyBusy:
         return ProxyBusy(
-            f"The bodies of other requests need the {plan.body_bytes // MIB} MB for bodies (MAX_BODY_MEMORY_MB). Try "
-            "again in a moment.",
+            f"The bodies of other requests need the part of the {plan.body_bytes // MIB} MB for bodies of this size "
+            "(MAX_BODY_MEMORY_MB). Try again in a moment.",
             code="body-memory",
             retry_after=RETRY_AFTER_SECONDS,
         )

@@ -70,7 +70,10 @@ async def test_a_body_that_drips_is_given_up() -> None:
 LARGEST = b"x" * MAX_REQUEST_BYTES
 LENGTH = str(MAX_REQUEST_BYTES)
 USUAL = b"x" * (1 << 20)
-REFUSAL = "The bodies of other requests need the 128 MB for bodies (MAX_BODY_MEMORY_MB). Try again in a moment."
+REFUSAL = (
+    "The bodies of other requests need the part of the 128 MB for bodies of this size (MAX_BODY_MEMORY_MB). Try again "
+    "in a moment."
+)
 
 
 async def hold_all(services: Services) -> list[BodyMemory]:
