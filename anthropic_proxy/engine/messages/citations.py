@@ -93,7 +93,7 @@ _MARK_BEGINNING = compile_anchored(
     rf"</?([a-z]{{0,{_WORD_LENGTH - 1}}}|[a-z]{{{_WORD_LENGTH}}}(?:(?![a-z])[^<>]{{0,{_MAX_MARK}}}+)?)"
 )
 _PLAIN = compile_later("<")
-_IN_JSON = rf"(?:[^<>\"\\]|\\[^u]){{0,{_MAX_MARK}}}+"
+_IN_JSON = rf"(?:[^<>\"\\]|\\[^u]|\\u(?!003[cCeE])){{0,{_MAX_MARK}}}+"
 _JSON_MARK = compile_anchored(rf"(?:<|\\u003[cC])(\\?/)?([a-z]{{{_WORD_LENGTH}}})(?![a-z]){_IN_JSON}(?:>|\\u003[eE])")
 _JSON_MARK_BEGINNING = compile_anchored(
     rf"\\(?:u(?:0(?:0(?:3)?)?)?)?|(?:<|\\u003[cC])(?:\\?/|\\)?"
