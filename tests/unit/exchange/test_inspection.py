@@ -894,6 +894,43 @@ async def test_records_of_contents_have_the_placeholders(wire: str, stream: bool
         assert PLACEHOLDER.search(data.decode())
 
 
+def redact_numbers(texts: InspectedTexts) -> Decision:
+    return [
+        Redaction(place, match.start(), match.end(), "test key")
+        for place, passage in enumerate(texts.passages)
+        for match in re.finditer(r"K-\d+", passage.text)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "pieces", "stream", "is_whole"),
+    [(40, 5_000, True, True), (1_000, 400, True, False), (1_000, 0, False, True), (4_000, 0, False, False)],
+)
+async def test_a_record_tells_that_the_rest_of_a_reply_is_not_in_it(
+    values: int, pieces: int, stream: bool, is_whole: bool
+) -> None:
+    def upstream(url: str, request: UpstreamRequest, credential: Any) -> FakeResponse:
+        found = PLACEHOLDER.findall(request.body.decode())
+        response: FakeResponse = answering(CHAT, Reply(texts=[" ".join(found), *["so "] * pieces]))(
+            url, request, credential
+        )
+        return response
+
+    recorder = Recorder()
+    built = inspected(upstream, Reader(redact_numbers), **OPENAI)
+    built.services = structs.replace(built.services, recorders=[recorder])
+    text = " ".join(f"K-{number}" for number in range(10_000, 10_000 + values))
+    got = await post_bytes(built, messages=[{"role": "user", "content": text}], stream=stream)
+    assert text.encode() in got
+    recorded = recorder.recorded.get("client response", b"")
+    assert b"K-1" not in recorded
+    notice = b": the rest is not recorded, because the reply has too many restored values\n\n"
+    if is_whole:
+        assert recorded[-100:] == got[-100:]
+    else:
+        assert recorded.endswith(notice) if stream else recorded == b""
+
+
 async def test_a_refused_request_is_not_recorded() -> None:
     recorder = Recorder()
     built = inspected(Echo(CHAT), Reader(refuse_bombs), **OPENAI)

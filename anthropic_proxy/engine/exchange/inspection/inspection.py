@@ -33,14 +33,20 @@ if TYPE_CHECKING:
     from anthropic_proxy.engine.exchange.edited_relay import EditedRelay
 
 _MAX_SEARCHED_BYTES = 100_000_000
-"""Bytes of a reply in which values are searched, times the number of values: 30 ms of the event loop."""
+"""Bytes of a piece of a reply in which values are searched, times the number of values: 30 ms of the event loop. The
+same for all pieces together, but there the first `_FREE_VALUES` do not count: their search costs each byte as much."""
+_FREE_VALUES = 100
 _BYTES_OF_A_SEARCH = 500
 """Bytes that could be searched in the time that each search takes besides."""
+_NOT_RECORDED = b": the rest is not recorded, because the reply has too many restored values\n\n"
+"""Comment in a stream."""
 
 
 class Inspection(InspectorCalls):
     _searches = 0
-    """Bytes searched so far, times the values."""
+    """Bytes searched so far, times the values beyond `_FREE_VALUES`."""
+    _hides_all = False
+    """True if the limit is exceeded."""
 
     async def inspect_body(self, body: bytes, *, is_batch: bool = False) -> bytes:
         """Return the body of a request, or of a batch of requests, with the redactions.
@@ -93,12 +99,17 @@ class Inspection(InspectorCalls):
     def hide_values(self, data: bytes) -> bytes:
         """Return a piece of the response with placeholders in place of the values that the client gets.
 
-        A value is never divided between two events, and an event is never divided between two pieces. b"": the reply
-        has so many values that the search for them would hold the event loop.
+        A value is never divided between two events, and an event is never divided between two pieces. If the reply has
+        so many values that the search for them would hold the event loop, a comment takes the place of the rest of a
+        stream, and b"" that of another reply.
         """
-        self._searches += len(self.spellings) * (len(data) + _BYTES_OF_A_SEARCH)
-        if self._searches > _MAX_SEARCHED_BYTES:
+        if self._hides_all:
             return b""
+        values, size = len(self.spellings), len(data) + _BYTES_OF_A_SEARCH
+        self._searches += max(values - _FREE_VALUES, 0) * size
+        if max(values * size, self._searches) > _MAX_SEARCHED_BYTES:
+            self._hides_all = True
+            return _NOT_RECORDED if data.endswith(b"\n\n") else b""
         for *spellings, placeholder in self.spellings:
             for spelled in spellings:
                 data = data.replace(spelled, placeholder)
