@@ -117,7 +117,9 @@ QUOTATIONS: dict[CallSign, tuple[str, ...]] = {
         "- CALL\n1. CALL\n 12) CALL",
         "> Look at this. CALL",
         "- Look:CALL\n* Look! CALL\n 1. Look. CALL",
-        f"It says {'so ' * 400}this. CALL",
+        f"Look:\n- It says {'so ' * 400}this. CALL",
+        f"> It says {'so ' * 800}this. CALL",
+        f"{' ' * 2_000}> It says {'so ' * 400}this. CALL",
         '"CALL"',
         'It says this. "CALL"',
         "It says this: “CALL”.",
@@ -143,6 +145,7 @@ def test_a_call_is_told_from_a_quoted_one_by_the_signs_of_its_format(name: Any, 
             [text.replace("CALL", call.replace("Read", "Erase") if text == "CALL" else call) for text in replies]
         ]
         if [folded(read([text], [name])) for text in quoted] == [[text] for text in quoted]
+        and [folded(read(list(text), [name])) for text in quoted] == [[text] for text in quoted]
     ]
     assert found == [*CALL_SIGNS[name]]
 
@@ -169,6 +172,8 @@ OWN_CALLS = (
     "I look.\n</think>CALL",
     "I look<|end|>CALL",
     "It is in version 2. CALL",
+    f"It is {'so ' * 400}good. CALL",
+    f"> It says {'so ' * 800}this.\nIt is {'so ' * 800}good. CALL",
     "I look…\nCALL<|im_end|>",
 )
 """Replies with a call of the model, as templates and servers let them stand behind a text."""
@@ -726,6 +731,9 @@ def test_reasoning_may_quote_its_own_end_tag_but_may_end_with_a_quotation(form: 
         "I think.\n</thinking>\nHi",
         "```\ncode\n```\nI think.\r\n</thought>\r\nHi",
         'I say "Hi".</think>\n\n"Hi"',
+        f"I think {'so ' * 400}too.</think>Hi",
+        "````md\n```\n````\nI think.</think>Hi",
+        "```` ``` ````\nI think.</think>Hi",
     ],
 )
 def test_an_end_tag_that_stands_by_itself_ends_reasoning_without_a_start_tag(text: str) -> None:

@@ -17,7 +17,6 @@ from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.wires.tool_call_repair.calls import OfferedTools, RecoveredCall
 from anthropic_proxy.engine.wires.tool_call_repair.formats import (
-    MAX_BEFORE,
     NAME_SUFFIXES,
     OPEN_TAGS,
     StartMarker,
@@ -25,6 +24,10 @@ from anthropic_proxy.engine.wires.tool_call_repair.formats import (
     begins_alone,
     build_format_markers,
     can_be_unmarked_calls,
+    find_fence_end,
+    find_fence_mark_end,
+    find_inline_end,
+    is_quoted_line,
     read_unmarked_calls,
 )
 from anthropic_proxy.engine.wires.tool_call_repair.tagged_calls import begins_call, read_last_calls
@@ -69,6 +72,8 @@ class TextCallDetector:
         """Last characters of `_pieces`, in which an end marker may begin."""
         self._before = "\n"
         """Last characters of the emitted text: a code fence may begin in them, and a sentence may end."""
+        self._is_quoted = False
+        """True if the line at the beginning of `_before`, which may be older, is in a quotation or a list."""
         self._space = ""  # line breaks before the start marker of the current call
         self._mark = ""
         self._is_alone = False
@@ -100,7 +105,9 @@ class TextCallDetector:
     def feed(self, text: str) -> list[Delta]:
         """Return the deltas for one more fragment of reply text. Text that may belong to a tool call is buffered."""
         if self._state == "text" and not self._held and not self._spark.search(text):
-            self._before = (self._before + text[-MAX_BEFORE:])[-MAX_BEFORE:]
+            self._before += text
+            if len(self._before) > _MAX_BEFORE:
+                self._shorten_before()
             return [Text(text)]
         if self._state == "over":
             return [Text(text)]
@@ -216,10 +223,10 @@ class TextCallDetector:
         text = self._before + self._held
         offset = len(self._before)
         mark = self._pattern.search(text, offset) if self._pattern else None
-        fence = _find_fence_mark_end(text, offset)
+        fence = find_fence_mark_end(text, offset)
         if mark is not None and (fence is None or mark.start() <= fence - len("```")):
             free = text[offset : mark.start()]
-            self._is_alone = begins_alone(text[max(0, mark.start() - MAX_BEFORE) : mark.start()])
+            self._is_alone = begins_alone(text[: mark.start()], is_quoted=self._is_quoted)
             end = _find_text_end_before_call(free, len(free))
             self._space = free[end:]
             self._emit(end)
@@ -395,35 +402,34 @@ class TextCallDetector:
             self._fence = "line"
         if self._fence == "line":  # closing backticks in the opening line make it inline code
             line, line_break, _ = self._held.partition("\n")
-            end = line.find("`" * self._fence_length) if self._fence_sign == "`" else -1
+            end = find_inline_end(line, self._fence_sign, self._fence_length)
             if end < 0 and not line_break:
                 self._emit(len(line.rstrip("`")))
                 return False
             self._fence = "inside"
-            self._emit(end + self._fence_length if end >= 0 else len(line) + 1)
+            self._emit(end if end >= 0 else len(line) + 1)
             if end >= 0:
                 self._state = "text"
                 return True
         offset = len(self._before)
-        mark = self._find_fence_end(self._before + self._held, offset)
+        start = max(0, offset - _MAX_FENCE_END)
+        mark = find_fence_end(self._before + self._held, start, offset, self._fence_sign, self._fence_length)
         self._emit(mark - offset if mark is not None else len(self._held))
         if mark is not None:
             self._state = "text"
         return mark is not None
 
-    def _find_fence_end(self, text: str, offset: int) -> int | None:
-        """Return the index behind the mark that ends the fence, from `offset` on. None: there is none."""
-        for match in _FENCE_END.finditer(text, max(0, offset - _MAX_FENCE_END)):
-            mark = match[1]
-            if match.end() >= offset and mark[0] == self._fence_sign and len(mark) >= self._fence_length:
-                return match.end()
-        return None
-
     def _emit(self, size: int) -> None:
         if size > 0:
             text, self._held = self._held[:size], self._held[size:]
-            self._before = (self._before + text[-MAX_BEFORE:])[-MAX_BEFORE:]
+            self._before += text
+            if len(self._before) > _MAX_BEFORE:
+                self._shorten_before()
             self._free.append(text)
+
+    def _shorten_before(self) -> None:
+        self._is_quoted = is_quoted_line(self._before, is_quoted=self._is_quoted)
+        self._before = self._before[-_MIN_BEFORE:]
 
     def _pass_free(self, deltas: list[Delta]) -> None:
         if self._free:
@@ -440,28 +446,16 @@ class TextCallDetector:
             self.notes.append(FidelityNote("emulated", "content.tool_use", detail))
 
 
-_MAX_MARGIN = 48
-"""Maximum number of characters before a fence mark on its line: blanks, and the marks of lists and quotations."""
-_MAX_FENCE_LENGTH = 1 + _MAX_MARGIN + 2
-"""Maximum number of characters of a fence mark before its last one: a line break, the margin, two fence characters. The
-search begins so many characters before a fragment."""
+_MIN_BEFORE, _MAX_BEFORE = 512, 2_048
+"""Minimum and maximum number of characters that are kept of a longer text. What decides about a fence or a line is
+shorter than the minimum."""
 _MAX_FENCE_END = 256
-"""The same for a line that ends a fence. A longer one does not."""
+"""Maximum number of characters of a line that ends a fence. A longer one does not. The search begins so many characters
+before a fragment."""
 _MARK_BEGINNINGS = ("\r", "\n", "<", "]<]")
 """What may follow a call that stands by itself: the end of the line, or a token of the chat format."""
 _LINE_SPACE = compile_anchored(r"[^\S\r\n]*+")
-_FENCE = compile_later(rf"(?<=\n)[ \t>*+\-\d.)]{{0,{_MAX_MARGIN}}}(?:```|~~~)")
-_FENCE_END = compile_later(rf"(?<=\n)[ \t>]{{0,{_MAX_MARGIN}}}(`{{3,}}+|~{{3,}}+)[ \t\r]{{0,{_MAX_MARGIN}}}(?=\n)")
-"""Source: CommonMark 0.31.2, 4.5: as many of the same character as begin the fence, or more, and nothing else."""
 _LINE_BREAK = compile_later(r"[\r\n]")
-
-
-def _find_fence_mark_end(text: str, offset: int) -> int | None:
-    """Return the index after the next fence mark that ends after `offset`. None: no fence mark."""
-    match = _FENCE.search(text, max(0, offset - _MAX_FENCE_LENGTH))
-    while match is not None and match.end() <= offset:
-        match = _FENCE.search(text, match.end())
-    return match.end() if match is not None else None
 
 
 def _find_text_end_before_call(text: str, call_start: int) -> int:

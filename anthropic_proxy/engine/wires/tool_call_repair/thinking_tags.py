@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, get_args
 
 from anthropic_proxy.engine.messages.deltas import Delta, Text, Thinking
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
-from anthropic_proxy.engine.wires.tool_call_repair.formats import MAX_BEFORE, begins_alone
+from anthropic_proxy.engine.wires.tool_call_repair.formats import begins_alone, has_open_fence
 
 ThinkingTags = Literal[
     "think", "thinking", "thought", "brackets", "triangles", "seed", "channel", "thought_channel", "unopened"
@@ -55,7 +55,6 @@ _MAX_EXAMINED = 512 * 1024
 """Maximum number of characters of a complete reply that are searched for an end tag alone, which takes a few
 milliseconds."""
 _PLAIN_TAGS = compile_later(r"</?(?:think|thinking|thought)>")
-_FENCE = compile_later(r"(?:\A|(?<=\n)) {0,3}(?:```|~~~)")
 _END_OF_LINE = compile_anchored(r"[^\S\r\n]*(?:[\r\n]|\Z)")
 _GLUED = compile_anchored(r"[\w<*#]")
 """Beginning of a reply directly behind an end tag."""
@@ -73,12 +72,12 @@ def has_unopened_reasoning(text: str) -> bool:
     if len(tags) != 1 or not tags[0].group().startswith("</"):
         return False
     start, end = tags[0].span()
-    before = "\n" + text[:start] if start < MAX_BEFORE else text[start - MAX_BEFORE : start]
+    before = "\n" + text[:start]
     if _END_OF_LINE.match(text, end):
         stands_alone = begins_alone(before) or before[-1].isalnum()
     else:
         stands_alone = _GLUED.match(text, end) is not None and not before[-1].isspace() and begins_alone(before)
-    return stands_alone and sum(1 for _ in _FENCE.finditer(text, 0, start)) % 2 == 0
+    return stands_alone and not has_open_fence(before)
 
 
 def join_examined(pieces: Sequence[str]) -> str:
