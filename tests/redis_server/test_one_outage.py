@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(find_redis() is None, reason="engine: redis-serv
 
 Result = TypeVar("Result")
 RATE = Limit("key/a/requests", "rate", 1, 1_000, 60.0)
-STREAMS = Limit("key/a/streams", "concurrency", 1, 40)
+STREAMS = Limit("key/a/streams", "concurrency", 1, 1)
 BUDGET = Limit("key/a/budget", "amount", 10, 1_000, 3_600.0)
 IDLE_CONNECTIONS = 6
 
@@ -169,7 +169,7 @@ async def test_connections_that_the_server_closes_are_no_outage(server: RedisSer
 
 
 async def test_a_call_that_is_repeated_after_a_lost_reply_has_no_further_effect(balancer: Balancer) -> None:
-    limits = (STREAMS, BUDGET)
+    limits = (RATE, STREAMS, BUDGET, structs.replace(BUDGET, key="key/a/spent", maximum=10))
     async with using(balancer.port) as instance:
 
         async def cut(step: Awaitable[Result]) -> Result:
@@ -182,12 +182,13 @@ async def test_a_call_that_is_repeated_after_a_lost_reply_has_no_further_effect(
             read = await instance.store.reserve([structs.replace(limit, amount=0) for limit in limits])
             return [limit.maximum - left for limit, left in zip(limits, read.remaining, strict=True)]
 
+        before = (await used())[0]
         held = await cut(instance.store.reserve(limits))
-        assert (held.is_held, await used()) == (True, [1, 10])
+        assert (held.is_held, held.refused, await used()) == (True, None, [before + 1, 1, 10, 10])
         await cut(instance.store.renew([held]))
-        assert await used() == [1, 10]
-        await cut(instance.store.settle(held, [0, 7]))
-        assert await used() == [0, 7]
+        assert await used() == [before + 1, 1, 10, 10]
+        await cut(instance.store.settle(held, [1, 0, 7, 7]))
+        assert await used() == [before + 1, 0, 7, 7]
         await cut(instance.store.put("value", "a", 60.0))
         assert await instance.store.get("value") == "a"
         assert [await cut(instance.store.increment("count", 1, 60.0)) for _ in range(3)] == [1, 2, 3]

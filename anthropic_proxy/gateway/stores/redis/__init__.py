@@ -132,10 +132,11 @@ class RedisStore:
     ) -> Reservation:
         """`reservation_id` "": random."""
         id_ = reservation_id or os.urandom(16).hex()
-        words: list[object] = [self._now(), id_, lease_seconds]
+        keys = [self._name_key("settled", id_), self._name_key("call", id_), *self._counter_keys(limits)]
+        words: list[object] = [self._now(), id_, lease_seconds, _REPEATED_MILLISECONDS]
         for limit in limits:
             words += (limit.kind, limit.amount, limit.maximum, limit.seconds, limit.at_least)
-        reply = await self._pipeline.run_script("reserve", self._reservation_keys(id_, limits), words)
+        reply = await self._pipeline.run_script("reserve", keys, words)
         if not reply:
             raise TimeoutError
         refused = int(reply[0])
@@ -154,10 +155,11 @@ class RedisStore:
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> None:
         if not reservation.is_held:
             return
+        keys = [self._name_key("settled", reservation.id), *self._counter_keys(reservation.limits)]
         words: list[object] = [self._now(), reservation.id, SETTLED_SECONDS]
         for limit, slot, amount in zip(reservation.limits, reservation.slots, amounts, strict=True):
             words += (limit.kind, limit.amount, amount, limit.seconds, slot)
-        await self._pipeline.run_script("settle", self._reservation_keys(reservation.id, reservation.limits), words)
+        await self._pipeline.run_script("settle", keys, words)
 
     async def renew(self, reservations: Sequence[Reservation]) -> None:
         """The caller passes at most `MAX_RENEWED` reservations."""
@@ -228,9 +230,6 @@ class RedisStore:
 
     def _now(self) -> str:
         return "" if self._clock is None else f"{self._clock():.6f}"
-
-    def _reservation_keys(self, id_: str, limits: Sequence[Limit]) -> list[str]:
-        return [self._name_key("settled", id_), *self._counter_keys(limits)]
 
     def _counter_keys(self, limits: Sequence[Limit]) -> list[str]:
         return [self._name_key(kind, limit.key) for limit in limits for kind in ("counter", "holds")]
@@ -315,7 +314,7 @@ def _describe_password(subject: str) -> str:
 REPLY_TIMEOUT_SECONDS = 1.0
 """Maximum time for a reply of Redis to a message, including a new connection."""
 _REPEATED_MILLISECONDS = 10_000
-"""Time for which Redis keeps the result of a call of `increment`, longer than for a repetition in `CommandPipeline`."""
+"""Time for which Redis keeps the results of `reserve` and `increment`, longer than for a repetition of the pipeline."""
 _OTHER_SERVER = (ReadOnlyError, MasterDownError, MovedError, AuthenticationError, NoPermissionError)
 """Replies after which a new connection may lead to another server: the address of a group has a new primary one."""
 SCRIPTS = ("reserve", "settle", "renew", "heartbeat", "add", "put_if_absent", "publish")

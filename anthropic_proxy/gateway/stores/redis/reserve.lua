@@ -1,13 +1,17 @@
 -- Reserve the amounts of all limits, or none. The Python code of the other store: gateway/stores/memory.py.
--- KEYS: marker of the settlement; then for each limit its counter (hash) and its holds (sorted set:
--- "amount:id" by the end of the lease). ARGV: time ("": of this server), id, lease seconds; then kind, amount,
--- maximum, seconds, lowest settled amount of each limit.
+-- KEYS: marker of the settlement, result of this call; then for each limit its counter (hash) and its holds (sorted
+-- set: "amount:id" by the end of the lease). ARGV: time ("": of this server), id, lease seconds, milliseconds of the
+-- result; then kind, amount, maximum, seconds, lowest settled amount of each limit.
 -- Returns: index of the refused limit from 0 or -1, retry-after; then remaining, reset, slot, settled amount of each
--- limit.
+-- limit, all as texts. A repeated call reserves nothing more.
 -- Nothing is returned if the reservation is already settled: the process no longer waited for it.
 local id, lease = ARGV[2], tonumber(ARGV[3])
 if redis.call('EXISTS', KEYS[1]) == 1 then
   return {}
+end
+local known = redis.call('GET', KEYS[2])
+if known then
+  return cjson.decode(known)
 end
 local states, refused, retry_after = {}, -1, -1
 
@@ -88,9 +92,9 @@ local function wait_of(state, excess)
   return state.seconds
 end
 
-for index = 1, (#KEYS - 1) / 2 do
-  local at = 4 + (index - 1) * 5
-  local state = {key = KEYS[index * 2], holds = KEYS[index * 2 + 1], kind = ARGV[at], amount = tonumber(ARGV[at + 1]),
+for index = 1, #KEYS / 2 - 1 do
+  local at = 5 + (index - 1) * 5
+  local state = {key = KEYS[index * 2 + 1], holds = KEYS[index * 2 + 2], kind = ARGV[at], amount = tonumber(ARGV[at + 1]),
     maximum = tonumber(ARGV[at + 2]), seconds = tonumber(ARGV[at + 3]), at_least = tonumber(ARGV[at + 4])}
   if state.kind == 'rate' then read_rate(state, state.seconds) else read_held(state) end
   if state.at_least > state.used and state.kind == 'amount' then raise_used(state) end
@@ -118,7 +122,7 @@ end
 
 local function write_held(state)
   local ends, member = string.format('%.6f', now + lease), text(state.amount) .. ':' .. id
-  if redis.call('ZADD', state.holds, ends, member) == 1 then  -- not a repetition after a lost reply
+  if redis.call('ZADD', state.holds, ends, member) == 1 then  -- not repeated after the time of the result
     state.held = state.held + state.amount
     redis.call('HSET', state.key, 'held', text(state.held))
   end
@@ -131,7 +135,7 @@ local function write_held(state)
   end
 end
 
-local result = {refused, string.format('%.6f', math.max(retry_after, 0))}
+local result = {text(refused), string.format('%.6f', math.max(retry_after, 0))}
 for _, state in ipairs(states) do
   if refused < 0 and state.amount > 0 then
     if state.kind == 'rate' then write_rate(state) else write_held(state) end
@@ -146,9 +150,12 @@ for _, state in ipairs(states) do
   elseif state.kind == 'amount' and state.expires > 0 then
     reset = state.expires - now
   end
-  table.insert(result, state.maximum - state.used - state.held)
+  table.insert(result, text(state.maximum - state.used - state.held))
   table.insert(result, string.format('%.6f', reset))
-  table.insert(result, state.slot or 0)
-  table.insert(result, state.kind == 'amount' and state.used or 0)
+  table.insert(result, text(state.slot or 0))
+  table.insert(result, text(state.kind == 'amount' and state.used or 0))
+end
+if refused < 0 then
+  redis.call('SET', KEYS[2], cjson.encode(result), 'PX', ARGV[4])
 end
 return result
