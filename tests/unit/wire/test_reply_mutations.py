@@ -500,12 +500,12 @@ FINAL_OBJECTS: dict[str, tuple[str, list[Json], Any]] = {
         gemini({"partialArgs": [piece("a", "x")], "willContinue": True}, {"args": {"a": "xy", "b": 1}}),
         ['{"a":"xy","b":1}'],
     ),
-    "a call in pieces that is completed without its name and with a new id": (
+    "a part without a name and with the id of no call": (
         "gemini",
         gemini(
             {"partialArgs": [piece("a", "x")], "willContinue": True}, {"name": None, "id": "d", "args": {"a": "xy"}}
         ),
-        ['{"a":"xy"}'],
+        UpstreamProtocolError("somebody: a function call has arguments, but no name"),
     ),
     "a call in pieces that is completed without ids": (
         "gemini",
@@ -553,6 +553,11 @@ FINAL_OBJECTS: dict[str, tuple[str, list[Json], Any]] = {
             {"name": "Write_File", "id": None, "args": {"b": 1}},
         ),
         ['{"a":"x"}', '{"b":1}'],
+    ),
+    "an open call with whole arguments that is contradicted": (
+        "gemini",
+        gemini({"args": {"a": "x"}, "willContinue": True}, {"args": {"a": "z"}}),
+        OTHER_ARGUMENTS,
     ),
     "an open call that is contradicted": (
         "gemini",

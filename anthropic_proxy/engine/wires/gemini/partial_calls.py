@@ -63,10 +63,13 @@ class PartialCall:
         self._whole = ""
         """JSON text of the complete arguments. "": they are in `_root`."""
 
+    @property
+    def _parts(self) -> dict[str, Any]:
+        return _divide(decode_repaired(self._whole.encode())) if self._whole else self._root
+
     def feed(self, piece: PartialArg) -> None:
         """Raises `ValueError` for a path that is invalid, or names no place of the arguments so far."""
-        if self._whole:
-            self._root, self._whole = _divide(decode_repaired(self._whole.encode())), ""
+        self._root, self._whole = self._parts, ""
         path, end, value = piece.json_path, 1, piece.value
         steps: list[str | int] = []
         while path.startswith("$") and end < len(path) and len(steps) < _MAX_DEPTH:
@@ -96,7 +99,8 @@ class PartialCall:
 
     def complete(self, arguments: str) -> bool:
         """Replace the arguments by the JSON text of all of them. Return False if it differs from the values so far."""
-        if self._root and not _is_beginning(self._root, decode_repaired(arguments.encode())):
+        known = self._parts
+        if known and not _is_beginning(known, decode_repaired(arguments.encode())):
             return False
         self._whole = arguments
         return True
@@ -109,8 +113,8 @@ class OpenCalls:
     """The calls of one reply that are not delivered yet, in order of their beginning.
 
     Ids and names decide which call a part continues: the call with its id, else the latest one with its name, or the
-    latest one for a part without a name. Calls with ids can be open at the same time; without ids, a new call ends the
-    one before it.
+    latest one for a part without a name, unless both have ids. Calls with ids can be open at the same time; without
+    ids, a new call ends the one before it.
     """
 
     def __init__(self) -> None:
@@ -124,7 +128,7 @@ class OpenCalls:
                 continue
             if call_id and call.id == call_id:
                 return call
-            if latest is None and not (name and is_other_call(call_id, call.id)):
+            if latest is None and not is_other_call(call_id, call.id):
                 latest = call
         return latest
 
