@@ -132,6 +132,8 @@ class KeyTable:
         """Reasons why keys and teams cannot be read. They are read again with each query."""
         self._unpriced: Mapping[str, None] = {}
         """What is wrong with budgets of keys and teams."""
+        self._examined: tuple[Settings | None, int] = None, -1
+        """Settings and version of the keys with which `_unpriced` was found."""
         self._version = -1
         self._access: object = None
         """Settings of the sign-in with which keys and sign-ins were read. None: not read."""
@@ -219,7 +221,7 @@ class KeyTable:
     async def refresh(self) -> bool:
         """Return False, and keep the present keys, if the database cannot be read."""
         async with self._reading:
-            known, known_unpriced = self._problems, self._unpriced
+            known = self._problems
             delay = self._delay
             had_unasked = self._has_unasked
             problem = await run_in_own_thread("keys", self._load)
@@ -234,10 +236,27 @@ class KeyTable:
             for text in self._problems:
                 if text not in known:
                     self._warn(f"{text} Until it is repaired, requests with it receive 401.")
-            for text in self._unpriced:
-                if text not in known_unpriced:
-                    self._warn(text)
+            if not problem:
+                await self._examine_prices()
         return not problem
+
+    async def _examine_prices(self) -> None:
+        """Warn about budgets without prices, after a change of the keys or the settings."""
+        settings, version = self._current_settings(), self._version
+        if settings is self._examined[0] and version == self._examined[1]:
+            return
+        self._examined = settings, version
+        keys, teams = self._keys.values(), self._teams.values()
+        try:
+            problems = await run_in_own_thread("prices", find_unpriced, settings, keys, teams)
+        except Exception as error:  # noqa: BLE001  # a defect: the keys stay in use
+            reason = str(error).strip() or type(error).__name__
+            self._warn(f"The prices for the budgets of keys and teams cannot be examined: {reason.rstrip('.')}.")
+            return
+        known, self._unpriced = self._unpriced, dict.fromkeys(problem.text for problem in problems)
+        for text in self._unpriced:
+            if text not in known:
+                self._warn(text)
 
     async def _poll(self) -> None:
         while True:
@@ -248,7 +267,7 @@ class KeyTable:
         """Return the reason of a failure; "": success."""
         try:
             with self._connection_lock:
-                is_kept, version = self._connection is not None, self._version
+                is_kept = self._connection is not None
                 try:
                     self._read(self._open())
                 except DatabaseError:
@@ -256,9 +275,6 @@ class KeyTable:
                     if not is_kept:
                         raise
                     self._read(self._open())  # the server of the database may have ended the kept connection
-                if self._version != version:
-                    problems = find_unpriced(self._current_settings(), self._keys.values(), self._teams.values())
-                    self._unpriced = dict.fromkeys(problem.text for problem in problems)
         except Exception as error:  # noqa: BLE001  # also of a defect: later queries must continue
             self.condition = find_condition(find_database(self._settings), error)
             cause = find_cause(error)

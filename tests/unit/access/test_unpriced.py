@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
+from anthropic_proxy.console.keys.key_table import KeyTable
 from anthropic_proxy.console.keys.unpriced import read_unpriced
 from anthropic_proxy.engine.advice import list_texts
 from anthropic_proxy.engine.providers import PROVIDERS
@@ -51,6 +52,31 @@ async def test_keys_and_teams_are_named_at_the_start_and_after_a_change(database
     revoke_key(keys.administration, "cem")
     await started.table.refresh()
     assert started.warnings[1:] == [TEXT.format("the key ada, the key ben and the team build")]
+
+
+async def test_new_settings_are_examined_with_the_same_keys(database: Settings) -> None:
+    unpriced, priced, warnings = load(database), load(database, BIG_MODEL="openai/gpt-4.1"), list[str]()
+    await Keys(unpriced).create("ada", rules=DOLLARS)
+    current = [priced]
+    table = KeyTable(priced, warnings.append, lambda: current[0])
+    for settings in (priced, unpriced, unpriced, priced, unpriced):
+        current[0] = settings
+        assert await table.refresh()
+    assert warnings == [TEXT.format("the key ada")] * 2
+
+
+async def test_a_defect_of_the_prices_is_no_outage_of_the_database(database: Settings) -> None:
+    settings, warnings = load(database), list[str]()
+    await Keys(settings).create("ada", rules=DOLLARS)
+    current = [structs.replace(settings, prices=None)]
+    table = KeyTable(settings, warnings.append, lambda: current[0])
+    assert await table.refresh()
+    assert await table.refresh()
+    (warning,) = warnings
+    assert warning.startswith("The prices for the budgets of keys and teams cannot be examined: ")
+    current[0] = settings
+    assert await table.refresh()
+    assert warnings[1:] == [TEXT.format("the key ada")]
 
 
 @pytest.mark.parametrize("variables", [{"BIG_MODEL": "openai/gpt-4.1"}, {"VIRTUAL_KEYS": "false"}])
