@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from messages_conformance import __version__
 from messages_conformance.arguments import add_options, read_options, read_plan, select_checks
@@ -147,17 +148,29 @@ def _run(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def _ended_by_signals(runner: Runner) -> Iterator[None]:
-    """End the run, and not the program, when it is interrupted or terminated, so that its results are shown."""
+    """End the run, and not the program, when it is interrupted or terminated, so that its results are shown. A second
+    signal ends the program.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     kinds = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(kind, lambda *_: runner.end()) for kind in kinds]
+    before = {kind: signal.getsignal(kind) for kind in kinds}
+
+    def restore() -> None:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        restore()
+        runner.end()
+
     try:
+        for kind in kinds:
+            signal.signal(kind, end)
         yield
     finally:
-        for kind, handler in zip(kinds, before, strict=True):
-            signal.signal(kind, handler)
+        restore()
 
 
 def _print(text: str) -> None:

@@ -117,7 +117,7 @@ class Server:
         self._host_header = parts.netloc
         self._address = (parts.hostname, port or (443 if parts.scheme == "https" else 80))
         self._context = ssl.create_default_context() if parts.scheme == "https" else None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the handler of a signal may hang up in a thread that has it
         self._opened = set[socket.socket]()
         self._is_over = False
 
@@ -170,10 +170,10 @@ class Server:
     @contextmanager
     def _keep(self, opened: socket.socket) -> Iterator[None]:
         with self._lock:
-            if self._is_over:
-                raise ConnectionAbortedError("the run has ended")
             self._opened.add(opened)
         try:
+            if self._is_over:
+                raise ConnectionAbortedError("the run has ended")
             yield
         finally:
             with self._lock:

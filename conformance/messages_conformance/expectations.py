@@ -246,13 +246,14 @@ def expect_rising(arguments: Arguments, trial: Trial) -> list[str]:
 
 def expect_growth(arguments: Arguments, trial: Trial) -> list[str]:
     """`growth = "input_tokens"`, `factor = 1.8`: a count of the second body is at least so much larger than that of the
-    first one, or it is so for one of the further pairs, because servers that estimate may learn between two counts.
+    first one. The further pairs repeat the two requests, and one pair is enough: a server that estimates may learn
+    between two counts, and one that leaves out a part does so in each pair.
     """
     values = [find(exchange.json, arguments["growth"]) for exchange in trial.exchanges]
     if not all(map(_TYPES["count"], values)):
         return [f"{arguments['growth']} of a reply is no count"]
     pairs = zip(values[::2], values[1::2], strict=True)
-    if any(larger >= arguments["factor"] * smaller for smaller, larger in pairs):
+    if any(larger >= arguments["factor"] * smaller > 0 for smaller, larger in pairs):
         return []
     return [f"{arguments['growth']} does not grow by the factor {arguments['factor']}: {_show(values)}"]
 
@@ -388,7 +389,7 @@ def expect_upstream_key_hidden(arguments: Arguments, trial: Trial) -> list[str]:
     """`upstream_key_hidden = true`: no reply shows the key with which the model's server was called, or what looks like
     one. `repeated = true`: that server has repeated the key, which may be the client's own.
     """
-    problems = list[str]()
+    problems = [] if trial.upstream else ["the model got no request"]
     for exchange in trial.exchanges:
         shown = "\n".join(
             [*(f"{name}: {value}" for name, value in exchange.headers), exchange.body.decode("utf-8", "replace")]

@@ -3,6 +3,7 @@
 import html
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -15,8 +16,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from messages_conformance.__main__ import main
-from messages_conformance.runner import load_suite
+from messages_conformance.__main__ import _ended_by_signals, main
+from messages_conformance.runner import Outcome, Runner, load_suite
+from messages_conformance.trial import Options
 from tests.support.conformance import MESSAGE, reply, serve
 from tests.support.waiting import WAIT_SECONDS, wait_for
 
@@ -165,6 +167,16 @@ def test_a_run_that_is_ended_from_outside_leaves_its_reports(end: str, tmp_path:
     assert read_report(tmp_path) == (True, outcomes, ["message.type", "stream.grammar"])
     assert process.returncode == 2
     assert shown.endswith(" s: 0 failed, 0 of them expected; 0 expected to fail passed; the run ended before 1\n")
+
+
+def test_a_second_signal_ends_the_program(url: str) -> None:
+    runner = Runner(Options(url=url, model="m"))
+    checks = [check for check in load_suite() if check.id == "message.type"]
+    with _ended_by_signals(runner):
+        signal.raise_signal(signal.SIGINT)
+        assert [result.outcome for result in runner.run(checks)] == [Outcome.UNFINISHED]
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_a_run_has_a_maximum_time(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from messages_conformance.generated import generate
 from messages_conformance.rows import DRAFT, SETS, Check
-from messages_conformance.runner import Outcome, Result, Runner, load_suite
-from messages_conformance.trial import Options, UpstreamRequest, add_token
+from messages_conformance.runner import Outcome, Result, Runner, judge_trial, load_suite
+from messages_conformance.trial import Options, Trial, UpstreamRequest, add_token
 from tests.support.conformance import MESSAGE, Handle, reply, serve
 from tests.support.tables import in_one_test
 
@@ -191,6 +191,11 @@ def test_the_sets_are_complete() -> None:
 )
 def test_long_values_are_written_by_their_parts(value: Any, generated: Any) -> None:
     assert generate(value) == generated
+
+
+def test_a_server_that_asks_no_model_has_not_hidden_its_key() -> None:
+    trial = Trial("0", find_check("errors.key-refused"), Options(url="http://127.0.0.1:9", model="m", backend="openai"))
+    assert judge_trial(trial) == ["the model got no request"]
 
 
 @in_one_test
