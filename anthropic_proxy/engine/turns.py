@@ -133,6 +133,11 @@ class TurnQueue(Generic[T]):
             own = len(line.begun) + _count_turns(parts, part, parts.get(part, 0))
         return _count_turns({name: len(one.begun) + one.count for name, one in self._lines.items()}, payer, own)
 
+    def is_next(self, payer: str, item: T) -> bool:
+        """Return True if an item is the next one of its payer."""
+        line = self._lines.get(payer)
+        return line is not None and not line.begun and next(iter(line.parts.values()))[0][0] is item
+
     def end_turn(self, payer: str) -> None:
         """Let the other payers have their turns before the next one of a payer whose item has waited too long."""
         if payer in self._lines:
@@ -228,14 +233,15 @@ class Turns:
             async with asyncio.timeout(seconds if seconds < inf else None):
                 await waiter.granted
         except BaseException as error:
+            was_next = self._line.is_next(payer, waiter)
             if self._line.remove(payer, waiter):
-                if isinstance(error, TimeoutError):
+                if was_next and isinstance(error, TimeoutError):
                     self._line.end_turn(payer)
                 self._grant()  # the next one may need less
             elif not waiter.granted.cancelled() and waiter.granted.exception() is None:
                 self.release(payer, size)  # granted at the same moment: pass it on
             if isinstance(error, TimeoutError):
-                raise self._refuse(self._line.count) from None
+                raise self.build_refusal() from None
             raise
 
     def count_before(self, payer: str, part: str = "") -> int:
@@ -259,6 +265,10 @@ class Turns:
             yield
         finally:
             self.release(payer)
+
+    def build_refusal(self) -> ProxyError:
+        """Return the error for a job that finds no place."""
+        return self._refuse(self._line.count)
 
     def is_waited_for(self, payer: str) -> bool:
         """Return True if another payer waits. Another thread may ask."""

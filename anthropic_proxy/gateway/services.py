@@ -53,7 +53,8 @@ from anthropic_proxy.plugins import Condition, Inspector, LedgerState, Limit, Pl
 
 BODY_MEMORY_TIMEOUT_SECONDS = 30.0
 """Maximum time for which a large request body waits for memory. A longer wait is rejected with 529."""
-MAX_WAITING_BODIES = 1_000
+MAX_WAITING_BODIES = 100
+"""Each may have received a megabyte that does not count."""
 _PARAMETER = compile_later(r"\{([a-z_]+\*?)\}")
 
 

@@ -96,8 +96,8 @@ class DocumentReader:
         """Return what a PDF in base64 contains. Nothing that was read for another payer is returned.
 
         `background`: that of the payer. `time`: that of the request so far, to which this adds. `on_read`: waits for
-        memory before the payer may read the next document. None: none is counted. Raises `WorkerBusy` if the documents
-        of the request have waited too long.
+        memory. None: none is counted. Raises `WorkerBusy` if the documents of the request have waited too long, and
+        what `on_read` raises.
         """
         is_large = len(data) > MAX_BYTES_ON_LOOP
         key = background.payer, await background.run_in_thread_if_large(is_large, _digest, data), pictures
@@ -117,8 +117,6 @@ class DocumentReader:
                     found = await self._read(background, data, pictures, is_large=is_large)
                 finally:
                     time.work += now() - began
-                if found is not None and on_read is not None:
-                    await on_read(found)
             except OSError:  # no process could be started, which says nothing of the document
                 return BEYOND_LIMITS
             finally:
@@ -127,6 +125,8 @@ class DocumentReader:
                 self._refused_until[key] = now() + REFUSAL_SECONDS
                 return BEYOND_LIMITS
             self._kept.put(key, found, found.measure())
+            if on_read is not None:
+                await on_read(found)
             return found
 
     async def _read(

@@ -44,7 +44,7 @@ _MAX_THOUGHTS = 8
 """Maximum number of thinking blocks in an id: a block needs 50 times the memory of its code. A state with more is kept.
 """
 _MAX_RATIO = 2
-"""Maximum length of a state in times of its id, which the estimate of a request counts instead. A state that is coded
+"""A state has at most so many times the length of its id, because an id costs a request little. A state that is coded
 in a shorter id is kept."""
 
 
@@ -144,7 +144,8 @@ class HiddenThinking(Struct, eq=False):
         is_short = is_short and not any(thought.is_demanded for thought in thoughts)
         if is_short:
             id_with_state = encode_state_id(state)
-            if len(text.encode()) <= _MAX_RATIO * len(id_with_state) <= _MAX_RATIO * MAX_ID_CHARACTERS:
+            is_short = len(id_with_state) <= MAX_ID_CHARACTERS
+            if is_short and len(text.encode()) <= _MAX_RATIO * len(id_with_state):
                 return id_with_state
         kept_id = self.new_id(KEPT_ID_PREFIX)
         self.unsaved[kept_id] = text

@@ -50,11 +50,27 @@ class BodyMemory(Struct, eq=False):
     """Those of the reserved bytes that are for what was read besides the body."""
 
     async def reserve(self, size: int) -> None:
-        """Wait until other bodies have left so much memory. Raises `ProxyBusy`."""
-        usual, larger = self.services.body_memory
-        turns = usual if size <= USUAL_BODY_BYTES else larger
+        """Wait until other bodies have left so much memory, if there is none so far. Raises `ProxyBusy`."""
+        turns = self.services.body_memory[size > USUAL_BODY_BYTES]
         if not turns.acquire_free(self.payer, size):
             await turns.acquire(self.payer, size)
+        self.turns, self.size = turns, size
+
+    async def grow(self, size: int) -> None:
+        """Have so much memory in all. Raises `ProxyBusy`."""
+        await self._take(self.services.body_memory[size > USUAL_BODY_BYTES], size)
+
+    async def _take(self, turns: Turns, size: int) -> None:
+        """Have `size` bytes of a part in all. What already has some of a part never waits for more of it: two that
+        did would wait for each other.
+        """
+        held = self.size if self.turns is turns else 0
+        if not turns.acquire_free(self.payer, size - held):
+            if held:
+                raise turns.build_refusal()
+            await turns.acquire(self.payer, size)
+        if self.size and self.turns is not None and self.turns is not turns:
+            self.turns.release(self.payer, self.size)
         self.turns, self.size = turns, size
 
     def is_waited_for(self) -> bool:
@@ -68,23 +84,14 @@ class BodyMemory(Struct, eq=False):
 
     async def count_read(self, size: int) -> None:
         """The whole memory of the request is then in the part of large bodies. It is never more than that of the
-        largest body: the files in a body have little made of them besides.
+        largest body: the files in a body have little made of them besides. Raises `ProxyBusy`.
         """
         if not self.size:
             self.read_size = 0
         more = min(size, LARGEST_BODY_BYTES - (self.size - self.read_size)) - self.read_size
-        if size <= COUNTED_BODY_BYTES or more <= 0:
-            return
-        larger, usual = self.services.body_memory[1], 0
-        if self.turns is not None and self.turns is not larger:
-            usual = self.size
-        if not larger.acquire_free(self.payer, more + usual):
-            await larger.acquire(self.payer, more + usual)
-        if usual and self.turns is not None:
-            self.turns.release(self.payer, usual)
-        self.turns = larger
-        self.size += more
-        self.read_size += more
+        if size > COUNTED_BODY_BYTES and more > 0:
+            await self._take(self.services.body_memory[1], self.size + more)
+            self.read_size += more
 
     def free(self, size: int) -> None:
         self.services.heap_trimmer.count_freed_bytes(size)
@@ -110,10 +117,10 @@ async def read_body(
         if announced > max_bytes:
             raise build_size_error(max_bytes)
         await memory.reserve(announced)
-    is_slow = False
+    begin = 0.0
     try:
-        async with asyncio.timeout(read_timeout_seconds) as limit:
-            while not is_slow:
+        async with asyncio.timeout(COUNTED_READ_TIMEOUT_SECONDS if memory.size else read_timeout_seconds) as limit:
+            while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise ClientDisconnected
@@ -124,10 +131,11 @@ async def read_body(
                 pieces.append(piece)
                 if size > max(memory.size, COUNTED_BODY_BYTES):  # a body without a length
                     limit.reschedule(None)
-                    memory.release()
-                    await memory.reserve(
-                        min(USUAL_BODY_BYTES if size <= USUAL_BODY_BYTES else MAX_REQUEST_BYTES, max_bytes)
-                    )
+                    waits_since = asyncio.get_running_loop().time()
+                    next_size = USUAL_BODY_BYTES if size <= USUAL_BODY_BYTES else MAX_REQUEST_BYTES
+                    await memory.grow(min(next_size, max_bytes))
+                    if len(pieces) > 1:
+                        begin += asyncio.get_running_loop().time() - waits_since  # the client does not cause it
                 if not message.get("more_body"):
                     if memory.size > size:
                         memory.release(size)
@@ -136,7 +144,8 @@ async def read_body(
                 if len(pieces) == 1:
                     begin = now
                 seconds = now - begin
-                is_slow = seconds > MIN_RATE_AFTER_SECONDS and size < MIN_RATE * seconds and memory.is_waited_for()
+                if seconds > MIN_RATE_AFTER_SECONDS and size < MIN_RATE * seconds and memory.is_waited_for():
+                    break
                 pause = min(read_timeout_seconds, COUNTED_READ_TIMEOUT_SECONDS) if memory.size else read_timeout_seconds
                 limit.reschedule(min(now + pause, begin + body_timeout_seconds))
     except TimeoutError:
@@ -145,8 +154,7 @@ async def read_body(
 
 
 def build_size_error(max_bytes: int) -> RequestTooLarge:
-    unit = " (32 MB)" if max_bytes == MAX_REQUEST_BYTES else ""
-    return RequestTooLarge(f"The body is larger than {max_bytes:,} bytes{unit}.")
+    return RequestTooLarge(f"The body is larger than {max_bytes:,} bytes.")
 
 
 class AsgiSink(ResponseSink):

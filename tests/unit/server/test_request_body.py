@@ -124,6 +124,47 @@ async def test_bodies_of_all_sizes_wait_for_the_memory_of_their_kind(size: int) 
 
 
 @in_virtual_time
+async def test_the_wait_for_memory_is_no_slowness_of_the_client() -> None:
+    services = new_services(MAX_BODY_MEMORY_MB="128")
+    held = [new_memory(services, f"key {number}") for number in range(8)]
+    for memory in held:
+        await memory.reserve(4 << 20)  # all of the part of usual bodies
+    pieces = [piece(b"x" * 100_000, more=True) for _ in range(3)]
+
+    async def receive() -> Message:
+        await asyncio.sleep(0.1)
+        return pieces.pop() if pieces else piece(b"x")
+
+    body = asyncio.create_task(read_body(receive, new_memory(services, "ann")))
+    other = asyncio.create_task(read_body(sends(piece(USUAL)), new_memory(services, "bob"), str(len(USUAL))))
+    await asyncio.sleep(20)
+    for memory in held[:2]:
+        memory.release()
+    assert len(await body) == 300_001
+    other.cancel()
+
+
+@in_virtual_time
+async def test_what_has_memory_never_waits_for_more_of_the_same_part() -> None:
+    services = new_services(MAX_BODY_MEMORY_MB="128")
+    ann, bob, carol = (new_memory(services, client) for client in ("ann", "bob", "carol"))
+    for memory in (ann, bob, carol):
+        await memory.reserve(30 << 20)  # 90 of 96 MB
+    await ann.count_read(2 << 20)
+    await bob.count_read(4 << 20)  # no more than the largest body needs
+    dave = new_memory(services, "dave")
+    await dave.reserve(1 << 20)
+    waiting = asyncio.create_task(dave.count_read(32 << 20))
+    await asyncio.sleep(1)
+    with pytest.raises(ProxyBusy):
+        await carol.count_read(2 << 20)
+    assert (ann.size, bob.size, carol.size, dave.size) == (32 << 20, 32 << 20, 30 << 20, 1 << 20)
+    ann.release()
+    await waiting
+    assert (dave.size, services.body_memory[0].acquire_free("eve", 32 << 20)) == (32 << 20, True)
+
+
+@in_virtual_time
 async def test_a_slow_body_gives_its_memory_to_those_who_wait() -> None:
     services = new_services(MAX_BODY_MEMORY_MB="128")
 

@@ -74,7 +74,7 @@ class FlowControl:
 
 MAX_BUFFERED_BODY_BYTES = 128 * 1024
 """Bytes of buffered request body above which the socket is not read until the application calls `receive`."""
-MAX_JOINED_BODY_BYTES = 8 * 1024 * 1024
+MAX_JOINED_BODY_BYTES = 1024 * 1024
 """Size of the buffered part of a request body that the application receives at once, before the rest has arrived."""
 WAKEUP_DELAY_SECONDS = 0.05
 """A waiting application receives the pieces of a request body that arrive within these seconds together."""
