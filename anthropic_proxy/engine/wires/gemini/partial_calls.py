@@ -113,8 +113,8 @@ class OpenCalls:
     """The calls of one reply that are not delivered yet, in order of their beginning.
 
     Ids and names decide which call a part continues: the call with its id, else the latest one with its name, or the
-    latest one for a part without a name, unless both have ids. Calls with ids can be open at the same time; without
-    ids, a new call ends the one before it.
+    latest one for a part without a name, whose id some servers give each part anew. Calls with ids can be open at the
+    same time; without ids, a new call ends the one before it.
     """
 
     def __init__(self) -> None:
@@ -128,7 +128,7 @@ class OpenCalls:
                 continue
             if call_id and call.id == call_id:
                 return call
-            if latest is None and not is_other_call(call_id, call.id):
+            if latest is None and not (name and is_other_call(call_id, call.id)):
                 latest = call
         return latest
 
