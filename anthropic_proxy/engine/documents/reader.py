@@ -6,7 +6,6 @@ because its provider's cache begins with it.
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -86,18 +85,12 @@ class DocumentReader:
         return is_installed("pypdfium2")
 
     async def read(
-        self,
-        background: PayerWork,
-        data: str,
-        pictures: PagePictures,
-        time: ReadingTime | None = None,
-        on_read: Callable[[PdfContent], Awaitable[None]] | None = None,
+        self, background: PayerWork, data: str, pictures: PagePictures, time: ReadingTime | None = None
     ) -> PdfContent:
         """Return what a PDF in base64 contains. Nothing that was read for another payer is returned.
 
-        `background`: that of the payer. `time`: that of the request so far, to which this adds. `on_read`: waits for
-        memory. None: none is counted. Raises `WorkerBusy` if the documents of the request have waited too long, and
-        what `on_read` raises.
+        `background`: that of the payer. `time`: that of the request so far, to which this adds. Raises `WorkerBusy` if
+        the documents of the request have waited too long.
         """
         is_large = len(data) > MAX_BYTES_ON_LOOP
         key = background.payer, await background.run_in_thread_if_large(is_large, _digest, data), pictures
@@ -125,8 +118,6 @@ class DocumentReader:
                 self._refused_until[key] = now() + REFUSAL_SECONDS
                 return BEYOND_LIMITS
             self._kept.put(key, found, found.measure())
-            if on_read is not None:
-                await on_read(found)
             return found
 
     async def _read(

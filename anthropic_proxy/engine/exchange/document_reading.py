@@ -66,25 +66,27 @@ async def read_documents(
     # a server that has refused a document must not end the conversation
     may_refuse = not (limits.accepts_pdf or target.capabilities.rejects_documents)
 
-    async def count_read(content: PdfContent) -> None:
+    async def count_read(size: int) -> None:
         if memory is not None:
-            await memory.count_read(room.size + content.measure())
+            await memory.count_read(size)
 
     for path, data in found:
         content = contents.get(data)
+        has_room = True
         if not is_installed:
             content = NOT_INSTALLED
         elif content is None:
             chosen: PagePictures = pictures if room.pictures_length > 0 else "none"
-            content = room.fit(await reader.read(background, data, chosen, time, count_read))
-        elif not room.repeat(content):
-            counts[data] -= 1
+            read = await reader.read(background, data, chosen, time)
+            await count_read(room.size + read.measure())
+            content = room.fit(read)
+        else:
+            has_room = room.repeat(content)
         if may_refuse:
             require_readable(path, content, room)
         contents[data] = content
-        counts[data] += 1
-        if memory is not None:
-            await memory.count_read(room.size)
+        counts[data] += has_room
+        await count_read(room.size)
     if limits.accepts_pdf:  # it reads the others itself
         contents = {data: content for data, content in contents.items() if content.is_whole}
     if inspect is not None:
