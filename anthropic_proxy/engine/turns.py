@@ -53,6 +53,11 @@ class _Line(Struct, Generic[T], eq=False):
     """Number of items in the parts."""
     size: int = 0
 
+    @property
+    def head(self) -> T:
+        """The next item."""
+        return self.begun[0] if self.begun else next(iter(self.parts.values()))[0][0]
+
 
 class TurnQueue(Generic[T]):
     """What waits, in the turns of its payers. At most `max_count` with `max_size` in total wait."""
@@ -94,7 +99,7 @@ class TurnQueue(Generic[T]):
     def list_heads(self) -> Iterator[tuple[str, T]]:
         """Yield the next item of each payer, in the order of the turns."""
         for payer, line in self._lines.items():
-            yield payer, line.begun[0] if line.begun else next(iter(line.parts.values()))[0][0]
+            yield payer, line.head
 
     def pop(self, payer: str = "") -> T:
         """Remove and return the next item of a payer. The other payers have their turns before its next one. "": the
@@ -136,7 +141,7 @@ class TurnQueue(Generic[T]):
     def is_next(self, payer: str, item: T) -> bool:
         """Return True if an item is the next one of its payer."""
         line = self._lines.get(payer)
-        return line is not None and not line.begun and next(iter(line.parts.values()))[0][0] is item
+        return line is not None and line.head is item
 
     def end_turn(self, payer: str) -> None:
         """Let the other payers have their turns before the next one of a payer whose item has waited too long."""

@@ -55,6 +55,21 @@ BODY_MEMORY_TIMEOUT_SECONDS = 30.0
 """Maximum time for which a large request body waits for memory. A longer wait is rejected with 529."""
 MAX_WAITING_BODIES = 100
 """Each may have received a megabyte that does not count."""
+USUAL_BODIES = SharedWorker(
+    name="the memory for usual bodies",
+    places=USUAL_BODY_BYTES,
+    share=USUAL_BODY_BYTES,
+    max_waiting=MAX_WAITING_BODIES,
+    max_wait_seconds=BODY_MEMORY_TIMEOUT_SECONDS,
+)
+LARGE_BODIES = SharedWorker(
+    name="the memory for large bodies",
+    places=LARGEST_BODY_BYTES,
+    share=LARGEST_BODY_BYTES,
+    max_waiting=MAX_WAITING_BODIES,
+    max_wait_seconds=BODY_MEMORY_TIMEOUT_SECONDS,
+)
+"""Both with the least share of a payer: the largest body of the kind. The memory plan has their places."""
 _PARAMETER = compile_later(r"\{([a-z_]+\*?)\}")
 
 
@@ -404,26 +419,13 @@ def _build_body_memory(plan: MemoryPlan) -> tuple[Turns, Turns]:
             retry_after=RETRY_AFTER_SECONDS,
         )
 
+    def build(worker: SharedWorker, size: int) -> Turns:
+        share, share_while_others_wait = max(size // 4 * 3, worker.share), max(size // 2, worker.share)
+        sized = structs.replace(worker, places=size, share=share, share_while_others_wait=share_while_others_wait)
+        return Turns(sized, refuse)
+
     usual, larger = plan.divide_body_bytes()
-    rows = (
-        SharedWorker(
-            name="the memory for usual bodies",
-            places=usual,
-            share=max(usual // 4 * 3, USUAL_BODY_BYTES),
-            share_while_others_wait=max(usual // 2, USUAL_BODY_BYTES),
-            max_waiting=MAX_WAITING_BODIES,
-            max_wait_seconds=BODY_MEMORY_TIMEOUT_SECONDS,
-        ),
-        SharedWorker(
-            name="the memory for large bodies",
-            places=larger,
-            share=max(larger // 4 * 3, LARGEST_BODY_BYTES),
-            share_while_others_wait=max(larger // 2, LARGEST_BODY_BYTES),
-            max_waiting=MAX_WAITING_BODIES,
-            max_wait_seconds=BODY_MEMORY_TIMEOUT_SECONDS,
-        ),
-    )
-    return Turns(rows[0], refuse), Turns(rows[1], refuse)
+    return build(USUAL_BODIES, usual), build(LARGE_BODIES, larger)
 
 
 def _replace_listed_prices(servers: Collection[str], prices: ListedPrices) -> None:
