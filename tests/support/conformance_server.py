@@ -172,12 +172,19 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         try:
             for event in fault.stream(_mend_stream(self._read_events(connection, response)), call):
-                self.wfile.write(event if isinstance(event, bytes) else write_event(event))
+                self._write(event if isinstance(event, bytes) else write_event(event))
         except (OSError, http.client.HTTPException):
             # a broken connection, so that the client does not take the reply as complete
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
         self.close_connection = True
+
+    def _write(self, data: bytes) -> None:
+        try:
+            self.wfile.write(data)
+        except OSError:
+            if self.server.fault.lets_clients_go:
+                raise
 
     def _read_events(
         self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse
