@@ -22,7 +22,7 @@ from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.errors import ConfigurationError, ProxyError, join_with_and
 from anthropic_proxy.gateway.conditions import ConditionLog
 from anthropic_proxy.gateway.memory import plan_memory
-from anthropic_proxy.gateway.platforms.heap import HeapTrimmer, tune_gc
+from anthropic_proxy.gateway.platforms.heap import HeapTrimmer, trim_heap, tune_gc
 from anthropic_proxy.gateway.plugin_answers import ask_plugin, name_function, read_budget_uses, read_counts
 from anthropic_proxy.gateway.plugin_gateway import ExchangeGateway
 from anthropic_proxy.gateway.plugin_packages import open_plugins, require_usable_features
@@ -266,6 +266,7 @@ class App:
     async def start(self) -> None:
         await self._open()
         tune_gc()
+        trim_heap()
 
     async def _open(self) -> tuple[Services, Transports]:
         """Build the services and start the plugins, once. A plugin that failed is started again by the next request."""

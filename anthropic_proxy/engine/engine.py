@@ -37,7 +37,7 @@ from anthropic_proxy.engine.memory_values import MemoryValues
 from anthropic_proxy.engine.messages.preparation import SearchState, TargetLimits
 from anthropic_proxy.engine.options import EngineOptions, KeySource
 from anthropic_proxy.engine.own_keys import OwnKeys
-from anthropic_proxy.engine.providers import PROVIDERS, find_registry
+from anthropic_proxy.engine.providers import PROVIDERS, Provider, find_registry
 from anthropic_proxy.engine.providers.call_options import extend_transport
 from anthropic_proxy.engine.providers.catalog import Catalog, OllamaModelSource, OnListedPrices
 from anthropic_proxy.engine.providers.credentials import Credentials
@@ -213,6 +213,10 @@ class EngineFields(TypedDict):
     http: Transport
 
 
+def _find_ollama_url(row: Provider, options: EngineOptions) -> str:
+    return find_base_url(row, row.wires["ollama"], options)
+
+
 def build_engine_fields(
     options: EngineOptions,
     transports: Mapping[str, Transport],
@@ -228,7 +232,7 @@ def build_engine_fields(
     listings = {
         row.name: OllamaModelSource(
             extend_transport(transports[row.name], options.call_options.get(row.name)),
-            find_base_url(row, row.wires["ollama"], options),
+            partial(_find_ollama_url, row, options),
             window=options.ollama_context_length,
             find_credential=partial(credentials.next_credential, row),
         )

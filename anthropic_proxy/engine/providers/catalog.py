@@ -485,13 +485,13 @@ class OllamaModelSource:
     def __init__(
         self,
         send: Transport,
-        base_url: str,
+        find_base_url: Callable[[], str],
         *,
         window: int | None = None,
         find_credential: Callable[[], Credential | None] = lambda: None,
     ) -> None:
         self._send = send
-        self._base_url = base_url
+        self._find_base_url = find_base_url
         self._window = window
         self._find_credential = find_credential
 
@@ -551,7 +551,7 @@ class OllamaModelSource:
         return structs.replace(capabilities, **limits, accepts_images=vision, known=True, features_known=True)
 
     def _is_cloud_model(self, model: str) -> bool:
-        if urlsplit(self._base_url).hostname == _CLOUD_HOST:
+        if urlsplit(self._find_base_url()).hostname == _CLOUD_HOST:
             return True
         _, colon, tag = model.lower().rpartition(":")
         return bool(colon) and (tag == "cloud" or tag.endswith("-cloud"))
@@ -559,7 +559,9 @@ class OllamaModelSource:
     async def _query(self, request: UpstreamRequest, kind: type[_Reply], seconds: float) -> _Reply | None:
         try:
             async with asyncio.timeout(seconds):
-                bound = BoundRequest(OperatorOrigin("model_list"), self._base_url, request, self._find_credential())
+                bound = BoundRequest(
+                    OperatorOrigin("model_list"), self._find_base_url(), request, self._find_credential()
+                )
                 answer = await fetch_answer(self._send, bound, _MAX_BYTES)
             return decode_json(answer.body, kind) if answer.status == 200 else None
         except (ProxyError, TimeoutError, InvalidJson):

@@ -59,7 +59,7 @@ def _show(body: Any) -> FakeResponse:
 
 async def described(model: str, shown: Any = None, base_url: str = "http://localhost:11434", **options: Any) -> Any:
     server = Server(**({} if shown is None else {"show": lambda _: FakeResponse(200, msgspec.json.encode(shown))}))
-    return await OllamaModelSource(server.send, base_url, **options).query_capabilities(model)
+    return await OllamaModelSource(server.send, lambda: base_url, **options).query_capabilities(model)
 
 
 # Reported abilities
@@ -129,14 +129,14 @@ async def test_the_user_s_window_wins_over_the_model_s_but_not_in_the_cloud() ->
 )
 async def test_useless_answers_are_ignored(answer: FakeResponse) -> None:
     server = Server(show=lambda _: answer, tags=lambda _: answer)
-    models = OllamaModelSource(server.send, "http://localhost:11434")
+    models = OllamaModelSource(server.send, lambda: "http://localhost:11434")
     assert await models.query_capabilities("x") is None
     assert await models.list_models() is None
     assert answer.closed == 2
 
 
 async def test_models_that_chat_are_listed_by_size() -> None:
-    listed = await OllamaModelSource(Server().send, "http://localhost:11434").list_models()
+    listed = await OllamaModelSource(Server().send, lambda: "http://localhost:11434").list_models()
     assert (listed[0], listed[-1]) == ("qwen3-coder:30b", "gpt-oss:120b-cloud")
     assert "nomic-embed-text:latest" not in listed
 
@@ -206,7 +206,7 @@ async def test_models_without_chat_of_older_servers_are_known_by_their_family_or
     tags = [{"name": name, "size": 1, "details": {"family": family}} for name, family in families.items()]
     old = {"models": [*tags, {"name": "without-details", "size": 0}]}
     server = Server(tags=lambda _: FakeResponse(200, msgspec.json.encode(old)))
-    listed = await OllamaModelSource(server.send, "http://localhost:11434").list_models()
+    listed = await OllamaModelSource(server.send, lambda: "http://localhost:11434").list_models()
     assert listed == ["a", "without-details"]
 
 
