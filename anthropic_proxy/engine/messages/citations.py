@@ -461,48 +461,46 @@ def split_sentences(text: str, fine: int = MAX_FINE_PASSAGES) -> Iterator[tuple[
             begin = end
 
 
-class _MarkRemover(Struct):
-    """Removes the marks in the arguments of a call or in thinking, which have no citations. Otherwise a stranger
-    who sees the arguments knows the word. It holds back at most one mark.
-    """
+class _MarkScanner(Struct):
+    """Finds the marks with a word in a text that arrives in pieces. It holds back at most one mark."""
 
     word: str
     place: Pattern[str]
     mark: AnchoredPattern[str]
     beginning: AnchoredPattern[str]
     held: str = ""
-    removed: int = 0
-    """Number of marks that begin a statement."""
 
     @classmethod
-    def in_text(cls, word: str) -> "_MarkRemover":
+    def of_text(cls, word: str) -> "_MarkScanner":
         return cls(word, _PLAIN, _MARK, _MARK_BEGINNING)
 
     @classmethod
-    def in_json(cls, word: str) -> "_MarkRemover":
+    def of_json(cls, word: str) -> "_MarkScanner":
         return cls(word, _JSON_PLACE, _JSON_MARK, _JSON_MARK_BEGINNING)
 
-    def feed(self, text: str) -> str:
+    def feed(self, text: str) -> Sequence[str | Match[str]]:
+        """Return the marks, and the text between them."""
         text = self.held + text
         self.held = ""
-        kept, end = list[str](), 0
-        for found in self.place.finditer(text):
-            place = found.start()
+        found, end = list[str | Match[str]](), 0
+        for candidate in self.place.finditer(text):
+            place = candidate.start()
             if place < end:
                 continue
             if (mark := self.mark.match(text, place)) is not None and mark[2] == self.word:
-                self.removed += not mark[1]
-                kept.append(text[end:place])
+                found += (text[end:place], mark)
                 end = mark.end()
             elif (open_mark := self.beginning.fullmatch(text, place)) is not None and self.word.startswith(
                 (open_mark[1] or "")[:_WORD_LENGTH]
             ):
                 self.held = text[place:]
-                return "".join((*kept, text[end:place]))
-        return "".join((*kept, text[end:])) if kept or end else text
+                return [*found, text[end:place]]
+        return [*found, text[end:]]
 
     def flush(self) -> str:
-        """Return what is still held back, but no mark that is cut off in its word."""
+        """Return what is still held back, but no mark that is cut off in its word: a client may publish the reply, and
+        a stranger read the word.
+        """
         held, self.held = self.held, ""
         open_mark = self.beginning.fullmatch(held)
         return "" if open_mark is not None and len(open_mark[1] or "") > 1 else held
@@ -520,8 +518,6 @@ class CitedReply:
 
     def __init__(self, sources: NumberedSources) -> None:
         self._sources = sources
-        self._held = ""
-        """Text that may be the beginning of a mark."""
         self._due: list[Delta] = []
         """Citations of the open mark, until its statement begins."""
         self._is_cited = False
@@ -534,13 +530,15 @@ class CitedReply:
         """White space of which the place is not known so far: the end of this block, or the beginning of the next."""
         self._room = MAX_QUOTED_CHARACTERS
         self._unplaced = 0
-        self._thinking = _MarkRemover.in_text(sources.word)
-        self._calls = dict[int | str, _MarkRemover]()
+        self._removed = 0
+        """Marks in calls or in thinking that begin a statement."""
+        self._text = _MarkScanner.of_text(sources.word)
+        self._thinking = _MarkScanner.of_text(sources.word)
+        self._calls = dict[int | str, _MarkScanner]()
 
     @property
     def notes(self) -> Sequence[FidelityNote]:
-        removed = self._thinking.removed + sum(call.removed for call in self._calls.values())
-        reasons = {"name no passage": self._unplaced, "are in calls or in thinking": removed}
+        reasons = {"name no passage": self._unplaced, "are in calls or in thinking": self._removed}
         return tuple(
             FidelityNote("approximated", "content.citations", f"marks of the model that {why} were left out: {count}")
             for why, count in reasons.items()
@@ -553,12 +551,12 @@ class CitedReply:
             match delta:
                 case Text():
                     self._end_thinking(written)
-                    self._read(self._held + delta.text, written)
+                    self._read(delta.text, written)
                 case Thinking():
                     written += self._flush_text()
                     self._read_thinking(delta, written)
                 case ToolArgs():
-                    if text := self._open_call(delta.key).feed(delta.json):
+                    if text := self._remove_marks(self._open_call(delta.key), delta.json):
                         written.append(ToolArgs(delta.key, text))
                 case ToolEnd():
                     self._end_call(delta.key, written)
@@ -583,7 +581,7 @@ class CitedReply:
         return written
 
     def _read_thinking(self, delta: Thinking, written: list[Delta]) -> None:
-        text = self._thinking.feed(delta.text)
+        text = self._remove_marks(self._thinking, delta.text)
         if delta.signature:
             text += self._thinking.flush()
         if text or delta.signature:
@@ -593,45 +591,42 @@ class CitedReply:
         if self._thinking.held and (text := self._thinking.flush()):
             written.append(Thinking(text))
 
-    def _open_call(self, key: int | str) -> _MarkRemover:
+    def _open_call(self, key: int | str) -> _MarkScanner:
         if (call := self._calls.get(key)) is None:
-            call = self._calls[key] = _MarkRemover.in_json(self._sources.word)
+            call = self._calls[key] = _MarkScanner.of_json(self._sources.word)
         return call
+
+    def _remove_marks(self, scanner: _MarkScanner, text: str) -> str:
+        """Return arguments of a call, or thinking, which have no citations: a stranger who sees a mark in the arguments
+        knows the word.
+        """
+        kept = list[str]()
+        for part in scanner.feed(text):
+            if isinstance(part, str):
+                kept.append(part)
+            else:
+                self._removed += not part[1]
+        return "".join(kept)
 
     def _end_call(self, key: int | str, written: list[Delta]) -> None:
         if text := self._open_call(key).flush():
             written.append(ToolArgs(key, text))
 
     def _flush_text(self) -> list[Delta]:
-        """Return what is still held back at the end of a text block. An open mark ends there.
-
-        A mark that is cut off in its word is left out: a client may publish the reply, and a stranger read the word.
-        """
+        """Return what is still held back at the end of a text block. An open mark ends there."""
         written: list[Delta] = []
-        is_cut = len(self._held.strip("</")) > 1
-        self._write("" if is_cut else self._held, written)
+        self._write(self._text.flush(), written)
         self._end_statement()
         self._write_blank(written)
-        self._held = ""
         self._has_text = self._ends_block = False
         return written
 
     def _read(self, text: str, written: list[Delta]) -> None:
-        begin = place = 0
-        word = self._sources.word
-        while (place := text.find("<", place)) >= 0:
-            mark = _MARK.match(text, place)
-            if mark is not None and mark[2] == word:
-                self._write(text[begin:place], written)
-                self._apply(mark, written)
-                begin = place = mark.end()
-            elif (open_mark := _MARK_BEGINNING.fullmatch(text, place)) and word.startswith(open_mark[1][:_WORD_LENGTH]):
-                break
+        for part in self._text.feed(text):
+            if isinstance(part, str):
+                self._write(part, written)
             else:
-                place += 1
-        end = place if place >= 0 else len(text)
-        self._write(text[begin:end], written)
-        self._held = text[end:]
+                self._apply(part, written)
 
     def _write(self, text: str, written: list[Delta]) -> None:
         is_blank = not text or text.isspace()
