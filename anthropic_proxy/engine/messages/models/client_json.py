@@ -54,29 +54,24 @@ def read_json(text: bytes, read: Callable[[bytes], T]) -> T:
 
     Raises `InvalidRequest` for text that cannot be read, and for values of types that `read` does not expect.
     """
-    readable = text.removeprefix(codecs.BOM_UTF8)
-    while True:
-        try:
-            return read(readable)
-        except READ_ERRORS as error:
-            readable = repair_text(readable, error)
+    return read_with_source(text, read)[0]
 
 
-def read_with_source(text: bytes, read: Callable[[bytes, bytes], T]) -> T:
-    """The same for a `read` that also gets the bytes at the same positions that a relay sends: those of the client,
-    without a byte order mark.
+def read_with_source(text: bytes, read: Callable[[bytes], T]) -> tuple[T, bytes]:
+    """The same, and the bytes at the same positions that a relay sends: those of the client, without a byte order
+    mark.
     """
     source = readable = text.removeprefix(codecs.BOM_UTF8)
     while True:
         try:
-            return read(readable, source)
+            return read(readable), source
         except READ_ERRORS as error:
-            readable = repair_text(readable, error)
+            readable = _repair_text(readable, error)
             if isinstance(error, RepeatedKeyError):
                 source = readable
 
 
-def repair_text(text: bytes, error: Exception) -> bytes:
+def _repair_text(text: bytes, error: Exception) -> bytes:
     """Return a text that can be read in place of one for which `read` has raised one of `READ_ERRORS`: of the same
     length, or without repeated keys. Raises `InvalidRequest` if there is none.
     """

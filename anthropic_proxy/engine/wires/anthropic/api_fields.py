@@ -91,19 +91,21 @@ def keep_api_fields(body: bytes) -> ApiBody:
 
     Raises `InvalidRequest` for a body that is not JSON, which could not be compared.
     """
-    return read_with_source(body, _keep_fields)
+    kept, source = read_with_source(body, _keep_fields)
+    return kept or ApiBody(source)
 
 
-def _keep_fields(readable: bytes, source: bytes) -> ApiBody:
-    require_bounded_members(readable)
-    json_spans.find_members(readable)  # raises an error for a repeated field, of which servers read another one
+def _keep_fields(body: bytes) -> ApiBody | None:
+    """None: the body has no other fields, and names no further model."""
+    require_bounded_members(body)
+    json_spans.find_members(body)  # raises an error for a repeated field, of which servers read another one
     try:
-        _build_decoder().decode(readable)
+        _build_decoder().decode(body)
     except msgspec.ValidationError:
         reader = _Reader()
-        kept = reader.keep_fields(Raw(readable.strip()), "", ())
+        kept = reader.keep_fields(Raw(body.strip()), "", ())
         return ApiBody(bytes(kept), reader.named_models, [*reader.notes.values()])
-    return ApiBody(source)
+    return None
 
 
 @cache

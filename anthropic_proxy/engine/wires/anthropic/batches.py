@@ -35,35 +35,40 @@ def encode_batch(
     Raises `InvalidRequest` for invalid JSON, and for a list or object of too many members, and `UnsupportedFeature` if
     the notes on a request are refused.
     """
+
+    def find(text: bytes) -> tuple[bytes, list[tuple[int, JsonSpan, JsonSpan, str | None]]]:
+        found = give_way_between(find_params(text))
+        return text, [(index, request, params, _find_model(text, params)) for index, request, params in found]
+
+    (text, requests), source = read_with_source(body, find)
     notes = dict[str, FidelityNote]()
+    edits: list[Edit] = []
+    for index, request, params, model in give_way_between(requests):
+        if model is None:  # the provider explains what is wrong
+            continue
+        path = f"requests.{index}.params"
+        call, check_notes = build_call(path, model, text[params.value : params.end])
+        given = source[params.value : params.end]
+        edited, found = edit_body(given, call, {}, {})
+        try:
+            check_notes(found)
+        except UnsupportedFeature as error:
+            of_request = json_spans.find_members(text, request.value, request.end)
+            if (name := next((each for each in of_request if each.key == "custom_id"), None)) is not None:
+                shown = text[name.value : name.end][:_MAX_NAME].decode(errors="replace")
+                path = f"{path} (custom_id {shown})"
+            raise UnsupportedFeature(f"{path}: {error.message}", code=error.code, quotes=error.quotes) from None
+        for note in found:
+            notes.setdefault(note.field, note)
+        if edited != given:
+            edits.append(Edit(params.value, params.end, edited))
+    return json_spans.apply_edits(source, edits), [*notes.values()]
 
-    def edit(text: bytes, source: bytes) -> bytes:
-        notes.clear()
-        edits: list[Edit] = []
-        for index, request, params in give_way_between(find_params(text)):
-            members = json_spans.find_members(text, params.value, params.end)
-            model = next((each for each in members if each.key == "model" and text[each.value] == _QUOTE), None)
-            if model is not None:  # otherwise, the provider explains what is wrong
-                path = f"requests.{index}.params"
-                model_name = msgspec.json.decode(text[model.value : model.end], type=str)
-                call, check_notes = build_call(path, model_name, text[params.value : params.end])
-                given = source[params.value : params.end]
-                edited, found = edit_body(given, call, {}, {})
-                try:
-                    check_notes(found)
-                except UnsupportedFeature as error:
-                    of_request = json_spans.find_members(text, request.value, request.end)
-                    if (name := next((each for each in of_request if each.key == "custom_id"), None)) is not None:
-                        shown = text[name.value : name.end][:_MAX_NAME].decode(errors="replace")
-                        path = f"{path} (custom_id {shown})"
-                    raise UnsupportedFeature(f"{path}: {error.message}", code=error.code, quotes=error.quotes) from None
-                for note in found:
-                    notes.setdefault(note.field, note)
-                if edited != given:
-                    edits.append(Edit(params.value, params.end, edited))
-        return json_spans.apply_edits(source, edits)
 
-    return read_with_source(body, edit), [*notes.values()]
+def _find_model(text: bytes, params: JsonSpan) -> str | None:
+    members = json_spans.find_members(text, params.value, params.end)
+    model = next((each for each in members if each.key == "model" and text[each.value] == _QUOTE), None)
+    return None if model is None else msgspec.json.decode(text[model.value : model.end], type=str)
 
 
 def find_params(body: bytes) -> Iterator[tuple[int, JsonSpan, JsonSpan]]:

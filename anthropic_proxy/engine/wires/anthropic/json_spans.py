@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.models import require_bounded_members
-from anthropic_proxy.engine.messages.models.client_json import READ_ERRORS, RepeatedKeyError, repair_text
+from anthropic_proxy.engine.messages.models.client_json import RepeatedKeyError, read_with_source
 from anthropic_proxy.engine.messages.models.raw_json import MAX_MEMBERS
 from anthropic_proxy.engine.messages.work_budget import WorkPostponed
 from anthropic_proxy.engine.patterns import compile_anchored
@@ -110,15 +110,10 @@ def edit(text: bytes, find_edits: Callable[[bytes], Sequence[Edit]]) -> bytes:
     `find_edits` gets a text of the same length that can be decoded, and may be called again if it has raised an error.
     Raises `InvalidRequest` for text that is not JSON or cannot be decoded.
     """
-    source = readable = text.removeprefix(codecs.BOM_UTF8)
-    while True:
-        try:
-            edits = find_edits(readable)
-            return apply_edits(source, edits) if edits else text
-        except READ_ERRORS as error:
-            readable = repair_text(readable, error)
-            if isinstance(error, RepeatedKeyError):
-                text = source = readable
+    edits, source = read_with_source(text, find_edits)
+    if edits:
+        return apply_edits(source, edits)
+    return text if source == text.removeprefix(codecs.BOM_UTF8) else source  # the latter without repeated keys
 
 
 def build_removal_edits(spans: Sequence[JsonSpan], kept: Sequence[bool]) -> list[Edit]:

@@ -12,6 +12,7 @@ This module decides about the headers and the fields of the body, and collects t
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -201,10 +202,10 @@ def edit_body(
     field_notes: list[FidelityNote] = []
     inner_notes: list[FidelityNote] = []
     if call.limits is not None:
-        body = json_spans.edit(body, lambda text: find_fitting_edits(text, call, model_notes))
+        body = json_spans.edit(body, partial(find_fitting_edits, call=call, notes=model_notes))
     if not SCHEMA_FIELDS.isdisjoint(dialect.dropped_fields):
         body = json_spans.edit(body, find_schema_edits)
-    body = json_spans.edit(body, lambda text: _find_edits(text, call, added, lost, field_notes))
+    body = json_spans.edit(body, partial(_find_edits, call=call, added=added, lost=lost, notes=field_notes))
     inner: dict[str, tuple[Handling, str]] = {}
     for name in dialect.dropped_fields:
         if "." in name:
@@ -215,13 +216,13 @@ def edit_body(
         if "." in name:
             inner[name] = handling, _BETA_MISSING
     if inner:
-        body = json_spans.edit(body, lambda text: find_field_edits(text, inner, inner_notes))
+        body = json_spans.edit(body, partial(find_field_edits, names=inner, notes=inner_notes))
     if call.descriptions or (call.limits is not None and call.limits.unread):
-        body = json_spans.edit(body, lambda text: find_unread_media_edits(text, call, inner_notes))
+        body = json_spans.edit(body, partial(find_unread_media_edits, call=call, notes=inner_notes))
     if dialect.omits_past_media:
-        body = json_spans.edit(body, lambda text: find_past_media_edits(text, inner_notes))
+        body = json_spans.edit(body, partial(find_past_media_edits, notes=inner_notes))
     if not dialect.accepts_media_urls:
-        body = json_spans.edit(body, lambda text: find_file_edits(text, call))
+        body = json_spans.edit(body, partial(find_file_edits, call=call))
     if not dialect.accepts_system_messages:
         body = json_spans.edit(body, find_reminder_edits)
     return body, [*model_notes, *inner_notes, *field_notes]
