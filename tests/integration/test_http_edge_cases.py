@@ -40,7 +40,7 @@ def test_a_body_that_is_too_large_is_refused_behind_requests_with_the_same_head(
     assert statuses == [b"200", b"200", b"200", b"413"]
     assert read_answer(answers[answers.rindex(b"HTTP/1.1") :]).json["error"] == {
         "type": "request_too_large",
-        "message": "The body has 40000000 bytes; 33554432 are allowed (32 MB).",
+        "message": "The body is larger than 33,554,432 bytes.",
     }
 
 

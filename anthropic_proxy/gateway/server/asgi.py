@@ -14,9 +14,9 @@ from anthropic_proxy.engine.exchange.client_side import ResponseSink, encode_err
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected
 from anthropic_proxy.engine.memory_plan import COUNTED_BODY_BYTES, LARGEST_BODY_BYTES, USUAL_BODY_BYTES
 from anthropic_proxy.engine.turns import Turns
-from anthropic_proxy.errors import MethodNotAllowed, ProxyError, RequestTimeout, RequestTooLarge
+from anthropic_proxy.errors import MethodNotAllowed, ProxyError, RequestTimeout
 from anthropic_proxy.gateway.error_catalog import error_help_headers
-from anthropic_proxy.gateway.server.auth import MAX_REQUEST_BYTES
+from anthropic_proxy.gateway.server.auth import MAX_REQUEST_BYTES, build_size_error
 from anthropic_proxy.gateway.server.http1.cycle import RequestResponseCycle
 from anthropic_proxy.gateway.server.path_prefix import add_prefix
 from anthropic_proxy.gateway.services import Services
@@ -151,10 +151,6 @@ async def read_body(
     except TimeoutError:
         pass
     raise RequestTimeout(f"The body was not complete in time: {size} bytes were received.")
-
-
-def build_size_error(max_bytes: int) -> RequestTooLarge:
-    return RequestTooLarge(f"The body is larger than {max_bytes:,} bytes.")
 
 
 class AsgiSink(ResponseSink):

@@ -99,9 +99,11 @@ def require_valid_head(
 def require_accepted_length(length: str) -> None:
     """Raise `RequestTooLarge` if the header `content-length` states a body above the limit."""
     if length.isdecimal() and (len(length) > _MAX_CONTENT_LENGTH_DIGITS or int(length) > MAX_REQUEST_BYTES):
-        raise RequestTooLarge(
-            f"The body has {length[:_MAX_CONTENT_LENGTH_DIGITS]} bytes; {MAX_REQUEST_BYTES} are allowed (32 MB)."
-        )
+        raise build_size_error(MAX_REQUEST_BYTES)
+
+
+def build_size_error(max_bytes: int) -> RequestTooLarge:
+    return RequestTooLarge(f"The body is larger than {max_bytes:,} bytes.")
 
 
 async def authenticate(

@@ -37,10 +37,11 @@ from anthropic_proxy.errors import (
 from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_CATALOG_PATH
 from anthropic_proxy.gateway.permissions import PUBLIC_PATHS, RECENT_REQUESTS_PATH, REFUSALS_PATH
 from anthropic_proxy.gateway.problems import find_server_problems
-from anthropic_proxy.gateway.server.asgi import AsgiSink, BodyMemory, Receive, Scope, Send, build_size_error, read_body
+from anthropic_proxy.gateway.server.asgi import AsgiSink, BodyMemory, Receive, Scope, Send, read_body
 from anthropic_proxy.gateway.server.auth import (
     MAX_REQUEST_BYTES,
     authenticate,
+    build_size_error,
     claude_code_command,
     decode_headers,
     find_client_address,
