@@ -48,6 +48,7 @@ two queries."""
 RETRY_SECONDS = 2.0
 _IF_READ_BEFORE = "The keys of the last query stay in use."
 _IF_NEVER_READ = "Until they are read, requests with a virtual key receive 529."
+_UNTIL_REPAIRED = "Until it is repaired, requests with it receive 401."
 
 
 _CONDITIONS: Mapping[LedgerCondition, str] = {
@@ -128,10 +129,12 @@ class KeyTable:
         self._sign_ins: Mapping[str, SignInEntry] = {}
         self._has_unasked = False
         """True if the identity provider cannot be asked about the person of a sign-in."""
-        self._problems: Mapping[str, None] = {}
+        self._problems: Sequence[str] = ()
         """Reasons why keys and teams cannot be read. They are read again with each query."""
-        self._unpriced: Mapping[str, None] = {}
+        self._unpriced: Sequence[str] = ()
         """What is wrong with budgets of keys and teams."""
+        self._warnings: Mapping[str, None] = {}
+        """Those in force at the last refresh. Each is logged once."""
         self._examined: tuple[Settings | None, int] = None, -1
         """Settings and version of the keys with which `_unpriced` was found."""
         self._version = -1
@@ -221,9 +224,7 @@ class KeyTable:
     async def refresh(self) -> bool:
         """Return False, and keep the present keys, if the database cannot be read."""
         async with self._reading:
-            known = self._problems
             delay = self._delay
-            had_unasked = self._has_unasked
             problem = await run_in_own_thread("keys", self._load)
             if problem and not self._is_failing:
                 effect = _IF_READ_BEFORE if self.is_loaded else _IF_NEVER_READ
@@ -231,17 +232,17 @@ class KeyTable:
             self._is_failing = bool(problem)
             if self._delay and not delay:
                 self._warn(f"The tables [sign_in.groups] are applied later: {self._delay}")
-            if self._has_unasked and not had_unasked:
-                self._warn(NO_REFRESH_TOKEN)
-            for text in self._problems:
-                if text not in known:
-                    self._warn(f"{text} Until it is repaired, requests with it receive 401.")
             if not problem:
                 await self._examine_prices()
+            unasked = (NO_REFRESH_TOKEN,) if self._has_unasked else ()
+            known, self._warnings = self._warnings, dict.fromkeys((*unasked, *self._problems, *self._unpriced))
+            for text in self._warnings:
+                if text not in known:
+                    self._warn(text)
         return not problem
 
     async def _examine_prices(self) -> None:
-        """Warn about budgets without prices, after a change of the keys or the settings."""
+        """Find budgets without prices, after a change of the keys or the settings."""
         settings, version = self._current_settings(), self._version
         if settings is self._examined[0] and version == self._examined[1]:
             return
@@ -253,10 +254,7 @@ class KeyTable:
             reason = str(error).strip() or type(error).__name__
             self._warn(f"The prices for the budgets of keys and teams cannot be examined: {reason.rstrip('.')}.")
             return
-        known, self._unpriced = self._unpriced, dict.fromkeys(problem.text for problem in problems)
-        for text in self._unpriced:
-            if text not in known:
-                self._warn(text)
+        self._unpriced = [problem.text for problem in problems]
 
     async def _poll(self) -> None:
         while True:
@@ -333,7 +331,7 @@ class KeyTable:
                     ends_at = sign_in.ends_at if end.ending == "no group" else min(sign_in.ends_at, end.at)
                     sign_ins[sign_in.id] = SignInEntry(ends_at, end, user, client)
             self._sign_ins = sign_ins
-            self._problems = dict.fromkeys(entry.problem for entry in unread if entry.problem)
+            self._problems = [f"{entry.problem} {_UNTIL_REPAIRED}" for entry in unread if entry.problem]
             self._version = version
             self._access = None if self._delay else access
 
