@@ -99,6 +99,20 @@ QUOTATIONS: dict[CallSign, tuple[str, ...]] = {
         "> ```\nCALL\n> ```\n",
         "Look:\n\n    CALL",
         "Look:\n\n\tCALL\n",
+        "Look:\n```md\n1. a\n    ```\nCALL\n```\n",
+        "Look:\n```md\n\t```\nCALL\n```\n",
+        "Look:\n```md\n> ```\nCALL\n```\n",
+        "> ```\n> > ```\nCALL\n> ```\n",
+        "Look:\r```\rCALL\r```\r",
+        "Look:\r\n```\r\na\r\nCALL\r\n```\r\n",
+        "Look: `\nCALL\n`",
+        "Look: ``\na`\nCALL\n``",
+        "Look: ```\nCALL\n```",
+        f"Look: ``\n{'so ' * 800}.\nCALL\n``",
+        "Look:\n<pre>\n\nCALL\n</pre>",
+        "Look:\n<PRE class='a'>\n```\na\n```\nCALL\n</PRE>",
+        "Look: <code>\nCALL\n</code>",
+        "Look:\n<!--\n" + "so\n\n" * 800 + "CALL\n-->",
     ),
     "by itself": (
         "It says CALL here.",
@@ -109,6 +123,7 @@ QUOTATIONS: dict[CallSign, tuple[str, ...]] = {
         "It says `CALLCALL`.",
         "It says `CALL` and CALL.",
         "CALL is what it says.",
+        "CALL</code> is what it says.",
         "\n\nCALL, it says",
         "CALL CALL is what it says.",
         "It says that. CALL is all.",
@@ -175,6 +190,13 @@ OWN_CALLS = (
     f"It is {'so ' * 400}good. CALL",
     f"> It says {'so ' * 800}this.\nIt is {'so ' * 800}good. CALL",
     "I look…\nCALL<|im_end|>",
+    "> ```\n> a\n> ```\nCALL",
+    "1. a\n\n       ```\n       b\n       ```\nCALL",
+    "```\r\na\r\n   ```\r\nCALL",
+    "I use `a` and ``b`c``.\nCALL",
+    "I use a ` here.\r\n\r\nCALL",
+    "<pre>a</pre> and <!-- b --> are tags.\nCALL",
+    "I use `a\n```\nb\n```\nCALL",
 )
 """Replies with a call of the model, as templates and servers let them stand behind a text."""
 
@@ -199,6 +221,12 @@ def test_calls_on_a_line_are_made_or_quoted_together() -> None:
     broken = f"{call}<function=Read>[1]</function> is it."
     assert folded(read([broken])) == [*EXPECTED, broken.removeprefix(call)]
     assert folded(read([f"{call}<function=Re"], cut=True)) == [*EXPECTED, "<function=Re"]
+
+
+def test_code_behind_a_call_is_quoted() -> None:
+    call = FORMS["function_json"]
+    assert folded(read([f"{call}\n\n    {call}\n"])) == [*EXPECTED, f"{call}\n"]
+    assert folded(read(list(f"{call}\n\t{call}\n"))) == [*EXPECTED, f"{call}\n"]
 
 
 def test_the_readme_has_the_signs_of_calls() -> None:

@@ -24,6 +24,7 @@ from anthropic_proxy.engine.wires.tool_call_repair.calls import (
     repair_arguments,
 )
 from anthropic_proxy.engine.wires.tool_call_repair.nested_calls import read_gemma_calls, read_minimax_calls
+from anthropic_proxy.engine.wires.tool_call_repair.quoting import SENTENCE_ENDS
 from anthropic_proxy.engine.wires.tool_call_repair.tagged_calls import (
     FUNCTIONS,
     INVOKES,
@@ -538,26 +539,10 @@ _ROWS: Sequence[tuple[str, str, tuple[tuple[ToolCallFormat, ToolCallReader], ...
     ("]<]minimax[>[<tool_call>", "</tool_call>", (("marked", read_minimax_calls),)),
     ("]<]minimax[>[<invoke name=", "</invoke>", (("marked", read_minimax_calls),)),
 )
-_MAX_NEAR = 64
-"""Number of characters before a start marker that may be the end of a sentence."""
-_SENTENCE_ENDS = ".!?…。！？"
-_ALONE = compile_later(
-    # a line of its own, which is no code by its indentation
-    r"[\r\n] {0,3}\Z"
-    # behind a sentence
-    rf"|[^\s.][{_SENTENCE_ENDS}]+[*_)\"'”’»」]*[^\S\r\n]*\Z"
-    # directly behind a colon, without a space
-    r"|\w[*_)]*[:：][*_)]*\Z"
-    # directly behind reasoning or another message, which may end without a full stop
-    rf"|[\r\n\w:：)*{_SENTENCE_ENDS}](?:</(?:think|thinking|thought)>|\[/THINK\]|<channel\|>|<\|(?:end|call)\|>)[^\S\r\n]*\Z",
-    most=_MAX_NEAR,
-)
-_QUOTED_LINE = compile_anchored(r"[^\S\r\n]*+(?:>|[*+•-][^\S\r\n]|\d{1,9}+[.)])|[^\S\r\n]{256}")
-"""Beginning of a line in a quotation or a list. So much white space counts as one, as its end may come later."""
 CallSign = Literal["offered tool", "no code", "by itself", "end of reply", "whole reply"]
 """What tells a call from one that the model quotes from a text of a stranger.
 
-`offered tool`: it names one. `no code`: it stands in no code fence and not behind a backtick. `by itself`: it stands in
+`offered tool`: it names one. `no code`: it stands in no code (`quoting`). `by itself`: it stands in
 no sentence (`begins_alone`), and nothing follows it on its line except tokens of the chat format. `end of reply`: no
 other text follows it. `whole reply`: the reply has no other text.
 """
@@ -569,78 +554,6 @@ CALL_SIGNS: Mapping[ToolCallFormat, Sequence[CallSign]] = {
 }
 """Format → the signs that its calls must have: one rule for all. Formats without an end marker also end the reply, and
 those without any marker are all of it."""
-
-
-def begins_alone(before: str, *, is_quoted: bool = False) -> bool:
-    """Return True if a call does not begin within a sentence, a quotation or a list.
-
-    `before`: text before it. `is_quoted`: what the line is, if it begins before that text.
-    """
-    return _ALONE.search(before[-_MAX_NEAR:]) is not None and not is_quoted_line(before, is_quoted=is_quoted)
-
-
-def is_quoted_line(text: str, *, is_quoted: bool) -> bool:
-    """Return True if the last line of a text is in a quotation or a list.
-
-    `is_quoted`: what the line is, if it begins before the text.
-    """
-    line = max(text.rfind("\n"), text.rfind("\r")) + 1
-    return is_quoted if line == 0 else _QUOTED_LINE.match(text, line) is not None
-
-
-_MAX_MARGIN = 48
-"""Maximum number of characters before a fence mark on its line: blanks, and the marks of lists and quotations."""
-_FENCE_MARK = compile_later(rf"(?<=\n)[ \t>*+\-\d.)]{{0,{_MAX_MARGIN}}}(?:```|~~~)")
-_FENCE_END = compile_later(rf"(?<=\n)[ \t>]{{0,{_MAX_MARGIN}}}(`{{3,}}+|~{{3,}}+)[ \t\r]{{0,{_MAX_MARGIN}}}(?=\n)")
-"""Source: CommonMark 0.31.2, 4.5: as many of the same character as begin the fence, or more, and nothing else."""
-_FENCE_RUN = compile_anchored(r"`++|~++")
-
-
-def has_open_fence(text: str) -> bool:
-    """Return True if a code fence is open at the end of a text, which begins with a line break."""
-    place = 0
-    while (mark := find_fence_mark_end(text, place)) is not None:
-        run = _FENCE_RUN.match(text, mark - 3)
-        assert run is not None, "a fence mark ends there"
-        fence = run.group()
-        line = text.find("\n", run.end())
-        inline_end = find_inline_end(text[run.end() : line if line >= 0 else len(text)], fence[0], len(fence))
-        if inline_end >= 0:
-            place = run.end() + inline_end
-            continue
-        end = find_fence_end(text, line, line + 1, fence[0], len(fence)) if line >= 0 else None
-        if end is None:
-            return True
-        place = end
-    return False
-
-
-def find_fence_mark_end(text: str, offset: int) -> int | None:
-    """Return the index after the first three characters of the next fence mark, after `offset`. None: no fence mark."""
-    match = _FENCE_MARK.search(text, max(0, offset - _MAX_MARGIN - len("\n``")))
-    while match is not None and match.end() <= offset:
-        match = _FENCE_MARK.search(text, match.end())
-    return match.end() if match is not None else None
-
-
-def find_inline_end(line: str, sign: str, length: int) -> int:
-    """Return the index after the backticks in the opening line of a fence that make it inline code. -1: none."""
-    end = line.find("`" * length) if sign == "`" else -1
-    return end + length if end >= 0 else -1
-
-
-def find_fence_end(text: str, start: int, offset: int, sign: str, length: int) -> int | None:
-    """Return the index behind the mark that ends a fence with `length` times `sign`. None: there is none.
-
-    `start`: place from which on the mark may begin. `offset`: place from which on it may end.
-    """
-    for match in _FENCE_END.finditer(text, start):
-        mark = match[1]
-        if match.end() >= offset and mark[0] == sign and len(mark) >= length:
-            return match.end()
-    return None
-
-
 OPEN_TAGS: Mapping[ToolCallFormat, Tags] = {"functions": FUNCTIONS, "invoke": INVOKES, "keys": KEYS}
 """Formats whose end tags may be missing in a complete reply."""
 _NAMELESS = ("```tool_code", "<｜tool▁call▁begin｜>")
@@ -649,9 +562,7 @@ _NAMELESS = ("```tool_code", "<｜tool▁call▁begin｜>")
 _KEYS = ("name", "type", "function", "parameters", "arguments", "id")
 """Possible first keys of the JSON object of a call. An unmarked call is recognized by them."""
 _IDENTIFIER = compile_anchored(r"[\w.]*")
-
-
-_BEFORE_WORDS = "\r\n>:：" + _SENTENCE_ENDS
+_BEFORE_WORDS = "\r\n>:：" + SENTENCE_ENDS
 _BEFORE_WORD = f"(?<![^{_BEFORE_WORDS}])"
 """A start marker that is a word, such as `call:`, begins a line, or stands directly behind a sentence or token."""
 _TOKENS_AFTER_CALLS = ("<|tool_response>", "<turn|>", "]<]minimax[>[</tool_call>")

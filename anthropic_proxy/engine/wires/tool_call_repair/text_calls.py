@@ -14,21 +14,27 @@ from itertools import repeat
 
 from anthropic_proxy.engine.messages.deltas import Delta, Text, ToolArgs, ToolCall, ToolEnd
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
-from anthropic_proxy.engine.patterns import compile_anchored, compile_later
+from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.wires.tool_call_repair.calls import OfferedTools, RecoveredCall
 from anthropic_proxy.engine.wires.tool_call_repair.formats import (
     NAME_SUFFIXES,
     OPEN_TAGS,
     StartMarker,
     ToolCallFormat,
-    begins_alone,
     build_format_markers,
     can_be_unmarked_calls,
+    read_unmarked_calls,
+)
+from anthropic_proxy.engine.wires.tool_call_repair.quoting import (
+    LINE_BREAK,
+    Fence,
+    begins_alone,
     find_fence_end,
     find_fence_mark_end,
     find_inline_end,
+    find_open_code,
     is_quoted_line,
-    read_unmarked_calls,
+    read_fence,
 )
 from anthropic_proxy.engine.wires.tool_call_repair.tagged_calls import begins_call, read_last_calls
 
@@ -74,6 +80,8 @@ class TextCallDetector:
         """Last characters of the emitted text: a code fence may begin in them, and a sentence may end."""
         self._is_quoted = False
         """True if the line at the beginning of `_before`, which may be older, is in a quotation or a list."""
+        self._code = ""
+        """Mark of inline code or of HTML that is open at the beginning of `_before`. "": none."""
         self._space = ""  # line breaks before the start marker of the current call
         self._mark = ""
         self._is_alone = False
@@ -94,12 +102,10 @@ class TextCallDetector:
         """Number of characters of the reply that were parsed as a call but were none."""
         self._exhausted = False
         """True if `_failed_characters` exceeds the limit, so that detection stops."""
-        self._fence = ""
+        self._in_fence = ""
         """Position in a code fence: `run` (opening backticks or tildes), `line` (remainder of that line) or
         `inside`."""
-        self._fence_sign = ""
-        """Backtick or tilde, of which the open fence has `_fence_length`."""
-        self._fence_length = 0
+        self._fence = Fence("`", 3, 0, 0)
         self._count = 0
 
     def feed(self, text: str) -> list[Delta]:
@@ -162,7 +168,7 @@ class TextCallDetector:
     def _decides_nothing(self, piece: str) -> bool:
         """Return True if a piece of text cannot end or start a call, so that it is only buffered."""
         if self._blank:
-            return piece.isspace() and not (self._state == "line" and _LINE_BREAK.search(piece))
+            return piece.isspace() and not (self._state == "line" and LINE_BREAK.search(piece))
         if self._state == "bare":
             return len(self._held) >= _BEGINNING
         if self._state != "call" or not self._named:
@@ -207,16 +213,18 @@ class TextCallDetector:
         if self._state == "line":
             return self._read_line(deltas, final=final)
         if self._state == "after":
-            self._held = self._held.lstrip()
-            if self._held.startswith(self._strays):
-                self._held = self._held[len(self._find_stray(0)) :]
+            rest = self._held.lstrip()
+            if rest.startswith(self._strays):
+                self._held = rest
+                self._held = rest[len(self._find_stray(0)) :]
                 return True
-            if not final and any(map(str.startswith, self._strays, repeat(self._held))):
+            if not rest or (not final and any(map(str.startswith, self._strays, repeat(rest)))):
                 return False
-            if self._held:
-                self._state = "text"
-                self._before = "\n"
-            return bool(self._held)
+            self._state = "text"
+            # the white space is dropped, but four blanks make code of what follows
+            self._before, self._code = "\n" + self._held[: -len(rest)][-_MIN_BEFORE:], ""
+            self._held = rest
+            return True
         if self._state == "over":
             self._emit(len(self._held))
             return False
@@ -226,7 +234,8 @@ class TextCallDetector:
         fence = find_fence_mark_end(text, offset)
         if mark is not None and (fence is None or mark.start() <= fence - len("```")):
             free = text[offset : mark.start()]
-            self._is_alone = begins_alone(text[: mark.start()], is_quoted=self._is_quoted)
+            before = text[: mark.start()]
+            self._is_alone = begins_alone(before, is_quoted=self._is_quoted) and not find_open_code(before, self._code)
             end = _find_text_end_before_call(free, len(free))
             self._space = free[end:]
             self._emit(end)
@@ -245,7 +254,7 @@ class TextCallDetector:
             self._state = "over"
             return True
         self._emit(fence - offset)
-        self._enter_fence(text[fence - 1])
+        self._enter_fence()
         return self._leave_fence()
 
     def _begin_call(self, mark: str) -> None:
@@ -278,7 +287,9 @@ class TextCallDetector:
             return True
         if rest and not final and any(map(str.startswith, self._tokens, repeat(rest))):
             return False
-        self._end_line(deltas, is_alone=not rest or rest.startswith(_MARK_BEGINNINGS))
+        if rest and not final and _TOKEN_BEGINNING.fullmatch(rest):
+            return False
+        self._end_line(deltas, is_alone=not rest or _LINE_END.match(rest) is not None)
         return bool(self._held)
 
     def _find_stray(self, start: int) -> str:
@@ -378,7 +389,7 @@ class TextCallDetector:
         self._failures += 1
         self._state = "over" if is_over else "text"
         if self._mark.startswith("```") and self._state == "text":
-            self._enter_fence("`")
+            self._enter_fence()
         return False
 
     def _may_have_calls_as_text(self) -> bool:
@@ -386,38 +397,46 @@ class TextCallDetector:
         names = (name for name, _ in self._marks[self._mark].readers if name in OPEN_TAGS)
         return self._named and any(begins_call(OPEN_TAGS[name], self._held, self._offered) for name in names)
 
-    def _enter_fence(self, sign: str) -> None:
-        """The first three characters of its mark were emitted."""
-        self._state, self._fence = "fence", "run"
-        self._fence_sign, self._fence_length = sign, len("```")
+    def _enter_fence(self) -> None:
+        """Its mark was emitted, or the first three characters of it."""
+        self._state, self._in_fence = "fence", "run"
+        end = max(self._before.rfind("```"), self._before.rfind("~~~")) + 3
+        self._fence = read_fence(self._before, end)
+        self._code = find_open_code(self._before[: end - 3], self._code)
 
     def _leave_fence(self) -> bool:
         """Emit a code fence, from its opening line to its closing line, as text. Return True at its end."""
-        if self._fence == "run":
-            more = len(self._held) - len(self._held.lstrip(self._fence_sign))
-            self._fence_length += more
+        if self._in_fence == "run":
+            more = len(self._held) - len(self._held.lstrip(self._fence.sign))
+            self._fence.length += more
             self._emit(more)
             if not self._held:
                 return False
-            self._fence = "line"
-        if self._fence == "line":  # closing backticks in the opening line make it inline code
-            line, line_break, _ = self._held.partition("\n")
-            end = find_inline_end(line, self._fence_sign, self._fence_length)
+            self._in_fence = "line"
+        if self._in_fence == "line":  # closing backticks in the opening line make it inline code
+            line_break = LINE_BREAK.search(self._held)
+            line = self._held[: line_break.start()] if line_break else self._held
+            end = find_inline_end(line, self._fence)
             if end < 0 and not line_break:
                 self._emit(len(line.rstrip("`")))
                 return False
-            self._fence = "inside"
+            self._in_fence = "inside"
             self._emit(end if end >= 0 else len(line) + 1)
             if end >= 0:
-                self._state = "text"
+                self._end_fence()
                 return True
         offset = len(self._before)
-        start = max(0, offset - _MAX_FENCE_END)
-        mark = find_fence_end(self._before + self._held, start, offset, self._fence_sign, self._fence_length)
+        mark = find_fence_end(self._before + self._held, max(0, offset - _MAX_FENCE_END), offset, self._fence)
         self._emit(mark - offset if mark is not None else len(self._held))
         if mark is not None:
-            self._state = "text"
+            self._end_fence()
         return mark is not None
+
+    def _end_fence(self) -> None:
+        """Go on behind it. Its text, for which "x" stands, begins no code, and it ends the paragraph before it."""
+        self._state = "text"
+        self._is_quoted = is_quoted_line(self._before, is_quoted=self._is_quoted)
+        self._before, self._code = "x", self._code.strip("`")
 
     def _emit(self, size: int) -> None:
         if size > 0:
@@ -429,6 +448,8 @@ class TextCallDetector:
 
     def _shorten_before(self) -> None:
         self._is_quoted = is_quoted_line(self._before, is_quoted=self._is_quoted)
+        if self._state != "fence":
+            self._code = find_open_code(self._before[:-_MIN_BEFORE], self._code)
         self._before = self._before[-_MIN_BEFORE:]
 
     def _pass_free(self, deltas: list[Delta]) -> None:
@@ -452,13 +473,16 @@ shorter than the minimum."""
 _MAX_FENCE_END = 256
 """Maximum number of characters of a line that ends a fence. A longer one does not. The search begins so many characters
 before a fragment."""
-_MARK_BEGINNINGS = ("\r", "\n", "<", "]<]")
-"""What may follow a call that stands by itself: the end of the line, or a token of the chat format."""
+_LINE_END = compile_anchored(
+    r"[\r\n]|\]<\]|</?(?:[|｜]|\w{1,32}[|｜]>|(?:s|eos|bos|think|thinking|thought)>|(?:start|end)_of_"
+    r"|[\w:]{0,32}?(?:tool|func|call|invoke|param))"
+)
+"""What may follow a call that stands by itself: the end of its line, or a token of a chat format. No tag of HTML."""
+_TOKEN_BEGINNING = compile_anchored(r"</?[\w:]{0,32}|\]<?", most=64)
 _LINE_SPACE = compile_anchored(r"[^\S\r\n]*+")
-_LINE_BREAK = compile_later(r"[\r\n]")
 
 
 def _find_text_end_before_call(text: str, call_start: int) -> int:
     """Return the first line break of the white space before a possible call, or else `call_start`."""
-    line_break = _LINE_BREAK.search(text, len(text[:call_start].rstrip()), call_start)
+    line_break = LINE_BREAK.search(text, len(text[:call_start].rstrip()), call_start)
     return line_break.start() if line_break else call_start

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, get_args
 
 from anthropic_proxy.engine.messages.deltas import Delta, Text, Thinking
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
-from anthropic_proxy.engine.wires.tool_call_repair.formats import begins_alone, has_open_fence
+from anthropic_proxy.engine.wires.tool_call_repair.quoting import begins_alone, has_open_fence
 
 ThinkingTags = Literal[
     "think", "thinking", "thought", "brackets", "triangles", "seed", "channel", "thought_channel", "unopened"
