@@ -274,7 +274,7 @@ class UriTooLong(RequestTooLarge):
 
 
 class HeadersTooLarge(RequestTooLarge):
-    """The headers of the client request exceed their limit in bytes."""
+    """The headers of the client request exceed their limit in bytes or in number."""
 
     status = 431
     closes_connection = True

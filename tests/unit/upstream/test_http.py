@@ -319,6 +319,8 @@ async def test_bytes_that_nobody_asked_for_end_a_connection(behind: bytes) -> No
         (b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nxx", "violates HTTP"),
         (b"HTTP/1.1 200 OK\r\n" + b"x-a: " + b"a" * 300_000, "its head has more than"),
         (b"HTTP/1.1 100 Continue\r\n\r\n" * 20_000, "its head has more than"),
+        (b"HTTP/1.1 200 OK\r\n" + b"a:\r\n" * 1_100, "its head has more than 1,000 headers"),
+        (b"HTTP/1.1 103 Early Hints\r\na:\r\n\r\n" * 1_001, "its head has more than 1,000 headers"),
     ],
 )
 async def test_an_answer_without_http_is_reported(answer: bytes, words: str) -> None:

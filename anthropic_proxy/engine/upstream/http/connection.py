@@ -24,6 +24,8 @@ from anthropic_proxy.errors import UpstreamProtocolError
 MAX_RESPONSE_HEAD_BYTES = 256 * 1024
 """Maximum size of a response head, 1xx heads included. A larger head fails with `InvalidHttp`. The limit also applies
 to chunk sizes and extensions between two fragments of a body, and to trailers."""
+MAX_RESPONSE_HEADERS = 1000
+"""Maximum number of headers of a response, 1xx heads included. They take 20 times the memory of their bytes."""
 MAX_UNREAD_BYTES = 64 * 1024
 """Maximum number of received bytes that the caller has not read. Above it, the connection stops reading from its
 socket."""
@@ -235,6 +237,7 @@ class Connection(asyncio.Protocol):
         """Bytes that the server sent before the first request, such as a rejection. None: a request was sent."""
         self._headers: dict[str, str] = {}
         self._repeated_headers: dict[str, list[str]] = {}
+        self._header_count = 0
         self._head_bytes = 0
         """Number of bytes received since the request was sent, or since the last fragment of the body."""
         self._can_reuse = False
@@ -247,7 +250,7 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             raise ConnectionLost
-        self._head_bytes = 0
+        self._head_bytes = self._header_count = 0
         self._pending = self.loop.create_future()
         if not self._splits_body or len(body) <= MAX_TLS_WRITE_BYTES:
             transport.writelines((head, body) if body else (head,))
@@ -319,7 +322,8 @@ class Connection(asyncio.Protocol):
             self._can_reuse = False  # the following bytes are an unrequested protocol
             return
         except httptools.HttpParserError as error:
-            self._fail(InvalidHttp(str(error)))
+            cause = error.__context__  # the error that `on_header` raised
+            self._fail(cause if isinstance(cause, InvalidHttp) else InvalidHttp(str(error)))
             return
         response = self._response
         if self._head_bytes > MAX_RESPONSE_HEAD_BYTES and (
@@ -361,7 +365,11 @@ class Connection(asyncio.Protocol):
         self._can_reuse = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        """Raises `InvalidHttp`."""
         if self._response is None:
+            self._header_count += 1
+            if self._header_count > MAX_RESPONSE_HEADERS:
+                raise InvalidHttp(f"its head has more than {MAX_RESPONSE_HEADERS:,} headers")
             key = name.decode("latin-1").lower()
             text = value.decode(errors="surrogateescape")
             if key in self._headers:

@@ -64,11 +64,14 @@ from anthropic_proxy.gateway.server.http1.cycle import (
     FlowControl,
     RepeatableHead,
     RequestResponseCycle,
+    Target,
 )
 from anthropic_proxy.gateway.server.http1.held_bytes import GRACE_SECONDS, UNBEGUN, UNREAD, HeldBytes
 
 MAX_HEAD_BYTES = 64 * 1024
 """Maximum size of an incomplete request head (request line and headers). A larger one is rejected with 414 or 431."""
+MAX_HEADERS = 1000
+"""Maximum number of headers. They take up to 40 times the memory of their bytes. More are rejected with 431."""
 MAX_PIPELINED_REQUESTS = 16
 """Maximum number of parsed requests that wait for the response of an earlier one. Further bytes stay unparsed."""
 MAX_PIPELINED_BYTES = 1024 * 1024
@@ -321,15 +324,16 @@ class Http1Connection(asyncio.Protocol):
         self._reading = "head"
         self._repeated = None
         self._keep_alive_timer.end_idle()
-        self._received_url = bytearray()
-        self._headers = []
 
     def on_url(self, url: bytes) -> None:
         self._received_url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        """Raises `HeadersTooLarge`."""
         if self._reading == "head":
             self._headers.append((name.lower(), value))
+            if len(self._headers) > MAX_HEADERS:
+                raise HeadersTooLarge(f"The request has more than {MAX_HEADERS:,} headers.")
         else:
             self._steps += 1
 
@@ -342,9 +346,9 @@ class Http1Connection(asyncio.Protocol):
         method = parser.get_method()
         if method == b"CONNECT":
             raise MalformedHttp("CONNECT is not served: this proxy forwards requests of the Messages API only.")
-        self._url = bytes(self._received_url)
-        if not self._url.startswith(b"/"):
-            self._url = normalize_request_target(self._url, self._headers)
+        target = bytes(self._received_url)
+        if not target.startswith(b"/"):
+            target = normalize_request_target(target, self._headers)
         self._head_bytes = 0
         self._steps += len(self._headers)
         if self._head_timer.timer is not None:
@@ -352,6 +356,7 @@ class Http1Connection(asyncio.Protocol):
             self._state.unbegun.release(self)
         if parser.should_upgrade():
             self._reading = "upgrade"
+            self._received_url = bytearray(target)
             return
         keep_alive = parser.should_keep_alive()
         fields = dict(self._headers)
@@ -364,7 +369,12 @@ class Http1Connection(asyncio.Protocol):
                 self._parser = self._new_parser()  # the one before would wait for the body
         awaits_continue = fields.get(b"expect", b"").lower() == b"100-continue"
         self._begin_request(
-            method.decode("ascii"), version, body, keep_alive=keep_alive, awaits_continue=awaits_continue
+            method.decode("ascii"),
+            split_target(target),
+            version,
+            body,
+            keep_alive=keep_alive,
+            awaits_continue=awaits_continue,
         )
 
     def on_body(self, body: bytes) -> None:
@@ -389,9 +399,9 @@ class Http1Connection(asyncio.Protocol):
             self._keep_alive_timer.begin_idle()
 
     def _begin_request(
-        self, method: str, version: str, body: ReadingState, *, keep_alive: bool, awaits_continue: bool
+        self, method: str, target: Target, version: str, body: ReadingState, *, keep_alive: bool, awaits_continue: bool
     ) -> RequestResponseCycle:
-        path, raw_path, query = split_target(self._url)
+        path, raw_path, query = target
         scope = {
             **self._scope,
             "http_version": version,
@@ -412,6 +422,7 @@ class Http1Connection(asyncio.Protocol):
             on_response=self._end_response,
             close_connection=self._close_gracefully,
         )
+        self._drop_head()
         self._reading = body
         if not self.unfinished:
             self._start(cycle)
@@ -426,7 +437,8 @@ class Http1Connection(asyncio.Protocol):
         self._headers = head.list_headers(length)
         self._steps += len(self._headers)
         self._buffer.body_left = int(length)
-        self._begin_request("POST", "1.1", "direct body", keep_alive=True, awaits_continue=False).head = head
+        cycle = self._begin_request("POST", head.target, "1.1", "direct body", keep_alive=True, awaits_continue=False)
+        cycle.head = head
 
     def _parse_ordinary(self, data: bytes) -> bytes:
         """Parse the bytes of one socket read if they have a common structure. Return the unparsed ones."""
@@ -556,7 +568,9 @@ class Http1Connection(asyncio.Protocol):
     def _ignore_upgrade(self, remaining: bytes | memoryview) -> ProxyError | None:
         """Parse the request head again without its offer of another protocol, then `remaining`."""
         parser = self._parser
-        head = encode_head_without_upgrade(parser.get_method(), self._url, parser.get_http_version(), self._headers)
+        target = bytes(self._received_url)
+        head = encode_head_without_upgrade(parser.get_method(), target, parser.get_http_version(), self._headers)
+        self._drop_head()
         self._parser = self._new_parser()
         return self._read_bytes(head) or self._read_bytes(remaining)
 
@@ -639,6 +653,7 @@ class Http1Connection(asyncio.Protocol):
                 return
             next_cycle: asyncio.Future[RequestResponseCycle] = self.loop.create_future()
             self._idle = task, next_cycle
+            del cycle
             cycle = await next_cycle
 
     def _end_response(self) -> None:
@@ -663,6 +678,11 @@ class Http1Connection(asyncio.Protocol):
 
     def _waits_for_first_request(self) -> bool:
         return self._reading == "nothing" and self._head_timer.timer is not None
+
+    def _drop_head(self) -> None:
+        """Keep nothing of the head that was read last: a connection may be idle for long."""
+        self._received_url = bytearray()
+        self._headers = []
 
     def _disconnect(self) -> None:
         for cycle in self.unfinished:
@@ -716,6 +736,7 @@ class Http1Connection(asyncio.Protocol):
     def _ignore_input(self) -> None:
         self._input = "ignored"
         self._head_timer.stop()
+        self._drop_head()
 
     def _close_gracefully(self) -> None:
         """Close the connection. If the client may still send, end only the sending direction, and discard data until
@@ -738,6 +759,7 @@ class Http1Connection(asyncio.Protocol):
 # limits the number of parser callbacks for a body of tiny chunks
 MAX_PIECE_BYTES = 16 * 1024
 """Maximum size of a piece for the parser, except for bodies of known length."""
+_MAX_KEPT_LINE_BYTES = 1024
 _HEAD_END = b"\r\n\r\n"
 _REQUEST_LINE = compile_anchored(rb"[^\x00\t-\r ]+ [^\x00\t-\r ]+ HTTP/[0-9]\.[0-9]\r\n")
 
@@ -777,7 +799,8 @@ class ReceiveBuffer:
             line = _REQUEST_LINE.match(data)
             if line is None:
                 return 0
-            self._last_request_line = line[0]
+            if len(line[0]) <= _MAX_KEPT_LINE_BYTES:
+                self._last_request_line = line[0]
         found = data.find(_HEAD_END, 0, MAX_HEAD_BYTES)
         if found < 0:
             return 0
@@ -844,7 +867,8 @@ class ReceiveBuffer:
         return len(data) if found < 0 else found + len(_HEAD_END)
 
 
-_MAX_REPEATED_BYTES = 16 * 1024
+_MAX_REPEATED_BYTES = 8 * 1024
+"""Estimated memory of a head that a connection keeps while it is idle."""
 
 
 def find_repeatable_head(head: bytes, cycle: RequestResponseCycle) -> RepeatableHead | None:
@@ -858,7 +882,7 @@ def find_repeatable_head(head: bytes, cycle: RequestResponseCycle) -> Repeatable
         len(fields) == len(headers)
         and b"transfer-encoding" not in fields
         and head[:colon].lower().endswith(b"\r\ncontent-length")
-        and len(head) <= _MAX_REPEATED_BYTES
+        and len(head) + HEADER_OVERHEAD_BYTES * len(headers) <= _MAX_REPEATED_BYTES
         and scope["method"] == "POST"
         and scope["http_version"] == "1.1"
         and cycle.keep_alive
@@ -868,7 +892,8 @@ def find_repeatable_head(head: bytes, cycle: RequestResponseCycle) -> Repeatable
         return None
     start = colon + len(b": ")
     place = [*fields].index(b"content-length")
-    return RepeatableHead(head[:start], head[start + len(length) :], headers, place)
+    target = scope["path"], scope["raw_path"], scope["query_string"]
+    return RepeatableHead(head[:start], head[start + len(length) :], target, headers, place)
 
 
 _TLS_HANDSHAKE = b"\x16"
@@ -878,8 +903,8 @@ _DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
 
 
 @lru_cache(maxsize=16)
-def split_target(target: bytes) -> tuple[str, bytes, bytes]:
-    """Return the percent-decoded path, the path as received, and the query. Raises `MalformedHttp`."""
+def split_target(target: bytes) -> Target:
+    """Raises `MalformedHttp`."""
     try:
         url = httptools.parse_url(target)
     except httptools.HttpParserInvalidURLError:

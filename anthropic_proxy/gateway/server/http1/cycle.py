@@ -94,6 +94,8 @@ class AsgiApp(Protocol):
 
 
 _MAX_LENGTH_DIGITS = 15
+Target = tuple[str, bytes, bytes]
+"""Address of a request: percent-decoded path, path as received, and query."""
 
 
 class RepeatableHead:
@@ -102,14 +104,17 @@ class RepeatableHead:
     Clients repeat the head of their requests, so that it is parsed once. Any other head is parsed.
     """
 
-    __slots__ = ("_after", "_before", "_end", "_headers", "_start", "facts", "length_place", "size")
+    __slots__ = ("_after", "_before", "_end", "_headers", "_start", "facts", "length_place", "size", "target")
 
-    def __init__(self, before: bytes, after: bytes, headers: Sequence[tuple[bytes, bytes]], place: int) -> None:
+    def __init__(
+        self, before: bytes, after: bytes, target: Target, headers: Sequence[tuple[bytes, bytes]], place: int
+    ) -> None:
         """`before`, `after`: the bytes before and behind the digits. `place`: index of the field in `headers`."""
         self._before = before
         self._after = after
         self._headers = headers
         self.length_place = place
+        self.target = target
         self._start = len(before)
         self._end = len(before) + _MAX_LENGTH_DIGITS + 1
         self.size = len(before) + len(after)

@@ -1,9 +1,11 @@
 """HTTP/1.1 on a socket, in front of an application that returns the request it received."""
 
 import asyncio
+import gc
 import json
 import re
-from collections.abc import Awaitable, Callable
+import tracemalloc
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -12,9 +14,11 @@ from anthropic_proxy.gateway.server.http1.connection import (
     MAX_HEAD_BYTES,
     MIN_DIRECT_BODY_BYTES,
     Http1Connection,
+    ServerState,
     WriteTimeout,
 )
 from tests.support.http1_server import CLOSE, GET, UPGRADE, Echo, bodies_of, serving, talk
+from tests.support.kept_connection import KeptConnection
 from tests.support.virtual_time import in_virtual_time
 from tests.support.waiting import WAIT_SECONDS
 
@@ -113,14 +117,64 @@ async def test_what_is_no_http_is_refused_in_the_envelope(sent: bytes, expected_
     assert [refused.status for refused in app.refused] == [400]
 
 
-async def test_a_head_without_end_is_refused() -> None:
+TOO_MANY_BYTES = "The headers have more than 65,536 bytes."
+TOO_MANY_HEADERS = "The request has more than 1,000 headers."
+OFFER = b"GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "message"),
+    [
+        ((b"GET / HTTP/1.1\r\n", b"X-Filler: " + b"x" * (MAX_HEAD_BYTES + 1)), TOO_MANY_BYTES),
+        ((b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 1_100,), TOO_MANY_HEADERS),  # it needs no end
+        ((b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 15_000 + b"\r\n",), TOO_MANY_HEADERS),
+        ((b"GET / HTTP/1.1\r\n", *[b"a:\r\n" * 100] * 11), TOO_MANY_HEADERS),
+        ((OFFER + b"a:\r\n" * 15_000 + b"\r\n",), TOO_MANY_HEADERS),
+    ],
+)
+async def test_a_head_beyond_a_limit_is_refused(pieces: Sequence[bytes], message: str) -> None:
     app = Echo()
     async with serving(app) as port:
-        status, error = envelope_of(
-            await talk(port, b"GET / HTTP/1.1\r\n", b"X-Filler: " + b"x" * (MAX_HEAD_BYTES + 1))
-        )
+        status, error = envelope_of(await talk(port, *pieces))
     assert status.startswith(b"HTTP/1.1 431")
     assert error["type"] == "request_too_large"
+    assert error["message"] == message
+    assert [str(refused) for refused in app.refused] == [message]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n" + b"".join(b"a%d:\r\n" % n for n in range(990)),
+        b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\na: " + b"b" * 60_000 + b"\r\n",
+        b"POST /" + b"a" * 60_000 + b" HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n",
+        b"PUT / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\na: " + b"b" * 15_000 + b"\r\n",
+        b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 1_001,
+    ],
+    ids=["headers", "a header", "address", "another method", "refused"],
+)
+async def test_an_idle_connection_keeps_little_of_its_last_head(head: bytes) -> None:
+    state = ServerState(Echo())
+    connections: list[Http1Connection] = []
+
+    async def connect() -> None:
+        connection, wire = Http1Connection(state), KeptConnection()
+        connection.connection_made(wire)
+        connection.data_received(head + b"\r\nhi")
+        while connection.unfinished or not wire.sent:  # noqa: ASYNC110 (a transport has no event to wait for)
+            await asyncio.sleep(0)
+        wire.sent.clear()
+        connections.append(connection)
+
+    await connect()
+    gc.collect()
+    tracemalloc.start()
+    for _ in range(10):
+        await connect()
+    gc.collect()
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 10 * 20_000
 
 
 @pytest.mark.parametrize("before", [b"", GET, GET + GET])

@@ -69,14 +69,14 @@ async def test_small_extensions_and_trailers_are_no_limit_to_a_long_body() -> No
 
 
 @pytest.mark.parametrize("name", [b"a", b"set-cookie", b"x-ratelimit"])
-async def test_a_header_that_comes_thousands_of_times_is_the_list_of_its_values(name: bytes) -> None:
+async def test_a_header_that_comes_hundreds_of_times_is_the_list_of_its_values(name: bytes) -> None:
     async def act(_: Server, writer: asyncio.StreamWriter) -> None:
         writer.write(
-            b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n" + name + b":b\r\n" + (name + b":c\r\n") * 9_999 + b"\r\nok"
+            b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n" + name + b":b\r\n" + (name + b":c\r\n") * 900 + b"\r\nok"
         )
         await writer.drain()
 
     async with serving(act) as (_, port), asking() as upstream:
         response = await post(upstream, port)
-        assert response.headers[name.decode()] == "b, " + ", ".join("c" * 9_999)
+        assert response.headers[name.decode()] == "b, " + ", ".join("c" * 900)
         assert await read_all(response) == b"ok"
