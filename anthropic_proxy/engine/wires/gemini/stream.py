@@ -389,7 +389,7 @@ class GeminiDecoder(Decoder):
                 if part.text and not part.thought and not part.thought_signature:
                     self._emit_text(part.text, deltas)
                 else:
-                    self._read_part(part, deltas)
+                    self._read_part(part, candidate, deltas)
             if len(candidates) > 1 and not self._calls:
                 self._read_other_candidates(candidates, candidate, deltas)
         if reply.usage_metadata is not None and reply.usage_metadata != self._usage:
@@ -405,9 +405,9 @@ class GeminiDecoder(Decoder):
         contents = (other.content for other in candidates if other is not first)
         for part in [part for content in contents if content is not None for part in content.parts or ()]:
             if part.function_call is not None:
-                self._read_part(part, deltas)
+                self._read_part(part, first, deltas)
 
-    def _read_part(self, part: Part, deltas: list[Delta]) -> None:
+    def _read_part(self, part: Part, candidate: Candidate, deltas: list[Delta]) -> None:
         text = part.text
         signature = part.thought_signature or ""
         if text is not None:
@@ -425,7 +425,9 @@ class GeminiDecoder(Decoder):
             if call.partial_args or call.will_continue or self._open_calls.calls:
                 self._read_partial_call(call, signature, arguments, deltas)
             elif call.name:
-                if self._ids.is_repetition(call.id, call.name, arguments, deltas):
+                # A server may send the last frame once more, with other token counts.
+                call_id = call.id or (f"{call.name} {arguments}" if candidate.finish_reason else None)
+                if self._ids.is_repetition(call_id, call.name, arguments, deltas):
                     return
                 self._emit_call(call.name, call.id, signature, arguments, deltas)
             elif arguments:

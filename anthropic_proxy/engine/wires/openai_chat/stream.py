@@ -600,15 +600,17 @@ def _objects(raw: Raw) -> list[dict[str, Any]]:
 
 
 _NO_FUNCTION = FunctionCall()
+_REPEATED = "{}"
+"""In place of the arguments of a call that only repeats another one."""
 
 
 class _OpenCall:
     __slots__ = (
-        *("arguments", "before", "ended", "held", "id", "is_wrapper", "joined", "key", "name", "name_start"),
+        *("arguments", "before", "ended", "event", "held", "id", "is_wrapper", "joined", "key", "name", "name_start"),
         *("own_name", "written"),
     )
 
-    def __init__(self, key: int, upstream_id: str, *, held: bool) -> None:
+    def __init__(self, key: int, upstream_id: str, event: list[Delta], *, held: bool) -> None:
         self.key = key
         self.id = upstream_id
         self.name = ""
@@ -618,9 +620,11 @@ class _OpenCall:
         self.arguments = ArgumentsReader()
         self.held = held  # until the arguments are complete
         self.is_wrapper = False  # of several calls, which begin when it is complete
-        self.before = ""
-        """Arguments of the call that this one continues, joined to it by the server. "": it stands alone. The call
-        begins when it is complete, because it may only repeat the one before."""
+        self.event = event
+        """The deltas of the event that began the call."""
+        self.before: _OpenCall | None = None
+        """The whole call that this one may only repeat: the server has joined them, or they have one id or place. Such
+        a call begins when it is complete. None: it stands alone."""
         self.joined: _OpenCall | None = None
         """The call that continues this one."""
         self.written: DeliveredText | None = None
@@ -630,7 +634,7 @@ class _OpenCall:
     @property
     def is_shown(self) -> bool:
         """True if the client knows the call."""
-        return bool(self.name) and not self.is_wrapper and not self.before
+        return bool(self.name) and not self.is_wrapper and self.before is None
 
     @property
     def keys(self) -> Keys:
@@ -659,7 +663,9 @@ class ToolCallDecoder:
     Fragments with the same `index` belong to one call. Some servers omit `index` or ids, repeat an id (Kimi:
     vllm-project/vllm issue 50295), make a new id for each fragment, or use index 0 for every call. So id, index and
     name decide together: a call begins with a fragment that no open call can own (`_find`), and with text behind the
-    whole arguments of another one (`ArgumentsReader`). A call without a name waits for one, with its arguments.
+    whole arguments of another one (`ArgumentsReader`). Some servers send a call once more after its end, or end it by a
+    fragment with its name and without arguments: this is no second call (`_find_repeated`). A call without a name waits
+    for one, with its arguments.
     """
 
     def __init__(self, call: TranslatedCall[Dialect]) -> None:
@@ -694,8 +700,12 @@ class ToolCallDecoder:
         if call is not None and call.ended:  # a blank fragment: `_find` rejects others
             return
         if call is None:
+            before = None if is_complete else self._find_repeated(fragment, function, deltas)
             call = self._begin(fragment, deltas)
-            self._known.append(call)
+            if before is None:
+                self._known.append(call)
+            else:
+                call.before, call.held = before, True
         self._add(call, fragment, call.find_new(function.arguments or ""), deltas)
 
     def read_usual_fragment(self, fragment: ToolCallDelta, deltas: list[Delta]) -> bool:
@@ -739,6 +749,13 @@ class ToolCallDecoder:
     def _end_name(self, call: _OpenCall, deltas: list[Delta]) -> None:
         """The name of the call is complete."""
         name, call.name_start = call.name_start, ""
+        before = call.before
+        if before is not None and name != before.name:  # another tool, so another call
+            call.before, call.held = None, self._holds
+            self._known.append(call)
+        elif before is not None:
+            call.name, call.own_name, call.is_wrapper = before.name, before.own_name, before.is_wrapper
+            return
         if is_parallel_wrapper(name, self._call):
             call.name = call.own_name = name
             call.held = call.is_wrapper = True
@@ -777,7 +794,7 @@ class ToolCallDecoder:
 
     def _begin(self, fragment: ToolCallDelta, deltas: list[Delta]) -> _OpenCall:
         self.end_complete_calls(deltas)
-        call = self._last = _OpenCall(self.call_count, fragment.id or "", held=self._holds)
+        call = self._last = _OpenCall(self.call_count, fragment.id or "", deltas, held=self._holds)
         self.call_count += 1
         self._open[call.key] = call
         if fragment.index is not None:
@@ -796,8 +813,7 @@ class ToolCallDecoder:
             before = call
             call = before.joined = self._begin(fragment, deltas)
             call.name, call.own_name, call.is_wrapper = before.name, before.own_name, before.is_wrapper
-            call.before = before.arguments.text
-            call.held = True
+            call.before, call.held = before, True
             self._changed[call.key] = call
             _, end = call.arguments.feed(text, end)
 
@@ -814,11 +830,12 @@ class ToolCallDecoder:
     def end_complete_calls(self, deltas: list[Delta]) -> None:
         """Append the delta `ToolEnd` for each open tool call with complete arguments (a whole JSON object).
 
-        Call this before text or thinking. Other calls stay open, because more of their fragments may follow.
+        Call this before text or thinking. Other calls stay open, because more of their fragments, or their names, may
+        follow.
         """
         changed, self._changed = self._changed, {}
         for call in changed.values():
-            if not call.ended and call.arguments.is_whole:
+            if not call.ended and call.arguments.is_whole and (call.name or call.name_start):
                 self._end(call, deltas)
 
     def end_all_calls(self, deltas: list[Delta], *, reply_ended_early: bool = False) -> None:
@@ -851,20 +868,25 @@ class ToolCallDecoder:
         text = call.arguments.text
         if call.name_start:
             self._end_name(call, deltas)
+        if (before := call.before) is not None:
+            if not text.strip() or is_same_object(before.arguments.text, text):
+                del self._open[call.key]
+                call.ended = True
+                return _REPEATED
+            call.before = None
+            if before.joined is not call:
+                self._known.append(call)
         if not call.name:
             name = self.repair.find_name_by_arguments(text)
             if name is None:
                 raise self._call.build_protocol_error(" sent a tool call without a name.")
             self._name(call, name, name, deltas)
+        elif before is not None and not call.is_wrapper:
+            self._name(call, call.name, call.own_name, deltas)
         if not call.held and (held := call.arguments.finish()):
             deltas.append(ToolArgs(call.key, held))
         del self._open[call.key]
         call.ended = True
-        if call.before:
-            if is_same_object(call.before, text):
-                return text
-            if not call.is_wrapper:
-                self._name(call, call.name, call.own_name, deltas)
         if call.is_wrapper:
             wrapped = split_wrapper(call.id, text)
             if wrapped is not None:
@@ -881,13 +903,26 @@ class ToolCallDecoder:
         deltas.append(ToolEnd(call.key))
         return text
 
-    def _find_repeated(self, index: int, call_id: str | None) -> _OpenCall | None:
+    def _find_stated(self, index: int, call_id: str | None) -> _OpenCall | None:
         """Return the call of a complete message whose first fragment arrives now. None: there is none."""
         call = self._by_id.get(call_id) if call_id else None
         if call is None or call.written is None:
             return None
         self._slots[index] = call
         return call
+
+    def _find_repeated(self, fragment: ToolCallDelta, function: FunctionCall, event: list[Delta]) -> _OpenCall | None:
+        """Return the whole call that a new one may repeat, because they have the same index or id. None: there is none.
+
+        Several calls of one event may have the same id (`ToolCallIds.is_repetition`).
+        """
+        call = None if fragment.index is None else self._slots.get(fragment.index)
+        if call is None or is_other_call(fragment.id, call.id):
+            call = self._by_id.get(fragment.id) if fragment.id else None
+            call = None if call is None or call.event is event else call
+        if call is None or (function.name and call.name and not call.name.startswith(function.name)):
+            return None
+        return (call.before or call) if call.ended or call.arguments.is_whole else None
 
     def _is_other_call(self, fragment: ToolCallDelta, function: FunctionCall, call: _OpenCall) -> bool:
         """Return True if a fragment with the place of `call` begins another call, because its id is another one.
@@ -907,7 +942,7 @@ class ToolCallDecoder:
     def _find(self, fragment: ToolCallDelta, function: FunctionCall) -> _OpenCall | None:
         """Return the open call that a fragment continues. None: the fragment begins a new call."""
         if fragment.index is not None:
-            call = self._slots.get(fragment.index) or self._find_repeated(fragment.index, fragment.id)
+            call = self._slots.get(fragment.index) or self._find_stated(fragment.index, fragment.id)
             if fragment.id and call is not None and is_other_call(fragment.id, call.id):
                 call = self._by_id.get(fragment.id, call)  # a server that gives all calls one index
         else:
@@ -920,7 +955,8 @@ class ToolCallDecoder:
                 return None
             if function.name and function.name != call.name:
                 return None
-            if call.find_new(function.arguments or "").strip():
+            arguments = call.find_new(function.arguments or "")
+            if arguments.strip() and not is_same_object(call.arguments.text, arguments):
                 raise self._call.build_protocol_error(" continued a tool call that was complete.")
             return call  # the fragment adds nothing
         if self._is_other_call(fragment, function, call):
