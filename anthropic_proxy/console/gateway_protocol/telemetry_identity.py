@@ -21,6 +21,8 @@ SOURCE = "anthropic-proxy"
 MAX_NAMED = 10_000
 """Maximum number of resources, data points, records and spans of a message. A small message can have millions of empty
 ones, each of which gets attributes."""
+MAX_ADDED_BYTES = 4 * 1024 * 1024
+"""Maximum size of all attributes that are added to a message. Those of a service can have many groups."""
 _NAMES = ("identity.source", "user.id", "user.email", "user.groups", "user.team", "user.cost_center")
 _PERSONAL = frozenset({"user", "enduser", "identity"})
 """First words of the names of attributes about a person (opentelemetry.io/docs/specs/semconv/registry, "user" and
@@ -82,7 +84,7 @@ def name_sender(kind: str, body: bytes, attributes: Mapping[str, str], *, is_jso
         added = [{"key": name, "value": {"stringValue": value}} for name, value in attributes.items()]
         decoded = decode_json(body)
         try:
-            if _edit_json(decoded, added) > MAX_NAMED:
+            if _edit_json(decoded, added) > _find_max_named(msgspec.json.encode(added)):
                 raise ValueError(TOO_MANY_PARTS)
         except RecursionError:
             raise ValueError("the message is nested too deeply") from None
@@ -92,6 +94,11 @@ def name_sender(kind: str, body: bytes, attributes: Mapping[str, str], *, is_jso
         for name, value in attributes.items()
     ]
     return _Editor(encoded).edit(body, _MESSAGES[kind])
+
+
+def _find_max_named(*attributes: bytes) -> int:
+    """Return the maximum number of objects that get these attributes."""
+    return min(MAX_NAMED, MAX_ADDED_BYTES // max(1, sum(map(len, attributes))))
 
 
 def _edit_json(value: Any, added: list[Any], parent: str = "") -> int:
@@ -122,10 +129,11 @@ def is_personal(name: Any) -> bool:
 
 
 class _Editor:
-    """Edits one message in protobuf. Raises `ValueError` as `FieldReader`, and above `MAX_NAMED`."""
+    """Edits one message in protobuf. Raises `ValueError` as `FieldReader`, and for too many names."""
 
     def __init__(self, attributes: Sequence[bytes]) -> None:
         self._attributes = attributes
+        self._max_named = _find_max_named(*attributes)
         self._fields = FieldReader()
         self._named = 0
 
@@ -142,7 +150,7 @@ class _Editor:
             pieces.append(piece)
         if node.is_named:
             self._named += 1
-            if self._named > MAX_NAMED:
+            if self._named > self._max_named:
                 raise ValueError(TOO_MANY_PARTS)
             pieces += [_encode_field(node.attributes, attribute) for attribute in self._attributes]
         return b"".join(pieces)

@@ -30,7 +30,8 @@ MAX_QUEUED = 500
 MAX_QUEUED_BYTES = 16 * 1024 * 1024
 MAX_COUNTED_PEOPLE = 1_000
 """Maximum number of people whose dropped requests are counted apart. Further ones are `other`."""
-_MAX_BYTES_ON_LOOP = 64 * 1024
+_MAX_BYTES_ON_LOOP, _MAX_NAMES_ON_LOOP = 16 * 1024, 1024
+"""Maximum size of a body, and of the names that each of its objects gets, for work on the event loop."""
 STOP_SECONDS = LEDGER_STOP_SECONDS + 2.0
 """Time that the stop of the server waits until metrics are in the ledger."""
 _JSON = "application/json"
@@ -38,7 +39,11 @@ _ACCEPTED = frozenset({_JSON, "application/x-protobuf"})
 
 
 class _Waiting(Struct):
-    """A request of a client, which all collectors share."""
+    """A request of a client, which all collectors share.
+
+    What it becomes with the sender is made for each of them when its turn comes, and not kept: it can be larger than
+    what the client has sent by orders of magnitude.
+    """
 
     client: Client
     kind: str
@@ -52,8 +57,11 @@ class _Waiting(Struct):
     """Owner of the key, or its label."""
     request_count: int = 0
     """Result of `ActivityWriter.count_requests` when it was received."""
-    named: bytes | None = None
-    """The body with the sender, for all collectors. None: it is not written yet."""
+
+    @property
+    def names_size(self) -> int:
+        """Number of characters of the attributes."""
+        return sum(map(len, self.attributes.values()))
 
 
 _Send = Callable[[_Waiting, bytes], Awaitable[bool]]
@@ -144,7 +152,7 @@ class _Queue:
         self._sending: asyncio.Task[None] | None = None
 
     def add(self, waiting: _Waiting) -> None:
-        for dropped in self._waiting.add(waiting.client.payer, waiting, len(waiting.body)):
+        for dropped in self._waiting.add(waiting.client.payer, waiting, len(waiting.body) + waiting.names_size):
             self._count_drop(dropped.person)
         if self._sending is None or self._sending.done():
             self._sending = asyncio.create_task(self._send_all())
@@ -162,11 +170,13 @@ class _Queue:
             is_sent = False
             try:
                 with suppress(ValueError):  # a body that is no telemetry
-                    if waiting.named is None:
-                        is_large = waiting.encoding or len(waiting.body) > _MAX_BYTES_ON_LOOP
-                        named = asyncio.to_thread(_name_sender, waiting) if is_large else None
-                        waiting.named = _name_sender(waiting) if named is None else await named
-                    is_sent = await self._send(waiting, waiting.named)
+                    is_small = (
+                        not waiting.encoding
+                        and len(waiting.body) <= _MAX_BYTES_ON_LOOP
+                        and waiting.names_size <= _MAX_NAMES_ON_LOOP
+                    )
+                    named = _name_sender(waiting) if is_small else await asyncio.to_thread(_name_sender, waiting)
+                    is_sent = await self._send(waiting, named)
             finally:  # also if the server stops meanwhile
                 if is_sent:
                     self._count_sent()

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import tracemalloc
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from aiohttp import web
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message import Message
+from msgspec import structs
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -254,6 +256,14 @@ class Collector:
         return web.Response(status=self.status)
 
 
+@pytest.mark.parametrize("is_json", [False, True])
+def test_names_of_many_groups_have_a_bound(is_json: bool) -> None:
+    client = structs.replace(ANN, groups=tuple(f"group {number}" for number in range(1_000)))
+    body = b'{"resourceLogs":[' + b'{"resource":{}},' * 600 + b"{}]}" if is_json else b"\x0a\x02\x0a\x00" * 600
+    with pytest.raises(ValueError, match="the message has too many parts"):
+        name_sender("logs", body, build_attributes(client), is_json=is_json)
+
+
 @pytest.fixture
 async def collector() -> AsyncIterator[tuple[Collector, str]]:
     found, app = Collector(), web.Application()
@@ -374,6 +384,32 @@ async def test_nobody_takes_the_place_of_others_in_the_queue(tmp_path: Path, col
             'anthropic_proxy_telemetry_dropped_total{person="bob"} 0.0',
         ]
         assert await count(app, "dropped") == 13
+
+
+async def test_what_waits_for_a_slow_collector_is_as_large_as_it_was_received(
+    tmp_path: Path, collector: tuple[Collector, str]
+) -> None:
+    found, url = collector
+    found.waiting = "/slow"
+    found.open.clear()
+    key = store_key(tmp_path, Rules())
+    slow = url.replace("/otel", "/slow")
+    (tmp_path / "anthropic-proxy.toml").write_text(f'[collectors.slow]\nendpoint = "{slow}"\n', "utf-8")
+    body = gzip.compress(b"\x0a\x02\x0a\x00" * 9_990)
+    headers = {"x_api_key": key, "content_type": "application/x-protobuf", "content_encoding": "gzip"}
+    async with running_app(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=url, PROXY_API_KEY="pk-0123456789") as app:
+        tracemalloc.start(1)
+        try:
+            size = 0
+            for _ in range(40):
+                await send(app, "POST", "/v1/logs", body, **headers)
+                _, _, sent = await found.received.get()
+                size, sent = size + len(sent), b""
+            assert size > 20_000_000
+            assert tracemalloc.get_traced_memory()[0] < size / 4
+        finally:
+            tracemalloc.stop()
+        found.open.set()
 
 
 async def test_without_a_collector_telemetry_is_dropped(tmp_path: Path) -> None:
