@@ -73,9 +73,7 @@ class TurnQueue(Generic[T]):
         return self.count > 0
 
     def add_begun(self, payer: str, item: T) -> None:
-        """Add an item that comes before the others of its payer, which has had its turn. Nothing is dropped for it,
-        because it leaves its place to one that waits.
-        """
+        """Add an item that comes before the others of its payer, which has had its turn. Nothing is dropped for it."""
         self._lines.setdefault(payer, _Line()).begun.append(item)
         self._lines.move_to_end(payer)
         self.count += 1
@@ -123,6 +121,11 @@ class TurnQueue(Generic[T]):
     def remove(self, payer: str, item: T) -> bool:
         """Remove an item that waits no longer. False: it is not here."""
         line = self._lines.get(payer)
+        if line is not None and item in line.begun:
+            line.begun.remove(item)
+            self.count -= 1
+            self._forget_empty(payer)
+            return True
         for part, items in line.parts.items() if line is not None else ():
             for place, (other, _) in enumerate(items):
                 if other is item:
@@ -220,20 +223,26 @@ class Turns:
         self._used_by[payer] = held + size
         return True
 
-    async def acquire(self, payer: str, size: int = 1, part: str = "", *, max_seconds: float = inf) -> None:
+    async def acquire(
+        self, payer: str, size: int = 1, part: str = "", *, max_seconds: float = inf, has_begun: bool = False
+    ) -> None:
         """Wait for a place, or for several at once. Call `release` after the work.
 
-        `part`: within a payer, the parts have turns too. `max_seconds`: a shorter wait than that of the worker. Raises
+        `part`: within a payer, the parts have turns too. `max_seconds`: a shorter wait than that of the worker.
+        `has_begun`: the job has had a place. It is never refused, and comes before the other jobs of its payer. Raises
         `WorkerBusy`, or what `refuse` returns.
         """
         if self.acquire_free(payer, size):
             return
         waiter = _Waiter(asyncio.get_running_loop().create_future(), size)
-        for dropped in self._line.add(payer, waiter, part=part):
-            if not dropped.granted.done():
-                dropped.granted.set_exception(self._refuse(self._line.count))
+        if has_begun:
+            self._line.add_begun(payer, waiter)
+        else:
+            for dropped in self._line.add(payer, waiter, part=part):
+                if not dropped.granted.done():
+                    dropped.granted.set_exception(self._refuse(self._line.count))
         self._grant()
-        seconds = min(max_seconds, self._worker.max_wait_seconds)
+        seconds = inf if has_begun else min(max_seconds, self._worker.max_wait_seconds)
         try:
             async with asyncio.timeout(seconds if seconds < inf else None):
                 await waiter.granted

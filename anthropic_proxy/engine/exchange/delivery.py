@@ -163,7 +163,7 @@ class Delivery:
         """The place among the concurrent calls to providers. None: their number is not limited."""
         if engine.queue is not None:
             self._slot = CallSlot(engine.queue, receipt)
-            self.watchdog.on_unread = self._slot.release
+            self.watchdog.on_unread = self._slot.give_up
         if describer is not None:
             describer.slot = self._slot
 
@@ -352,6 +352,7 @@ class Delivery:
         sink = self._sink
         calls = self._calls
         call_filter = self._call_filter
+        slot = self._slot
         states = None if self._hidden is None else self._hidden.unsaved
         writer.signature = reply.default_signature
         self._streamed_reply = reply
@@ -377,12 +378,14 @@ class Delivery:
                     holds_request = False
                     self._release_body()
                     reply.release_request()
+                if slot is not None and slot.is_given_up:
+                    await self._take_place_again(slot)
         ending = writer.finish() if calls is None else calls.feed(writer.finish())
         last_events = (last_events or self._start()) + ending
         if self._check is not None:
             last_events = await self._add_verdicts(self._check, last_events)
-        if self._slot is not None:  # the provider has sent all
-            self._slot.release()
+        if slot is not None:  # the provider has sent all
+            slot.release()
         self._opened = True
         watchdog.begin_write()
         await sink.send_events(last_events, is_last=True)
@@ -431,6 +434,7 @@ class Delivery:
     async def _relay(self, reply: RelayStream) -> None:
         """Send the provider's bytes, and the event in place of a missing end."""
         sink = self._sink
+        slot = self._slot
         watchdog = self.watchdog
         streams = self._request.stream
         if self._opened:
@@ -475,6 +479,8 @@ class Delivery:
                 if is_first:
                     is_first = False
                     self._release_body()
+                if slot is not None and slot.is_given_up and not is_last:
+                    await self._take_place_again(slot)
         finally:
             self._receipt.outcome = reply.stop_reason or ""
         if reply.failure is not None:
@@ -534,6 +540,12 @@ class Delivery:
         self._end_upstream_call()
         events[place] = structs.replace(delta, safeguard_results=await check.finish())
         return events
+
+    async def _take_place_again(self, slot: CallSlot) -> None:
+        """The client reads again. Meanwhile it gets pings, and its provider is not silent."""
+        self.watchdog.end_upstream_call()
+        await slot.take_again()
+        self.watchdog.resume_upstream_call()
 
     def _end_upstream_call(self) -> None:
         """The provider has sent all. The checks of its calls need a place among the concurrent calls too."""

@@ -6,9 +6,9 @@ The provider has a limit only while a call is open: `first_byte_seconds` between
 `idle_seconds`.
 During a write to the client nothing is read, so the provider is not idle then; the write has a limit of its own. After
 `UNREAD_SECONDS` of one write, `on_unread` gives up the place of the reply, because the calls to providers are limited,
-not the reading of clients. A client that got nothing for a time gets a ping. A task waits for the disconnect of the
-client; it starts with the first check, because most short exchanges end before. So the first checks of all exchanges
-share a timer (`FirstChecks`).
+not the reading of clients. The reply waits for a place before it continues (`resume_upstream_call`). A client that got
+nothing for a time gets a ping. A task waits for the disconnect of the client; it starts with the first check, because
+most short exchanges end before. So the first checks of all exchanges share a timer (`FirstChecks`).
 
 After a timeout or a disconnect, the watchdog cancels the task of the exchange and sets `reason`, by which the exchange
 distinguishes this from the stop of the server. `uncancel` lets the task continue to send an error, and
@@ -57,7 +57,7 @@ class Watchdog:
     """Loop time of the first check since the start of the pending write to the client, or `_UNSEEN`. 0: no write is
     pending."""
     on_unread: Callable[[], None] | None = None
-    """Called once the client lets the reply wait. None: nobody needs to know, or it was called."""
+    """Called at each check while the client lets the reply wait. None: nobody needs to know."""
     _ping_seconds = FIRST_PING_SECONDS
     _pinged_at = 0.0
     """Loop time of the latest ping. 0: none."""
@@ -106,6 +106,11 @@ class Watchdog:
 
     def end_upstream_call(self) -> None:
         self._calling = False
+
+    def resume_upstream_call(self) -> None:
+        """Continue a call that was ended although more may come from the provider."""
+        self._calling = True
+        self._upstream_at = self.now()
 
     def note_bytes(self) -> None:
         """Record that bytes have arrived from the provider."""
@@ -185,7 +190,6 @@ class Watchdog:
             self._upstream_at = self._client_at = now
             if self.on_unread is not None and now >= self._writing_since + UNREAD_SECONDS:
                 self.on_unread()
-                self.on_unread = None
         elif not self._calling:
             self._upstream_at = now
         if now >= self._upstream_at + self.upstream_limit:

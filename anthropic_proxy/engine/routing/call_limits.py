@@ -45,14 +45,18 @@ def build_call_turns(slots: int, limit: int) -> Turns:
 
 
 class CallSlot:
-    """The place of one request among the concurrent calls to providers. A reply that its client does not read gives it
-    up, and continues without one.
+    """The place of one request among the concurrent calls to providers.
+
+    A reply that its client does not read gives it up. The provider then soon waits too, because nobody reads what it
+    sends. Once the client reads, the reply waits for a place, so that no more replies than places continue.
     """
 
     def __init__(self, turns: Turns, receipt: Receipt) -> None:
         self._turns = turns
         self._receipt = receipt
         self._is_held = False
+        self.is_given_up = False
+        """True if the reply must not continue before `take_again`."""
 
     async def acquire(self) -> None:
         # one session does not delay the others of its payer
@@ -62,12 +66,27 @@ class CallSlot:
     @asynccontextmanager
     async def lend(self) -> AsyncIterator[None]:
         """Leave the place to other requests meanwhile, such as those that this one waits for."""
-        self.release()
+        self.give_up()
         yield
-        await self.acquire()
+        await self.take_again()
+
+    def give_up(self) -> None:
+        """Leave the place to other requests until `take_again`. Without a place, it has no effect."""
+        self.is_given_up = self.is_given_up or self._is_held
+        self._release()
+
+    async def take_again(self) -> None:
+        """Wait for the place that was given up. A request that has begun is not refused."""
+        if self.is_given_up:
+            await self._turns.acquire(self._receipt.client.payer, has_begun=True)
+            self.is_given_up, self._is_held = False, True
 
     def release(self) -> None:
         """A second call has no effect."""
+        self.is_given_up = False
+        self._release()
+
+    def _release(self) -> None:
         if self._is_held:
             self._is_held = False
             self._turns.release(self._receipt.client.payer)

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from msgspec import structs
@@ -211,6 +211,66 @@ async def test_replies_that_nobody_reads_leave_their_places_to_others(settings: 
         for each in slow:
             each.reads.set()
     assert all(sink.error is None and (sink.stream or sink.body) for sink in await asyncio.gather(*unread))
+    queue = proxy.services.queue
+    assert queue is not None
+    assert queue.count_before(ann.payer) == 0
+
+
+class Stream(FakeResponse):
+    """A reply that notes how many others have sent a piece within the same second."""
+
+    sending: ClassVar["list[Stream]"] = []
+    most = 0
+
+    async def read(self) -> bytes:
+        if self.chunks:
+            Stream.sending.append(self)
+            Stream.most = max(Stream.most, len(set(Stream.sending)))
+            await asyncio.sleep(1)
+            Stream.sending.remove(self)
+        return await super().read()
+
+
+def piece(event: dict[str, Any]) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (str(event["type"]).encode(), encode(event))
+
+
+TEXTS = [
+    b'data: {"choices":[{"index":0,"delta":{"content":"well"},"finish_reason":%b}]}\n\n' % reason
+    for reason in [b"null"] * 20 + [b'"stop"']
+]
+REPLIES: dict[str, tuple[dict[str, str], list[bytes]]] = {
+    "translated": (KEYS, [*TEXTS, b"data: [DONE]\n\n"]),
+    "relayed": (RELAYED, [*map(piece, EVENTS[:2]), *[piece(EVENTS[2])] * 20, *map(piece, EVENTS[3:])]),
+}
+
+
+@pytest.mark.parametrize("kind", REPLIES)
+@in_virtual_time
+async def test_replies_that_are_read_again_continue_within_the_limit(kind: str) -> None:
+    settings, pieces = REPLIES[kind]
+    proxy = ProxyHarness(lambda *_: Stream(200, *pieces), **settings, MAX_UPSTREAM_CALLS="2")
+    Stream.sending, Stream.most = [], 0
+    slow = [Unread() for _ in range(6)]
+    mallory, ann = Client(key_id="key_mallory"), Client(key_id="key_ann")
+    unread = [asyncio.create_task(proxy.post(stream=True, sink=each, client=mallory)) for each in slow]
+    await asyncio.sleep(60)
+    others = [asyncio.create_task(proxy.post(stream=True, client=ann)) for _ in range(4)]
+    await asyncio.sleep(5)
+    for each in slow[:3]:
+        each.reads.set()
+    unread[3].cancel()
+    await asyncio.sleep(5)
+    unread[0].cancel()  # while it waits for its place
+    for each in slow:
+        each.reads.set()
+    done = await asyncio.gather(*unread, *others, return_exceptions=True)
+    replies = [sink for sink in done if isinstance(sink, RecordingSink)]
+    assert len(replies) == 8
+    assert {(sink.error, sink.is_ended, sink.stream.count(b"well")) for sink in replies} == {
+        (None, True, 21 if kind == "translated" else 20)
+    }
+    assert Stream.most == 2
     queue = proxy.services.queue
     assert queue is not None
     assert queue.count_before(ann.payer) == 0
