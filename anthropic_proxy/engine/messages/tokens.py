@@ -551,16 +551,16 @@ def _sampled(texts: Sequence[bytes | memoryview], ends: Sequence[int], stretch: 
     step = size * stretch // _SAMPLE
     pieces: list[bytes | memoryview] = []
     for start in range(0, size, step):
-        place, wanted = bisect_right(ends, start), stretch
-        offset = start - ends[place] + len(texts[place]) + 1
-        while True:
-            pieces.append(piece := texts[place][offset : offset + wanted])
-            wanted -= len(piece)
-            place += 1
-            if not wanted or place == len(texts):
-                break
-            pieces.append(b" ")
-            wanted, offset = wanted - 1, 0
+        place = bisect_right(ends, start)
+        text = texts[place]
+        offset = start - ends[place] + len(text) + 1
+        piece = text[offset : offset + stretch]
+        pieces.append(piece)
+        wanted = stretch - len(piece)
+        while wanted and (place := place + 1) < len(texts):
+            piece = texts[place][: wanted - 1]
+            pieces += (b" ", piece)
+            wanted -= 1 + len(piece)
     return b"".join(pieces)
 
 
