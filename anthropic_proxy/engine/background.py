@@ -98,8 +98,7 @@ class PayerWork(Struct, frozen=True, eq=False):
         """
         turns = self.work.turns
         await turns.acquire(self.payer)
-        job = _Job(self.payer, turns, self.work.clock, self.max_seconds)
-        run = partial(job.run, partial(function, *arguments))
+        run = partial(_Job(self).run, partial(function, *arguments))
         try:
             computation = asyncio.get_running_loop().run_in_executor(self.work.threads, run)
         except RuntimeError:  # the system has no thread left
@@ -140,15 +139,13 @@ class PayerWork(Struct, frozen=True, eq=False):
 class _Job:
     """A computation in the thread. It begins on the event loop, and gives way in its thread."""
 
-    def __init__(self, payer: str, turns: Turns, clock: Callable[[], float], max_seconds: float) -> None:
-        self._payer = payer
-        self._turns = turns
-        self._clock = clock
-        self._max_seconds = max_seconds
+    _end = inf
+    _slice_began = 0.0
+
+    def __init__(self, runner: PayerWork) -> None:
+        self._payer, self._turns, self._clock = runner.payer, runner.work.turns, runner.work.clock
+        self._max_seconds = runner.max_seconds
         self._loop = asyncio.get_running_loop()
-        self._end = inf
-        self._slice_began = 0.0
-        self._is_resumed = threading.Event()
 
     def run(self, function: Callable[[], _Result]) -> _Result:
         self._slice_began = self._clock()
@@ -161,11 +158,11 @@ class _Job:
             raise TimeoutError
         if not self._turns.is_waited_for(self._payer) or self._clock() - self._slice_began < SLICE_SECONDS:
             return
-        self._is_resumed.clear()
+        is_resumed = threading.Event()
         try:
-            self._loop.call_soon_threadsafe(self._turns.give_way, self._payer, self._is_resumed.set)
+            self._loop.call_soon_threadsafe(self._turns.give_way, self._payer, is_resumed.set)
         except RuntimeError:  # the server has ended, and nobody waits
             return
-        while not self._is_resumed.wait(_CHECK_SECONDS) and not self._loop.is_closed():
+        while not is_resumed.wait(_CHECK_SECONDS) and not self._loop.is_closed():
             pass
         self._slice_began = self._clock()
