@@ -319,6 +319,11 @@ LIMIT_HOLDS = TableDefinition(
 SHARED_VALUES = TableDefinition("shared_values", {"name": _KEY, "value": TEXT, "expires_at": TIME}, ("name",))
 """Values that instances on PostgreSQL share without Redis, such as sessions of the dashboard, and the secret of
 `OwnKeys`, on SQLite too."""
+READ_LASTING_VALUE = f"SELECT value FROM {SHARED_VALUES.name} WHERE name = ?"
+STORE_LASTING_VALUE = (
+    f"INSERT INTO {SHARED_VALUES.name} (name, value, expires_at) VALUES (?, ?, {1 << 62}) ON CONFLICT (name) DO"
+)
+"""For values that do not expire. What is done with an earlier value follows: `NOTHING`, or `UPDATE SET …`."""
 
 SESSION_MODELS = TableDefinition(
     "session_models",

@@ -32,7 +32,7 @@ from anthropic_proxy.console.ledger.instances import (
     read_instances,
     read_time,
 )
-from anthropic_proxy.console.ledger.schema import SHARED_VALUES
+from anthropic_proxy.console.ledger.schema import READ_LASTING_VALUE, STORE_LASTING_VALUE
 from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.gateway.settings import Settings, digest_files
 from anthropic_proxy.gateway.settings.changes import (
@@ -130,11 +130,7 @@ def _read(settings: Settings) -> KnownInstances | None:
 
 
 _decode_states = msgspec.json.Decoder(dict[str, tuple[str, str | None]]).decode
-_READ_STATES = f"SELECT value FROM {SHARED_VALUES.name} WHERE name = ?"
-_STORE_STATES = (
-    f"INSERT INTO {SHARED_VALUES.name} (name, value, expires_at) VALUES (?, ?, {1 << 62}) "
-    "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
-)
+_STORE_STATES = f"{STORE_LASTING_VALUE} UPDATE SET value = excluded.value"
 
 
 def record_states(
@@ -147,7 +143,7 @@ def record_states(
     stored then.
     """
     name = f"settings/states/{digest_value('place', place or '', is_secret=False)}"
-    rows = connection.query(_READ_STATES, (name,))
+    rows = connection.query(READ_LASTING_VALUE, (name,))
     changes: Changes = {}
     if rows:
         before = _read_states(str(rows[0][0]))
