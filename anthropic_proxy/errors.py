@@ -617,6 +617,10 @@ def join_with_or(words: Sequence[str]) -> str:
     return _join_words(words, "or")
 
 
+def end_sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
 def join_with_and(words: Sequence[str]) -> str:
     """Return the words as one text for a message: `a, b and c`."""
     return _join_words(words, "and")

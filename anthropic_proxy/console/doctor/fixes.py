@@ -23,7 +23,7 @@ from anthropic_proxy.engine.routing.replacements import (
     list_served_models,
 )
 from anthropic_proxy.engine.routing.targets import Target
-from anthropic_proxy.errors import join_with_and, join_with_or
+from anthropic_proxy.errors import end_sentence, join_with_and, join_with_or
 from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, copy_environment
 
 _MAX_NAMED_ROUTES = 2
@@ -273,7 +273,7 @@ def _list_places(backend: Backend, model: str, run: _Run) -> list[ModelReplaceme
 
 def _sentence(text: str) -> str:
     """A full stop behind a proposed line would be copied with it."""
-    return text if text.endswith((".", "!", "?")) or _LINE_AT_END.search(text) else f"{text}."
+    return text if _LINE_AT_END.search(text) else end_sentence(text)
 
 
 _LINE_AT_END = compile_later(r":\s+\S*/\S+$")

@@ -17,7 +17,7 @@ from typing import Literal
 from msgspec import Struct
 
 from anthropic_proxy.engine.hooks import Client
-from anthropic_proxy.errors import ProxyError, UpstreamError
+from anthropic_proxy.errors import ProxyError, UpstreamError, end_sentence
 
 KeyOwner = Literal["settings", "virtual key", "sign-in", "client"]
 """Whose key the provider got, and who is told about it: a key of the settings, for a client without restrictions, for
@@ -94,7 +94,7 @@ def find_told_error(error: ProxyError, client: Client) -> ProxyError:
         return error
     message = error.message
     if told.end:
-        message += f"{'' if message.endswith(('.', '!', '?')) else '.'} {told.end}"
+        message = f"{end_sentence(message)} {told.end}"
     return UpstreamError(
         message,
         code=error.code,

@@ -41,6 +41,7 @@ from anthropic_proxy.errors import (
     UpstreamProtocolError,
     UpstreamTimeout,
     UpstreamUnreachable,
+    end_sentence,
 )
 
 _UNSUPPORTED_ENCODINGS = ("br", "zstd", "compress")
@@ -194,11 +195,10 @@ def add_key_setting(error: UpstreamError, target: Target, credential: Credential
         return
     if not error.has_client_key and _CLIENT_LOGIN.search(error.message):
         error.message = _CLIENT_LOGIN.sub("the key is not accepted", error.message)
-    end = "" if error.message.endswith((".", "!", "?")) else "."
     if credential is None and (variable := target.provider.key_variable):
-        error.message += f"{end} No key was sent: {variable} is not set."
+        error.message = f"{end_sentence(error.message)} No key was sent: {variable} is not set."
     elif credential is not None and credential.origin not in error.message:
-        error.message += f"{end} The key comes from {credential.origin}."
+        error.message = f"{end_sentence(error.message)} The key comes from {credential.origin}."
 
 
 def add_address_advice(error: UpstreamError, target: Target, settings: EngineOptions) -> None:
