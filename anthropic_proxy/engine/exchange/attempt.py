@@ -31,7 +31,6 @@ from anthropic_proxy.engine.messages.models import (
     MessagesRequest,
     Source,
     Tool,
-    decode_request_or_envelope,
 )
 from anthropic_proxy.engine.messages.models.tools import list_tool_names
 from anthropic_proxy.engine.messages.preparation import PreparationResult, ProxyTool, TargetLimits, prepare
@@ -233,8 +232,7 @@ class AttemptPreparer(Struct, eq=False):
         self.incoming.receipt.fidelity.clear_notes()
         files: Mapping[tuple[str, str], Source | None] = {}
         if self.inliner is not None and not target.wire.accepts_media_url(target.dialect, SAMPLE_LINK):
-            run_reader = self.incoming.background.run_postponable
-            read = await run_reader(self.is_large, decode_request_or_envelope, self.incoming.body)
+            read = await self.incoming.decode()
             fetched = await self._fetch_media(
                 self.inliner, read, target, engine.find_target_limits(target, self.servers)
             )

@@ -43,7 +43,7 @@ from anthropic_proxy.engine.messages.events import (
     replace_surrogates,
 )
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
-from anthropic_proxy.engine.messages.models import MessagesResponse
+from anthropic_proxy.engine.messages.models import MessagesRequest, MessagesResponse, decode_request_or_envelope
 from anthropic_proxy.engine.messages.preparation import Question, shorten_id
 from anthropic_proxy.engine.messages.purpose import AGENT_HEADER, SESSION_HEADER, read_tool_times
 from anthropic_proxy.engine.routing.router import Plan
@@ -117,6 +117,12 @@ class ClientRequest(Struct, kw_only=True):
     def learner(self) -> str:
         """See `Client.name_learner`."""
         return self.receipt.client.name_learner("" if self.cache_session else self.receipt.session)
+
+    async def decode(self, read: Callable[..., MessagesRequest] = decode_request_or_envelope) -> MessagesRequest:
+        """Return what `read` finds in the body, in a thread if that takes long (`BackgroundWork.run_postponable`)."""
+        request = await self.background.run_postponable(self.is_large, read, self.body)
+        self.parts = request.parts
+        return request
 
     def free_body(self) -> None:
         if self.memory is not None:

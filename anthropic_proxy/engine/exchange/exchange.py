@@ -136,7 +136,7 @@ class Exchange:
         if chosen is not None and not chosen.is_empty and await follow_session(chosen, incoming, request):
             match = None
             if request.scanned_only:
-                request = await self._decode_body()
+                request = await self._incoming.decode()
         plan = await choose_plan(engine, incoming, request, self._admission.estimates, match)
         plans: Sequence[Plan] = (plan,)
         if incoming.plans:
@@ -245,15 +245,8 @@ class Exchange:
         except ClientError as error:
             engine.log.write_once(f"auto mode: {error.stored_message}", "warning")
         if chosen and request.scanned_only:
-            request = await self._decode_body()
+            request = await self._incoming.decode()
         return (*chosen, plan), request
-
-    async def _decode_body(self) -> MessagesRequest:
-        incoming = self._incoming
-        run = self._incoming.background.run_postponable
-        request = await run(incoming.is_large, decode_request_or_envelope, incoming.body)
-        incoming.parts = request.parts
-        return request
 
     async def _inspect(self, request: MessagesRequest) -> "tuple[Inspection, MessagesRequest]":
         """Return the inspection, and the request as the inspectors leave it. The recorders get this form too."""

@@ -114,7 +114,8 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
     Raises `ClientDisconnected`.
     """
     incoming.purpose = "token_count"
-    request = await _decode_count(engine, incoming)
+    read = partial(decode_request_or_envelope, for_token_count=True)
+    request = await incoming.decode(read)
     if engine.session_models is not None:
         await follow_session(engine.session_models, incoming, request)
     plan = await choose_plan(engine, incoming, request, EstimateCache())
@@ -124,7 +125,7 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
         may_ask = await admission.admit_count(request, structs.replace(plan, targets=[target]))
         if may_ask and engine.inspectors:
             incoming, inspection = await _inspect(engine, incoming, wait_disconnected)
-            request = await _decode_count(engine, incoming)
+            request = await incoming.decode(read)
         ask_relay = partial(
             _relay_count, engine, request=request, target=target, wait=wait_disconnected, admission=admission
         )
@@ -254,13 +255,6 @@ async def _replace_media(
             inspect=inspect,
             memory=incoming.memory,
         )
-    return request
-
-
-async def _decode_count(engine: Engine, incoming: ClientRequest) -> MessagesRequest:
-    decode = partial(decode_request_or_envelope, for_token_count=True)
-    request = await incoming.background.run_postponable(incoming.is_large, decode, incoming.body)
-    incoming.parts = request.parts
     return request
 
 

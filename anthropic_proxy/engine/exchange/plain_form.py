@@ -21,7 +21,7 @@ from anthropic_proxy.engine.exchange.attempt import Attempt, Repair
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.hooks import PLAIN_FORM
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
-from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope
+from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.providers.model_observations import CONVERSATION_SECONDS, digest_first_reply
 from anthropic_proxy.engine.providers.part_search import PartSearch
 from anthropic_proxy.engine.providers.refused_parts import RefusedParts
@@ -373,9 +373,7 @@ class PlainForms(Struct, eq=False):
         """Return a request with its messages, of which a relay may know only the other fields, unless it is invalid."""
         if request.messages:
             return request
-        incoming = self.incoming
-        run = self.incoming.background.run_postponable
-        return await run(incoming.is_large, decode_request_or_envelope, incoming.body)
+        return await self.incoming.decode()
 
 
 def _digest_value(part: RequestPart, request: MessagesRequest) -> str:
