@@ -14,6 +14,7 @@ from typing import Any
 
 from msgspec import structs
 
+from anthropic_proxy.engine.memory_plan import LARGEST_BODY_BYTES
 from anthropic_proxy.engine.options import format_origin_in_sentence
 from anthropic_proxy.engine.passed_proxies import require_no_loop
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
@@ -32,7 +33,7 @@ from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client, Policy, Route
 from anthropic_proxy.secrets import Secret
 
-MAX_REQUEST_BYTES = 32 * 1024 * 1024
+MAX_REQUEST_BYTES = LARGEST_BODY_BYTES
 """Maximum size of a request body, as in the Anthropic API. A larger body is rejected with 413."""
 MAX_HEADER_BYTES = 64 * 1024
 """Maximum total size of the header names and values of a client request. Larger headers are rejected with 431."""
