@@ -216,6 +216,7 @@ class Turns:
 
     def acquire_free(self, payer: str, size: int) -> bool:
         """Take free places for which nothing waits. False: there are none, and `acquire` waits for them."""
+        # `_has_share` and `_take` without their calls, because most bodies and requests wait for nothing
         used, held = self._used + size, self._used_by.get(payer, 0)
         if self._line.count or used > self._worker.places or (held and held + size > self._worker.share):
             return False

@@ -216,9 +216,9 @@ class ReplyCheck:
         """True if an earlier call of the conversation has other words than what has run."""
         self._calls: list[FinalCall] = []
         self._unchecked: list[CallCheck] = []
+        """Records of the calls above `MAX_CALLS`."""
         self.checks: list[CallCheck] = []
         """Of all calls, as far as they are known, with the rules that models have stated."""
-        """Records of the calls above `MAX_CALLS`."""
         self._tasks: list[asyncio.Task[CallCheck]] = []
         self._sinks: list[_CheckSink] = []
         self._transcript: asyncio.Task[Transcript] | None = None

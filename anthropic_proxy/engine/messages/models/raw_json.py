@@ -144,10 +144,10 @@ def has_too_many_members(text: bytes, *, counts_nested: bool = True) -> bool:
         return False
     members = depth = 0
     for piece in _find_structure(text):
-        structure = piece
         if counts_nested:
-            members += structure.count(b",")
+            members += piece.count(b",")
         else:
+            structure = piece
             while len(collapsed := structure.replace(b"[]", b"")) < 0.9 * len(structure):
                 structure = collapsed
             steps = memoryview(structure.translate(_DEPTH_STEPS)).cast("b")
