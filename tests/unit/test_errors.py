@@ -5,7 +5,6 @@ import inspect
 import json
 import re
 from collections.abc import MutableMapping
-from math import inf
 from typing import Any
 
 import pytest
@@ -41,12 +40,12 @@ class Limited:
 class Full(Turns):
     """A queue in front of which too many wait already."""
 
-    async def acquire(self, payer: str, size: int = 1, part: str = "", *, max_seconds: float = inf) -> None:
+    async def acquire(self, payer: str, *_: Any, **__: Any) -> None:
         raise ProxyBusy("Too many wait.", retry_after=2)
 
 
 class Ending(Turns):
-    async def acquire(self, payer: str, size: int = 1, part: str = "", *, max_seconds: float = inf) -> None:
+    async def acquire(self, payer: str, *_: Any, **__: Any) -> None:
         raise ShuttingDown
 
 
