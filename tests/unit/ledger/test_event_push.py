@@ -80,6 +80,15 @@ class World:
     def start(self) -> EventPush:
         return EventPush(cast("Gateway", self), lambda: self.now)
 
+    async def kill_while_sending(self) -> None:
+        """Start a process, and end it before a destination has answered."""
+        self.silent = "https://siem"
+        killed = asyncio.create_task(self.start().work())
+        await self.asked.wait()
+        killed.cancel()
+        await asyncio.wait({killed})
+        self.silent = ""
+
     def audit(self, *names: str) -> None:
         with closing(open_for_writing(self.settings)) as connection:
             self.audit_in(connection, *names)
@@ -262,12 +271,7 @@ async def test_a_destination_that_names_a_pause_gets_no_events_before_its_end(da
 async def test_a_batch_of_a_killed_process_is_sent_again_with_the_same_id(database: Settings) -> None:
     world = World(database, structs.replace(WEBHOOK, events=("audit",)))
     world.audit("ci")
-    world.silent = "https://siem"
-    killed = asyncio.create_task(world.start().work())
-    await world.asked.wait()
-    killed.cancel()
-    await asyncio.wait({killed})
-    world.silent = ""
+    await world.kill_while_sending()
     other = world.start()
     await other.work()
     assert world.accepted == []
@@ -282,12 +286,7 @@ async def test_a_batch_is_sent_again_as_it_was_whatever_has_come_since(database:
     world = World(database, structs.replace(WEBHOOK, events=("audit",)))
     world.audit("first", "second")
     if way == "killed":
-        world.silent = "https://siem"
-        killed = asyncio.create_task(world.start().work())
-        await world.asked.wait()
-        killed.cancel()
-        await asyncio.wait({killed})
-        world.silent = ""
+        await world.kill_while_sending()
     else:
 
         def answer(url: str, body: bytes) -> int:
