@@ -221,7 +221,6 @@ def open_servers(stack: ExitStack, folder: Path, *settings: dict[str, str]) -> l
 
 def test_a_wrong_clock_gives_no_budget_again(database: Settings, tmp_path: Path) -> None:
     shared = list_server_settings(database)
-    (wrong_folder := tmp_path / "1").mkdir()
     budget = ("--budget", "300tokens/day")
     key = run_command("keys", "create", "ci", *budget, directory=tmp_path, settings=shared).stdout.strip()
 
@@ -230,7 +229,7 @@ def test_a_wrong_clock_gives_no_budget_again(database: Settings, tmp_path: Path)
         return proxy.client().post(MESSAGES, json=body, headers={"x-api-key": key}).status_code
 
     with ExitStack() as stack:
-        right, wrong = open_servers(stack, tmp_path, shared, shared | set_clock(wrong_folder, 25 * 3_600))
+        right, wrong = open_servers(stack, tmp_path, shared, shared | set_clock(25 * 3_600))
         wait_for(lambda: send(right), lambda status: status == 429)
         assert send(wrong) == 429
         state = '"clock":"1 of 2 differ: 25.0 h ahead of that of the database"'

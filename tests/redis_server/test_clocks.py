@@ -38,7 +38,7 @@ def test_a_server_whose_clock_is_wrong_gives_no_budget_again(tmp_path: Path, sec
 
         with (
             running_proxy(folders[0], shared) as right,
-            running_proxy(folders[1], shared | set_clock(folders[1], seconds)) as wrong,
+            running_proxy(folders[1], shared | set_clock(seconds)) as wrong,
         ):
             wait_for(lambda: send(right), lambda status: status == 429)
             assert send(wrong) == 429

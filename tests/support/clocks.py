@@ -1,22 +1,22 @@
-"""A server process whose clock is wrong, while its monotonic clock runs as usual."""
+"""Processes whose clock is wrong, while their monotonic clock runs as usual."""
 
-import os
-from pathlib import Path
-
-from tests.support.paths import ROOT
-
-_CUSTOMIZE = """\
-import runpy
 import time
+from datetime import UTC, datetime
 
-_time = time.time
-time.time = lambda: _time() + {seconds}
-runpy.run_path({monitor!r})
+from tests.support.machine.sitecustomize import CLOCK
+
+RECORDED_AT = datetime(2026, 11, 30, 12, tzinfo=UTC)
+"""Time at which tests run whose expected texts depend on the day, because models retire and prices change.
+
+At noon, it is the same day in almost all time zones.
 """
-_MONITOR = Path(__file__).with_name("event_loop_monitor") / "sitecustomize.py"
 
 
-def set_clock(folder: Path, seconds: float) -> dict[str, str]:
-    """Return settings for `running_proxy` with which the clock of the process is ahead. `folder`: it must exist."""
-    (folder / "sitecustomize.py").write_text(_CUSTOMIZE.format(seconds=seconds, monitor=str(_MONITOR)), "utf-8")
-    return {"PYTHONPATH": os.pathsep.join((str(folder), str(ROOT)))}
+def set_clock(seconds: float) -> dict[str, str]:
+    """Return settings of a command or server whose clock is ahead. `seconds` below 0: it is behind."""
+    return {CLOCK: str(seconds)}
+
+
+def start_at_recorded_time() -> dict[str, str]:
+    """Return settings of commands and servers, which share a clock: it shows `RECORDED_AT` now, and goes on."""
+    return set_clock(RECORDED_AT.timestamp() - time.time())

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.support.forked_command import NO_LOCAL_SERVERS, can_fork, run_forked, with_localhost
+from tests.support.forked_command import NO_LOCAL_SERVERS, can_fork, run_forked, with_set_up
 from tests.support.paths import ROOT
 from tests.support.server_process import reserve_closed_port
 from tests.support.waiting import WAIT_SECONDS
@@ -46,7 +46,7 @@ def run_command(
     return subprocess.run(
         [sys.executable, "-m", "anthropic_proxy", *words],
         cwd=directory,
-        env=with_localhost(environment),
+        env=with_set_up(environment),
         input=stdin,
         capture_output=True,
         text=True,

@@ -16,19 +16,19 @@ from importlib import import_module
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from tests.support.machine.sitecustomize import VARIABLE, replace_localhost
+from tests.support.machine.sitecustomize import SERVERS, set_up
 from tests.support.paths import ROOT
 
 _READ_AT_START = ("PYTHON", "LC_", "LANG")
 """Beginnings of the variables that an interpreter reads when it starts."""
 _CHARSET = "PYTHONIOENCODING"
-NO_LOCAL_SERVERS = {VARIABLE: ""}
+NO_LOCAL_SERVERS = {SERVERS: ""}
 """Variables with which a program meets no model server of this machine on its usual port, such as localhost:11434."""
 
 
-def with_localhost(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of a process that is not forked. It finds the servers of `VARIABLE` at localhost, too."""
-    folders = [str(ROOT / "tests/support/machine"), environment.get("PYTHONPATH", "")]
+def with_set_up(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of a process that is not forked, with which its interpreter imports `sitecustomize`."""
+    folders = [environment.get("PYTHONPATH", ""), str(ROOT / "tests/support/machine")]
     return {**environment, "PYTHONPATH": os.pathsep.join(filter(None, folders))}
 
 
@@ -156,7 +156,7 @@ class _Command:
         sys.stderr = os.fdopen(2, "w", encoding=charset, errors="backslashreplace", buffering=1, closefd=False)
         os.environ.clear()
         os.environ.update(self._environment)
-        replace_localhost()
+        set_up()
         os.chdir(self._directory)
         sys.argv = ["", *self._words]
         if self._start_up:

@@ -4,6 +4,7 @@ import asyncio
 import io
 import itertools
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -27,6 +28,7 @@ from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.requests import Receipts
 from anthropic_proxy.plugins import Client, Receipt
 from tests.support.citations import keep_secret
+from tests.support.clocks import RECORDED_AT
 
 STALL = bytearray()
 """Among the chunks of an answer: from here on nothing comes."""
@@ -159,7 +161,10 @@ class ProxyHarness:
             new_id=lambda prefix: f"{prefix}{next(numbers):022d}",
             receipts=Receipts(log, [_Recipient(self.receipts)]),
         )
-        self.services = structs.replace(self.services, sleep=self._sleep, own_keys=OwnKeys(keep_secret))
+        ahead = RECORDED_AT.timestamp() - time.time()
+        self.services = structs.replace(
+            self.services, sleep=self._sleep, own_keys=OwnKeys(keep_secret), clock=lambda: time.time() + ahead
+        )
 
     async def _sleep(self, seconds: float) -> None:
         self.sleeps.append(seconds)

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PAUSE_VARIABLE = "EVENT_LOOP_MONITOR_PAUSES"
-"""Name of the environment variable with the path of the file, for the module `event_loop_monitor/sitecustomize.py`."""
+"""Name of the environment variable with the path of the file, for the module `machine/event_loop_monitor.py`."""
 PAUSES = struct.Struct("dd")
 _INTERVAL_SECONDS = 0.05
 _MAX_DELAY_SECONDS = 0.1

@@ -7,6 +7,8 @@ are used.
 import gc
 from importlib import import_module
 
+import time_machine  # noqa: F401  # which `set_up` of a fork needs
+
 import anthropic_proxy.app
 import anthropic_proxy.console.ledger.plugin
 import anthropic_proxy.console.ledger.queries  # noqa: F401

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import httpx2 as httpx
 
-from tests.support.forked_command import ForkedProcess, can_fork, start_forked
+from tests.support.forked_command import ForkedProcess, can_fork, start_forked, with_set_up
 from tests.support.machine_pauses import PAUSE_VARIABLE, pause_file
 from tests.support.paths import ROOT
 from tests.support.secret_canaries import command_lines, find_leaks, secrets_in
@@ -23,7 +23,7 @@ from tests.support.tls import NO_AUTHORITIES
 from tests.support.waiting import WAIT_SECONDS, reporting_log, wait_for
 
 SERVE = ("-m", "anthropic_proxy", "serve")
-_MONITOR = "event_loop_monitor"
+_MONITOR = "tests.support.machine.event_loop_monitor"
 _STOP_SECONDS = 40
 """Time after which a process is killed at the end of a test."""
 BLOCKED = "Executing <"
@@ -164,12 +164,10 @@ running_forked_proxy = functools.partial(running_proxy, forks=True)
 def _start(
     words: Sequence[str], directory: Path, environment: Mapping[str, str], log: BinaryIO
 ) -> "subprocess.Popen[bytes]":
-    # without the monitor, a busy machine looks like a blocked loop
-    monitor = str(Path(__file__).with_name(_MONITOR))
     return subprocess.Popen(
         [sys.executable, *words],
         cwd=directory,
-        env={**environment, "PYTHONPATH": os.pathsep.join((environment["PYTHONPATH"], monitor))},
+        env=with_set_up(environment),
         stdout=log,
         stderr=log,
         stdin=subprocess.DEVNULL,
@@ -179,8 +177,8 @@ def _start(
 def _fork(words: Sequence[str], directory: Path, environment: Mapping[str, str], log: BinaryIO) -> ForkedProcess:
     with open(os.devnull, "rb") as nothing:
         streams = [nothing.fileno(), log.fileno(), log.fileno()]
-        monitor = f"tests.support.{_MONITOR}.sitecustomize"
-        return ForkedProcess(start_forked(words[2:], directory, environment, streams, start_up=monitor))
+        # without the monitor, a busy machine looks like a blocked loop
+        return ForkedProcess(start_forked(words[2:], directory, environment, streams, start_up=_MONITOR))
 
 
 @contextmanager

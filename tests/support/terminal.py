@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import anthropic_proxy.cli.output  # noqa: F401  # once compiled, no command says that the first start takes time
-from tests.support.forked_command import NO_LOCAL_SERVERS, can_fork, start_forked, wait_forked, with_localhost
+from tests.support.forked_command import NO_LOCAL_SERVERS, can_fork, start_forked, wait_forked, with_set_up
 from tests.support.process_checks import is_sleeping
 from tests.support.server_process import ending, environment_of, reserve_closed_port
 from tests.support.waiting import WAIT_SECONDS, wait_for
@@ -52,7 +52,7 @@ def answer_questions(
     process = subprocess.Popen(
         [sys.executable, "-c", _IN_OWN_TERMINAL, *words],
         cwd=directory,
-        env=with_localhost(environment),
+        env=with_set_up(environment),
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,

@@ -1,24 +1,37 @@
-"""Imported by the interpreter of a tested command: usual ports of this machine lead to the servers of the test.
+"""Imported by the interpreter of a tested process: it finds only servers of the test, and has the clock of the test.
 
-A model server of this machine, such as Ollama at localhost:11434, would otherwise change what commands print.
+A model server of this machine, such as Ollama at localhost:11434, would otherwise change what commands print, and so
+would the days on which models retire.
 """
 
 import os
 import socket
+import time
 from typing import Any
 
-VARIABLE = "SERVERS_AT_LOCALHOST"
+SERVERS = "SERVERS_AT_LOCALHOST"
 """Variable with host and port that every usual port of this machine stands for. "": no server listens there."""
+CLOCK = "CLOCK_AHEAD_SECONDS"
+"""Variable with the seconds by which the clock is ahead; a negative number: it is behind."""
+_MONITOR_PAUSES = "EVENT_LOOP_MONITOR_PAUSES"
 _NOBODY = "127.0.0.1:9"
 _FIRST_FREE_PORT = 20_000
 """Usual ports of servers are smaller, and those of the test larger."""
 
 
-def replace_localhost(connect: Any = socket.socket.connect) -> None:
-    """Let connections of this process to usual ports lead to `VARIABLE`, if it is set."""
-    if VARIABLE not in os.environ:
-        return
-    place = os.environ.pop(VARIABLE).removeprefix("http://") or _NOBODY  # a started program does not show it
+def set_up() -> None:
+    """Follow the variables of this process, and remove them, so that no program that it starts shows them."""
+    place, ahead = os.environ.pop(SERVERS, None), os.environ.pop(CLOCK, None)
+    if place is not None:
+        _replace_localhost(place.removeprefix("http://") or _NOBODY)
+    if ahead is not None:
+        import time_machine  # slow; the process that forks commands has imported it
+
+        time_machine.travel(time.time() + float(ahead)).start()
+
+
+def _replace_localhost(place: str, connect: Any = socket.socket.connect) -> None:
+    """Let connections of this process to usual ports lead to `place`."""
     address, _, number = place.rpartition(":")
 
     def connect_elsewhere(self: socket.socket, given: Any) -> None:
@@ -31,4 +44,7 @@ def replace_localhost(connect: Any = socket.socket.connect) -> None:
     socket.socket.connect = connect_elsewhere  # type: ignore[method-assign, assignment]
 
 
-replace_localhost()
+if __name__ == "sitecustomize":
+    set_up()
+    if _MONITOR_PAUSES in os.environ:
+        import event_loop_monitor  # type: ignore[import-not-found]  # noqa: F401

@@ -26,6 +26,7 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog, LearnedModel, store_learned_models
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.gateway.settings import load_settings
+from tests.support.clocks import start_at_recorded_time
 from tests.support.command_line import OPENAI, install_program, read_call, run_command
 from tests.support.server_process import reserve_closed_port, running_forked_proxy
 from tests.support.terminal import answer_questions
@@ -99,7 +100,7 @@ def test_an_outdated_claude_code_is_reported(tmp_path: Path, version: str, text:
     program = tmp_path / "claude"
     program.write_text(f"#!/bin/sh\necho '{version}'\n")
     program.chmod(0o755)
-    ended = run_command("code", directory=tmp_path)
+    ended = run_command("code", directory=tmp_path, settings=OPENAI | start_at_recorded_time())
     assert (ended.returncode, ended.stderr) == (0, text)
 
 
@@ -125,6 +126,7 @@ def test_a_program_of_the_current_directory_is_not_run(directory: Path, port: st
     (directory / "own").symlink_to(directory / "claude")
     settings = {**OPENAI, "HOME": str(directory), "PORT": port, "PATH": search_path.format(home=directory)}
     settings["ANTHROPIC_BASE_URL"] = f"http://127.0.0.1:{port}"  # no line about its settings
+    settings |= start_at_recorded_time()
     for words in (("code",), ("run", "own")):
         ended = run_command(*words, directory=directory / "project", settings=settings)
         assert (ended.returncode, ended.stderr) == (0, "")

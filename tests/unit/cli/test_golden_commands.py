@@ -6,9 +6,9 @@ text and the keys to type then. The other files of the folder are in the directo
 more `files` are named by their path from `{home}`. `directory`: below the home directory. `servers` are fakes by their
 names, or what `scripted_answers` describes: `{name}` is the address of one, `{name.place}` the same without scheme,
 `{name.key}` the key that it accepts. `proxy` are the settings of a running proxy, with `{proxy}` and `{port}`.
-`programs` are installed; what they are called with is shown, from the second call on only what has changed. `data`:
-the stored files that are shown too. `expected.txt` is what a terminal would show, and the new or changed files; of a
-numbered list it has the first four lines.
+All processes run at `RECORDED_AT`. `programs` are installed; what they are called with is shown, from the second call
+on only what has changed. `data`: the stored files that are shown too. `expected.txt` is what a terminal would show,
+and the new or changed files; of a numbered list it has the first four lines.
 """
 
 import json
@@ -20,7 +20,6 @@ import subprocess
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from anthropic_proxy.cli.service import describe_log
 from anthropic_proxy.engine.providers.catalog import LEARNED_FILE_NAME
 from anthropic_proxy.engine.providers.model_facts import load_built_in_facts
 from anthropic_proxy.gateway.settings.facts_file import describe_facts
+from tests.support.clocks import start_at_recorded_time
 from tests.support.command_line import install_program, run_command
 from tests.support.fakes import anthropic, ollama, openai_chat
 from tests.support.fakes.compatible import KINDS, new_server
@@ -64,8 +64,6 @@ MASKS = {
     r"((?:^ +\d+  .*\n){4})(?:^ +\d+  .*\n)+": r"\1    …\n",
 }
 """What differs between runs against servers: durations with place and width, numbers of probes, ids, ports, vendors."""
-LATER_RETIREMENT = r"^ +! .+ retired .+ on \d+ (?:December 2026|\w+ 20(?:2[7-9]|[3-9]\d))\. Its successor.*\n"
-"""Notices about models that retire after the texts were recorded."""
 STANDARD = ("PATH", "HOME", "PYTHONPATH", "PORT", "ANTHROPIC_PROXY_CONFIG", "LC_CTYPE")
 
 
@@ -146,13 +144,14 @@ def play(case: Path, home: Path) -> str:
     for name in fields.get("programs", ()):
         install_program(home, name)
     before, shown, data, call = read_files(home, fields.get("data", "")), "", fields.get("data", ""), dict[str, str]()
+    clock = start_at_recorded_time()
     with ExitStack() as stack:
         servers = stack.enter_context(running_servers(fields.get("servers", {})))
         places = {f"{{{name}}}": running.url for name, (running, _) in servers.items()}
         if "proxy" in fields:
             (home / ".proxy").mkdir()
             same_files = {"HOME": str(home), "ANTHROPIC_PROXY_CONFIG": str(directory)}
-            proxy = stack.enter_context(running_forked_proxy(home / ".proxy", same_files | fields["proxy"]))
+            proxy = stack.enter_context(running_forked_proxy(home / ".proxy", same_files | clock | fields["proxy"]))
             places |= {"{proxy}": proxy.url, "{port}": proxy.url.rpartition(":")[2]}
         places |= {f"{{{name}.key}}": key for name, (_, key) in servers.items()}
         places |= {f"{{{name}.place}}": running.url.removeprefix("http://") for name, (running, _) in servers.items()}
@@ -174,11 +173,11 @@ def play(case: Path, home: Path) -> str:
             settings = {name: fill(value) for name, value in settings.items()}
             if "answers" in own:
                 answers = [(expected, fill(keys)) for expected, keys in own["answers"]]
-                screen = answer_questions(*words, answers=answers, directory=directory, settings=settings)
+                screen = answer_questions(*words, answers=answers, directory=directory, settings=settings | clock)
                 done = subprocess.CompletedProcess(words, screen.status, screen.text.replace("\r\n", "\n"), "")
             else:
                 stdin = fill(own.get("stdin", fields.get("stdin", "")))
-                done = run_command(*words, directory=directory, settings=settings, stdin=stdin)
+                done = run_command(*words, directory=directory, settings=settings | clock, stdin=stdin)
             assert find_leaks(done.stdout + done.stderr, [key for _, key in servers.values() if key]) == []
             if '"environment": {' in done.stdout:
                 call, before_call = describe_call(done.stdout, settings), call
@@ -205,13 +204,11 @@ def play(case: Path, home: Path) -> str:
     if "programs" in fields:
         shown = re.sub(r'"command": ".* statusline"', '"command": "… statusline"', shown)
         shown = re.sub(r"127\.0\.0\.1:\d{5}\b", "127.0.0.1:FREE", shown)
-    shown = re.sub(LATER_RETIREMENT, "", shown, flags=re.MULTILINE)
     shown = shown.replace(describe_facts(load_built_in_facts()), "facts of DATE")
     shown = shown.replace(f"of the service  {describe_log()}", "of the service  PLACE")
     if servers or "init" in case.parts:
         for pattern, name in MASKS.items():
             shown = re.sub(pattern, name, shown, flags=re.MULTILINE)
-        shown = shown.replace(datetime.now(UTC).date().isoformat(), "TODAY")
     return mask(shown, HOME=str(home), PORT=reserve_closed_port())
 
 

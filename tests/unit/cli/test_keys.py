@@ -6,7 +6,6 @@ import json
 import re
 import sqlite3
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from anthropic_proxy.console.keys.administration import KeyAdministration, KeyCo
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.secrets import Secret
+from tests.support.clocks import RECORDED_AT, start_at_recorded_time
 from tests.support.command_line import run_command
 from tests.support.sign_in import store_sign_in
 from tests.support.virtual_keys import User
@@ -59,9 +59,9 @@ def test_routes_of_a_team_are_checked(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("since", ["30m", "3600s", "24h", "1d", "1w", "today", f"{datetime.now(UTC):%Y-%m}"])
+@pytest.mark.parametrize("since", ["30m", "3600s", "24h", "1d", "1w", "today", f"{RECORDED_AT:%Y-%m}"])
 def test_usage_and_the_audit_log_accept_the_same_times(since: str, tmp_path: Path) -> None:
-    settings = {**SETTINGS, "TZ": "UTC"}
+    settings = {**SETTINGS, **start_at_recorded_time(), "TZ": "UTC"}
     run_command("keys", "team", "build", "--budget", "10USD/month", directory=tmp_path, settings=settings)
     listed = run_command("keys", "audit", "--json", "--since", since, directory=tmp_path, settings=settings)
     assert (listed.returncode, json.loads(listed.stdout)["action"]) == (0, "change team")

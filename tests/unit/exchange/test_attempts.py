@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from email.utils import format_datetime
 
 import pytest
@@ -15,6 +15,7 @@ from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
 from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.gateway.services import fetch_model_limits
+from tests.support.clocks import RECORDED_AT
 from tests.support.event_grammar import check_bytes
 from tests.support.fake_upstream import KEYS, STREAM, TEXT, FakeUpstream, error, reply
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
@@ -43,7 +44,7 @@ async def test_a_pause_is_no_silence_of_the_upstream(stream: bool) -> None:
 
 
 async def test_a_retry_date_is_seconds_from_the_arrival_if_the_answer_has_no_date() -> None:
-    soon = datetime.now(UTC) + timedelta(seconds=50)
+    soon = RECORDED_AT + timedelta(seconds=50)
     headers = CIMultiDict({"Retry-After": format_datetime(soon, usegmt=True)})
     upstream = FakeUpstream(lambda self, body: FakeResponse(429, b"{}", headers=headers))
     sink = await ProxyHarness(upstream, **KEYS).post()

@@ -10,7 +10,8 @@ import pytest
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings.rewrite import plan_rewrite, write_rewrite
-from tests.support.command_line import run_command
+from tests.support.clocks import start_at_recorded_time
+from tests.support.command_line import OPENAI, run_command
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="permissions and owners of POSIX")
 
@@ -234,5 +235,6 @@ def test_the_command_names_what_it_moves_and_prints_no_value(tmp_path: Path) -> 
         "remove KEYS_PER_PERSON there.",
     ]
     assert ended.returncode == 1
-    ended = run_command("config", "check", "--write", directory=tmp_path)
+    settings = OPENAI | start_at_recorded_time()
+    ended = run_command("config", "check", "--write", directory=tmp_path, settings=settings)
     assert (ended.returncode, ended.stderr.splitlines()[0]) == (0, "  No setting has an old name.")

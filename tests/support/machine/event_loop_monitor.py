@@ -1,6 +1,6 @@
 """Start-up of a server under test: of the event loop's own reports on slow callbacks only those that matter stay.
 
-Python imports this module by its name where its folder stands on the path; `support.server_process` puts it there.
+`sitecustomize`, which is beside it, imports it in the servers that `support.server_process` starts.
 """
 
 import asyncio  # with all that reads the clock, so that only uvloop gets another one below
