@@ -105,6 +105,8 @@ class StreamEvent(Struct, gc=False):
     output_index: int | None = None
     """Index, in the response, of the output item that the event belongs to."""
     item_id: str | None = None
+    call_id: str | None = None
+    """Id of the call, in place of `item_id`."""
     summary_index: int = 0
     content_index: int = 0
     delta: str | None = None

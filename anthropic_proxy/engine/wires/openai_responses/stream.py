@@ -139,8 +139,9 @@ _STATUSES = ("completed", "failed", "in_progress", "cancelled", "queued", "incom
 
 class ResponsesDecoder(Decoder):
     """Decoder of one reply. It identifies the output items of a stream by their index, because some servers change
-    their ids, and by their ids if several had the same index. It identifies those of the complete response by
-    `find_counterparts`, because some servers count them otherwise.
+    their ids, and by their ids where the index is missing, unknown, or that of several items, and where it is that of
+    another call. It identifies those of the complete response by `find_counterparts`, because some servers count them
+    otherwise.
     """
 
     _next = 0
@@ -171,7 +172,8 @@ class ResponsesDecoder(Decoder):
         self._by_id: dict[str, OutputItemState] = {}
         """The latest item of each id, also by the id of its call."""
         self._last = 0
-        """Index of the output item of the last event. Events without an index belong to the same item."""
+        """Index of the output item of the last event. Events without an index and a known id belong to the same
+        item."""
         self._spoken: int | None = None
         """Index of the output item with the latest text. None: another kind of item followed."""
         self._refusal: list[str] = []
@@ -234,14 +236,36 @@ class ResponsesDecoder(Decoder):
         except DECODE_ERRORS as error:
             raise self._call.build_protocol_error(" sent invalid JSON.") from error
 
-    def _find(self, event: StreamEvent, item: OutputItem | None = None) -> OutputItemState:
+    def _find(self, event: StreamEvent) -> OutputItemState:
+        index = event.output_index
+        if index is not None and not self._shares_index:  # the usual event
+            self._last = index
+            if (state := self._items.get(index)) is not None:
+                return state
+        return self._find_by_id(event)
+
+    def _find_by_id(
+        self, event: StreamEvent, item: OutputItem | None = None, *, begins: bool = False
+    ) -> OutputItemState:
+        """Return the item of an event by its ids and its index. An id that is not that of the item at the index decides
+        if it is known, unless the event `begins` an item with an index.
+        """
         if event.output_index is not None:
             self._last = event.output_index
-        if self._shares_index:
-            state = self._by_id.get((event.item_id if item is None else item.call_id) or "")
-            if state is not None and state.index == self._last:
-                return state
         state = self._items.get(self._last)
+        if item is None:
+            name = event.item_id or event.call_id or ""
+            known = self._by_id.get(name)
+            is_elsewhere = state is None or name not in (state.item_id, state.call_id)
+        else:
+            known = self._by_id.get(item.call_id or "") or self._by_id.get(item.id or "")
+            if known is not None and is_other_call(item.call_id, known.call_id):
+                known = None
+            is_elsewhere = state is None or is_other_call(item.call_id, state.call_id)
+            is_elsewhere = is_elsewhere and not begins and known is not None and not known.complete
+        if known is not None and (is_elsewhere or event.output_index is None or known.index == self._last):
+            self._last = known.index
+            return known
         return self._add_state(self._last) if state is None else state
 
     def _learn(self, state: OutputItemState, item: OutputItem) -> None:
@@ -291,14 +315,14 @@ class ResponsesDecoder(Decoder):
         deltas += found
 
     def _read_arguments(self, event: StreamEvent, deltas: list[Delta]) -> None:
-        state = self._find(event)
+        state = self._find_by_id(event)
         if event.delta and state.tool_call is not None:
             state.tool_call.add_arguments_fragment(event.delta, deltas)
         elif event.delta:
             state.early_arguments.append(event.delta)
 
     def _end_arguments(self, event: StreamEvent, deltas: list[Delta]) -> None:
-        state = self._find(event)
+        state = self._find_by_id(event)
         if state.tool_call is not None and event.arguments:
             state.tool_call.add_complete_arguments(event.arguments, deltas)
         elif state.server_tool is not None:
@@ -356,10 +380,15 @@ class ResponsesDecoder(Decoder):
 
     def _begin_item(self, event: StreamEvent, deltas: list[Delta]) -> None:
         item: OutputItem = self._decode(decode_item, event.item)
-        state = self._find(event, item)
-        if state.complete or is_other_call(item.call_id, state.call_id):
-            # a server that gives every item the same index, or none
-            state = self._add_state(self._find_free_index() if event.output_index is None else self._last)
+        index = event.output_index
+        if index is not None and index not in self._items:  # the usual event
+            state = self._add_state(index)
+        else:
+            state = self._find_by_id(event, item, begins=True)
+            is_other = is_other_call(item.call_id, state.call_id)
+            if state.complete or is_other or (index is None and is_other_call(item.id, state.item_id)):
+                # a server that gives every item the same index, or none
+                state = self._add_state(self._find_free_index() if index is None else index)
         self._learn(state, item)
         if item.type in _CALLS and state.tool_call is None:
             self._begin_call(state, item, deltas)
@@ -368,9 +397,11 @@ class ResponsesDecoder(Decoder):
 
     def _end_item(self, event: StreamEvent, deltas: list[Delta]) -> None:
         item: OutputItem = self._decode(decode_item, event.item)
-        state = self._find(event, item)
+        state = self._items.get(self._last)
+        if state is None or event.output_index != self._last or state.call_id != item.call_id:
+            state = self._find_by_id(event, item)
         if state.complete and is_other_call(item.call_id, state.call_id):
-            state = self._add_state(self._last)
+            state = self._add_state(self._find_free_index() if event.output_index is None else self._last)
         self._learn(state, item)
         if not state.lacks_content(item):
             self._complete(state, item, deltas)
