@@ -1,6 +1,6 @@
-"""What a client is told about an error behind the proxy: a status that speaks about the client's own request and key.
+"""What a client is told about an error behind the proxy: a status that is about the client's own request and key.
 
-A status of HTTP speaks to whoever made the call. That of a provider speaks to the proxy: its 401 means the key of the
+A status of HTTP answers whoever made the call. That of a provider answers the proxy: its 401 means the key of the
 settings, which the client neither has nor can change. Clients take such a status for their own: after 401 and 403,
 Claude Code asks its user to log in, after 404 to choose another model, and after 400 it sends the request again with
 fewer features. `ROWS` has the errors that are told in another way; all others reach the client with the status of the
