@@ -325,6 +325,17 @@ ROWS = [
         )
     ),
     Row(
+        "Gemini: calls that stay open",
+        ("gemini",),
+        answer(
+            lambda n: events(
+                *(gemini({"functionCall": {"name": "Read", "id": f"c{i}", "willContinue": True}}) for i in range(n)),
+                gemini(finishReason="STOP"),
+            )
+        ),
+        500,
+    ),
+    Row(
         "pieces of a refusal",
         ("responses",),
         responses(lambda n: [{"kind": "refusal.delta", "delta": "a" * 8} for _ in range(n)], end=lambda n: []),

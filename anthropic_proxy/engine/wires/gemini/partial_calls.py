@@ -9,6 +9,7 @@ arguments `{"files": [{"name": "a.md"}]}`. Source: google-genai 3.6.1, `types.Pa
 
 import itertools
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -26,6 +27,8 @@ _STEP = compile_anchored(
 _ESCAPE = compile_later(r"\\(.)", re.DOTALL)
 _MAX_DEPTH = 100
 """Maximum number of steps of a path."""
+_MAX_OPEN = 64
+"""Maximum number of calls that are open at the same time. A further one ends the oldest of them."""
 
 
 class PartialArg(Struct, rename="camel", gc=False):
@@ -118,12 +121,13 @@ class OpenCalls:
     """
 
     def __init__(self) -> None:
-        self.calls: list[PartialCall] = []
+        self.calls: deque[PartialCall] = deque()
+        self._open: list[PartialCall] = []
 
     def find(self, call_id: str | None, name: str | None) -> PartialCall | None:
         """Return the call that a part continues. None: it begins a new one, or has no name and no call is open."""
         latest: PartialCall | None = None
-        for call in reversed(self.calls):
+        for call in reversed(self._open):
             if call.is_ended or (name and name != call.name):
                 continue
             if call_id and call.id == call_id:
@@ -133,21 +137,23 @@ class OpenCalls:
         return latest
 
     def begin(self, name: str, call_id: str | None, signature: str) -> PartialCall:
-        for known in self.calls:
-            if not (known.id and call_id):
+        is_full = len(self._open) >= _MAX_OPEN
+        for place, known in enumerate(self._open):
+            if not (known.id and call_id) or (is_full and place == 0):
                 known.is_ended = True
         call = PartialCall(name, call_id, signature)
+        self._open = [*(known for known in self._open if not known.is_ended), call]
         self.calls.append(call)
         return call
 
     def pop_ended(self) -> Iterator[PartialCall]:
         """Remove and return the calls at the beginning that have ended. The others wait for the calls before them."""
         while self.calls and self.calls[0].is_ended:
-            yield self.calls.pop(0)
+            yield self.calls.popleft()
 
     def end(self, *, is_complete: bool) -> None:
         """End all calls with the reply, or remove the open ones: only a complete reply has all their arguments."""
-        self.calls = [call for call in self.calls if is_complete or call.is_ended]
+        self.calls = deque(call for call in self.calls if is_complete or call.is_ended)
         for call in self.calls:
             call.is_ended = True
 
