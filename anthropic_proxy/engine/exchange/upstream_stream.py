@@ -305,13 +305,13 @@ class UpstreamStream(DeltaStream):
                     deltas = await self._run_in_thread(self._filter, deltas)
                 else:
                     deltas = self._filter(deltas)
-            if self.reply_filter is not None:
-                if self.reply_filter.matched:
-                    self._ended = True
-                elif self._ended and not self.continuation:
-                    deltas += self.reply_filter.flush()  # also before a failure, because it was received
-                if self.reply_filter.is_cut and Stop in map(type, deltas):
-                    self._stopped = True
+                if self.reply_filter is not None:
+                    if self.reply_filter.matched:
+                        self._ended = True
+                    elif self._ended and not self.continuation:
+                        deltas += self.reply_filter.flush()  # also before a failure, because it was received
+                    if self.reply_filter.is_cut and Stop in map(type, deltas):
+                        self._stopped = True
             if not deltas:
                 continue
             if received:
