@@ -1,10 +1,10 @@
 """`Turns`: the places of a worker that several payers share, such as its threads or processes, each payer in turn.
 
-Theory of operation. A *payer* is who pays with waiting for what it has begun: a person, a key or an address
-(`Client.payer`). Each shared worker is a `SharedWorker`, a row of the table in the architecture page, and its users
-acquire a place of its `Turns`. A free place goes to the next payer in turn, whatever the others have waiting, so that
-the wait of one payer depends on the number of payers, not on their requests. `TurnQueue` is the order. Beyond the bound
-of what may wait, the newest of the payer with the most is refused, and so is who has waited too long.
+Theory of operation. A *payer* is whom a request belongs to: a person, a key or an address (`Client.payer`). Each shared
+worker is a `SharedWorker`, a row of the table in the architecture page, and its users acquire a place of its `Turns`. A
+free place goes to the next payer in turn, whatever the others have waiting, so that the wait of one payer depends on
+the number of payers, not on their requests. `TurnQueue` is the order. Beyond the bound of what may wait, the newest of
+the payer with the most is refused, and so is who has waited too long.
 
     one place, waiting: ann 1, ann 2, ann 3, bob 1  →  ann 1, bob 1, ann 2, ann 3
 """

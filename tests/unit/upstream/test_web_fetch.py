@@ -208,6 +208,7 @@ def test_golden_pages(golden: Check) -> None:
 
 async def test_a_request_identifies_no_client(site: Site, pages: PageFetcher) -> None:
     await pages.fetch(CLIENT, site.url("/to?place=/html"))
+    assert [request.path for request in site.asked] == ["/to", "/html"]
     for request in site.asked:
         names = {name.lower() for name in request.headers}
         assert names == {"host", "user-agent", "accept", "accept-encoding", "accept-language", "connection"}
