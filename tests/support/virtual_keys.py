@@ -114,7 +114,7 @@ class Keys:
         self.warnings: list[str] = []
         self.connection = open_for_writing(settings)
         self.administration = KeyAdministration(self.connection, "test", lambda: self.now)
-        self.table = KeyTable(settings, self.warnings.append)
+        self.table = KeyTable(settings, self.warnings.append, clock=lambda: self.now)
         self.settings = Settings(**OWN_KEYS)
         self.policy = KeyPolicy(
             self.table, lambda: self.settings, lambda: self.now, find_reservations=lambda: self.reservations

@@ -115,8 +115,10 @@ class KeyTable:
         settings: Settings,
         warn: Callable[[str], None],
         current_settings: Callable[[], Settings] | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
+        self._clock = clock
         self._current_settings = current_settings or (lambda: settings)
         self._warn = warn
         self.proxy_scopes = find_proxy_scopes(settings)
@@ -319,7 +321,7 @@ class KeyTable:
             }
             sign_ins = {}
             scim = find_scim_facts(connection, settings)
-            active = [] if settings.sign_in is None else list_sign_ins(connection, time.time())
+            active = [] if settings.sign_in is None else list_sign_ins(connection, self._clock())
             self._has_unasked = any(not sign_in.provider_token for sign_in in active)
             for sign_in in active:
                 owner = by_id.get(sign_in.key_id)

@@ -33,7 +33,7 @@ class Proxy:
         sign_in = SignInSettings(secrets=(Secret("a" * 32),), groups=(SignInGroup(name="build", team="core"),))
         oidc = OidcSettings(issuer=ISSUER, client_id="proxy")
         self.settings = structs.replace(settings, oidc=oidc, sign_in=sign_in, dashboard_url=URL)
-        self.table = KeyTable(self.settings, lambda text: None)
+        self.table = KeyTable(self.settings, lambda text: None, clock=lambda: self.now)
         self.clients = SignedInClients(self.table, lambda: self.settings, lambda: self.now)
 
     def sign_in(self) -> tuple[str, str]:

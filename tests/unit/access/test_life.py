@@ -48,7 +48,7 @@ class Company:
             settings, oidc=oidc, sign_in=sign_in, dashboard_url=URL, virtual_keys=True, keys_per_person=3
         )
         self.grants = Grants(self.settings, TokenKeys(sign_in), lambda: self.now)
-        self.table = KeyTable(self.settings, lambda text: None)
+        self.table = KeyTable(self.settings, lambda text: None, clock=lambda: self.now)
         self.policy = KeyPolicy(self.table, lambda: self.settings, lambda: self.now)
         self.people = EndedPeople(lambda: self.settings, lambda: self.now)
 

@@ -57,7 +57,7 @@ class Company:
         self.now = NOON
         self.issuer, self.client, self.groups = ISSUER, CLIENT, GROUPS[2:]
         self._settings = settings
-        self.table = KeyTable(settings, lambda text: None, lambda: self.settings)
+        self.table = KeyTable(settings, lambda text: None, lambda: self.settings, lambda: self.now)
 
     @property
     def settings(self) -> Settings:

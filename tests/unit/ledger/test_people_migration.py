@@ -85,7 +85,7 @@ class Company:
         self.settings = structs.replace(settings, oidc=oidc, sign_in=sign_in, virtual_keys=True)
         self.now = NOON + 1_000
         self.grants = Grants(self.settings, TokenKeys(sign_in), lambda: self.now)
-        self.table = KeyTable(self.settings, lambda text: None)
+        self.table = KeyTable(self.settings, lambda text: None, clock=lambda: self.now)
 
     def list_keys(self) -> Mapping[str, VirtualKey]:
         with closing(open_for_reading(self.settings)) as connection:
