@@ -220,6 +220,13 @@ def hidden_posix(*options: str) -> None:
     become(python, "-m", "pytest", *AT_A_TIME, *hidden, *_with_folders(options))
 
 
+def later_day(*options: str) -> None:
+    """Run the tests 400 days later, when models have retired that are in use today. Options go to pytest."""
+    _set_up("dev")
+    os.environ["CLOCK_AHEAD_SECONDS"] = str(400 * 86_400)
+    become(PYTHON, "-m", "pytest", *AT_A_TIME, *(options or ("tests/unit", "tests/integration")))
+
+
 def litellm(*options: str) -> None:
     """Run the tests of the LiteLLM transport, with Claude Code among them. Options go to pytest.
 

@@ -63,6 +63,7 @@ def tiers() -> dict[str, Tier]:
         (
             f"python3 scripts/test.py --thorough -m hypothesis {ALL_TESTS}",
             f"python3 scripts/test.py -n 2 -m slow {ALL_TESTS}",
+            *part("later-day -n 2"),
         ),
         part(
             *("growth", "faults", "litellm", "fuzz all 300000", "differential", "deployment", "docs", "prometheus"),

@@ -16,6 +16,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 pytest_plugins = [
+    "tests.support.clocks",
     "tests.support.developer_settings",
     "tests.support.failure_reports",
     "tests.support.program_in_path",

@@ -16,6 +16,7 @@ from importlib import import_module
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from tests.support.clocks import with_clock
 from tests.support.machine.sitecustomize import SERVERS, set_up
 from tests.support.paths import ROOT
 
@@ -29,7 +30,7 @@ NO_LOCAL_SERVERS = {SERVERS: ""}
 def with_set_up(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variables of a process that is not forked, with which its interpreter imports `sitecustomize`."""
     folders = [environment.get("PYTHONPATH", ""), str(ROOT / "tests/support/machine")]
-    return {**environment, "PYTHONPATH": os.pathsep.join(filter(None, folders))}
+    return {**with_clock(environment), "PYTHONPATH": os.pathsep.join(filter(None, folders))}
 
 
 def can_fork(environment: Mapping[str, str]) -> bool:
@@ -69,7 +70,9 @@ def start_forked(
     """
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["tests.support.preloaded_commands", __name__])
-    process = processes.Process(target=_Command(words, directory, environment, streams, owns_terminal, start_up))
+    process = processes.Process(
+        target=_Command(words, directory, with_clock(environment), streams, owns_terminal, start_up)
+    )
     process.start()
     return process
 

@@ -25,9 +25,13 @@ def set_up() -> None:
     if place is not None:
         _replace_localhost(place.removeprefix("http://") or _NOBODY)
     if ahead is not None:
-        import time_machine  # slow; the process that forks commands has imported it
+        move_clock(float(ahead))
 
-        time_machine.travel(time.time() + float(ahead)).start()
+
+def move_clock(seconds: float) -> None:
+    import time_machine  # slow; the process that forks commands has imported it
+
+    time_machine.travel(time.time() + seconds).start()
 
 
 def _replace_localhost(place: str, connect: Any = socket.socket.connect) -> None:
