@@ -31,7 +31,7 @@ from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.wires.calls import Call
 from anthropic_proxy.engine.wires.dialect import BaseDialect
 from anthropic_proxy.engine.wires.failures import decode_error_body
-from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamResponse, read_body
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamResponse, read_body, require_few_parts
 from anthropic_proxy.errors import (
     REMEDY_LEAD,
     InternalError,
@@ -161,15 +161,17 @@ def decode_error_response(
 
 
 async def read_error_body(response: UpstreamResponse, watchdog: Watchdog) -> bytes:
-    """Return the body of an error response. b"": the body did not arrive completely, or not in time."""
+    """Return the body of an error response. b"": it did not arrive completely or in time, or has too many parts."""
     try:
-        return await read_body(response, MAX_BODY_BYTES, watchdog.note_content)
+        body = await read_body(response, MAX_BODY_BYTES, watchdog.note_content)
+        require_few_parts(body)
     except UpstreamError:
         return b""
     except asyncio.CancelledError:
         if not watchdog.recover_from_idle():
             raise
         return b""
+    return body
 
 
 def add_missing_date(headers: Mapping[str, str], clock: Callable[[], float]) -> Mapping[str, str]:

@@ -74,7 +74,7 @@ from anthropic_proxy.engine.wires.dialect import BaseDialect
 from anthropic_proxy.engine.wires.framing import EVENT_BORDER, MAX_FRAME_BYTES, EventSplitter, SSEReader
 from anthropic_proxy.engine.wires.json_repair import replace_non_numbers
 from anthropic_proxy.engine.wires.purposes import OWN_PURPOSES
-from anthropic_proxy.engine.wires.upstream_http import ConvertedResponse, UpstreamResponse, read_body
+from anthropic_proxy.engine.wires.upstream_http import ConvertedResponse, UpstreamResponse, read_body, require_few_parts
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
 from anthropic_proxy.secrets import redact_secret_bytes
 
@@ -232,7 +232,8 @@ class RelayStream(Reply):
         return body, self._decoder.decode_body(body)
 
     async def _run(self, function: Callable[[bytes], _Result], body: bytes) -> _Result:
-        is_large = len(body) > MAX_REPLY_BYTES_ON_LOOP
+        if is_large := len(body) > MAX_REPLY_BYTES_ON_LOOP:
+            require_few_parts(body)
         return await self._background.run_in_thread_if_large(is_large, function, body)
 
     def omit_message_start(self) -> None:

@@ -43,7 +43,7 @@ from anthropic_proxy.engine.wires.contract import Wire
 from anthropic_proxy.engine.wires.dialect import BaseDialect
 from anthropic_proxy.engine.wires.foreign_lines import ForeignLines
 from anthropic_proxy.engine.wires.framing import FRAME_READERS
-from anthropic_proxy.engine.wires.upstream_http import UpstreamResponse, build_size_error, read_body
+from anthropic_proxy.engine.wires.upstream_http import UpstreamResponse, build_size_error, read_body, require_few_parts
 from anthropic_proxy.errors import UnreadableReply, UpstreamError, UpstreamProtocolError
 
 _Arguments = TypeVarTuple("_Arguments")
@@ -246,6 +246,7 @@ class UpstreamStream(DeltaStream):
                         self._decode_complete(body, deltas)
                     else:
                         is_large = True
+                        require_few_parts(body)
                         await self._run_in_thread(self._decode_complete, body, deltas)
                 except UpstreamError as error:
                     self._fail(error, deltas)
@@ -281,6 +282,7 @@ class UpstreamStream(DeltaStream):
                             deltas += decoder.decode_frame(frame)
                         else:
                             is_large = True
+                            require_few_parts(frame)
                             deltas += await self._run_in_thread(decoder.decode_frame, frame)
                         if decoder.finished:
                             break

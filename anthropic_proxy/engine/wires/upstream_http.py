@@ -162,6 +162,18 @@ def build_size_error(max_bytes: int) -> UpstreamProtocolError:
     )
 
 
+MAX_REPLY_PARTS = 100_000
+"""Maximum number of objects and lists of a large reply, error or frame, also in its texts. Decoded, each needs about a
+kilobyte, whatever its size is: 64 MiB of empty ones would need 20 GiB. A token of a model has at most a few."""
+
+
+def require_few_parts(data: bytes) -> None:
+    """Raises `UpstreamProtocolError` for more than `MAX_REPLY_PARTS`."""
+    if data.count(b"{") + data.count(b"[") > MAX_REPLY_PARTS:
+        text = f"the reply has more than {MAX_REPLY_PARTS:,} objects and lists"
+        raise UpstreamProtocolError(text, retryable=False, code="reply-too-large")
+
+
 async def read_body(response: UpstreamResponse, max_bytes: int, on_read: Callable[[], None] | None = None) -> bytes:
     """Return the complete body of an upstream response, without a byte order mark.
 

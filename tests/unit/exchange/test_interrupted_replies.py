@@ -73,3 +73,38 @@ async def test_a_stream_without_end_is_ended() -> None:
     sink = await proxy.post(model="openai/gpt-4.1", stream=True)
     assert content_of(sink.stream) == "hi"
     assert read_events(sink.stream)[-1]["error"]["message"] == "openai: the reply is larger than 128 MiB"
+
+
+RELAYED = "anthropic/claude-sonnet-4-5"
+MANY = b"[" + b"{}," * 100_000 + b"{}]"
+CROWDED = {
+    "openai/gpt-4.1": b'{"choices":' + MANY + b"}",
+    "openai/gpt-5": b'{"output":' + MANY + b"}",
+    "gemini/gemini-3-pro-preview": b'{"candidates":[{"content":{"parts":' + MANY + b"}}]}",
+    "ollama/qwen3": b'{"message":{"tool_calls":' + MANY + b"}}",
+    RELAYED: b'{"type":"message","content":' + MANY + b"}",
+}
+"""Model → a reply whose parts would need some hundred times its size."""
+TOO_MANY = "the reply has more than 100,000 objects and lists"
+
+
+@pytest.mark.parametrize(
+    ("model", "stream"),
+    [*((model, False) for model in CROWDED), *((model, True) for model in CROWDED if model != RELAYED)],
+)
+async def test_a_reply_with_too_many_parts_is_refused(model: str, stream: bool) -> None:
+    body = CROWDED[model]
+    if stream:
+        body = body + b"\n" if model.startswith("ollama") else b"data: " + body + b"\n\n"
+    keys = {**KEYS_OF_ALL, "ANTHROPIC_API_KEY": "sk-ant-one-0123456789", "PREFERRED_PROVIDER": "anthropic"}
+    proxy = ProxyHarness(lambda *_: FakeResponse(200, body), **keys)
+    sink = await proxy.post(model=model, stream=stream, max_tokens=100)
+    assert sink.error is not None
+    assert sink.error.message == f"{model.partition('/')[0]}: {TOO_MANY}"
+
+
+async def test_of_an_error_with_too_many_parts_only_the_status_is_read() -> None:
+    proxy = ProxyHarness(lambda *_: FakeResponse(400, b'{"error":{"message":"no","details":' + MANY + b"}}"), **KEYS)
+    sink = await proxy.post(model="openai/gpt-4.1")
+    assert sink.error is not None
+    assert sink.error.message == "openai returned HTTP 400"
