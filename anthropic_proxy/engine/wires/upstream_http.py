@@ -162,7 +162,7 @@ def build_size_error(max_bytes: int) -> UpstreamProtocolError:
     )
 
 
-MAX_REPLY_PARTS = 100_000
+MAX_REPLY_PARTS = 250_000
 """Maximum number of objects and lists of a large reply, error or frame, also in its texts. Decoded, each needs about a
 kilobyte, whatever its size is: 64 MiB of empty ones would need 20 GiB. A token of a model has at most a few."""
 

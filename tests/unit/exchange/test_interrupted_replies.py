@@ -76,7 +76,7 @@ async def test_a_stream_without_end_is_ended() -> None:
 
 
 RELAYED = "anthropic/claude-sonnet-4-5"
-MANY = b"[" + b"{}," * 100_000 + b"{}]"
+MANY = b"[" + b"{}," * 250_000 + b"{}]"
 CROWDED = {
     "openai/gpt-4.1": b'{"choices":' + MANY + b"}",
     "openai/gpt-5": b'{"output":' + MANY + b"}",
@@ -85,7 +85,7 @@ CROWDED = {
     RELAYED: b'{"type":"message","content":' + MANY + b"}",
 }
 """Model → a reply whose parts would need some hundred times its size."""
-TOO_MANY = "the reply has more than 100,000 objects and lists"
+TOO_MANY = "the reply has more than 250,000 objects and lists"
 
 
 @pytest.mark.parametrize(
