@@ -137,9 +137,10 @@ class OpenCalls:
         return latest
 
     def begin(self, name: str, call_id: str | None, signature: str) -> PartialCall:
-        is_full = len(self._open) >= _MAX_OPEN
-        for place, known in enumerate(self._open):
-            if not (known.id and call_id) or (is_full and place == 0):
+        if len(self._open) >= _MAX_OPEN:
+            self._open[0].is_ended = True
+        for known in self._open:
+            if not (known.id and call_id):
                 known.is_ended = True
         call = PartialCall(name, call_id, signature)
         self._open = [*(known for known in self._open if not known.is_ended), call]

@@ -45,6 +45,7 @@ def is_quoted_line(text: str, *, is_quoted: bool) -> bool:
 
 _CODE_MARK = compile_later(r"`+|(?>\r\n?|\n)[ \t]*+[\r\n]|<!--|-->|</?(?i:pre|code)\b")
 """Marks of inline code, the end of a paragraph, which ends it, and marks of code and comments in HTML."""
+_CODE_ENDS = {"</pre": "<pre", "</code": "<code", "-->": "<!--"}
 
 
 def find_open_code(text: str, opened: str = "") -> str:
@@ -58,8 +59,8 @@ def find_open_code(text: str, opened: str = "") -> str:
             opened = "" if opened == mark else opened or mark
         elif mark[0] in "\r\n":
             opened = opened.strip("`")
-        elif mark.startswith("</") or mark == "-->":
-            opened = "" if opened == (f"<{mark[2:]}" if mark != "-->" else "<!--") else opened
+        elif mark in _CODE_ENDS:
+            opened = "" if opened == _CODE_ENDS[mark] else opened
         elif opened[:1] != "<":
             opened = mark
     return opened

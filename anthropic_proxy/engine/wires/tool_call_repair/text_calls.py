@@ -215,8 +215,7 @@ class TextCallDetector:
         if self._state == "after":
             rest = self._held.lstrip()
             if rest.startswith(self._strays):
-                self._held = rest
-                self._held = rest[len(self._find_stray(0)) :]
+                self._held = rest[len(self._find_stray(len(self._held) - len(rest))) :]
                 return True
             if not rest or (not final and any(map(str.startswith, self._strays, repeat(rest)))):
                 return False
@@ -285,9 +284,8 @@ class TextCallDetector:
             self._held = rest
             self._begin_call(mark.group())
             return True
-        if rest and not final and any(map(str.startswith, self._tokens, repeat(rest))):
-            return False
-        if rest and not final and _TOKEN_BEGINNING.fullmatch(rest):
+        may_be_token = any(map(str.startswith, self._tokens, repeat(rest))) or _TOKEN_BEGINNING.fullmatch(rest)
+        if rest and not final and may_be_token:
             return False
         self._end_line(deltas, is_alone=not rest or _LINE_END.match(rest) is not None)
         return bool(self._held)
