@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from anthropic_proxy.engine.bounded import SizedCache
 from anthropic_proxy.engine.hooks import StoreUnavailable, ValueStore
 from anthropic_proxy.engine.memory_values import BULK_PREFIX, MemoryValues
-from anthropic_proxy.engine.messages.call_states import CallState, decode_kept_state
+from anthropic_proxy.engine.messages.call_states import CallState, decode_kept_state, measure_state
 from anthropic_proxy.engine.messages.models.tools import KEPT_ID_PREFIX
 
 MAX_KEPT_BYTES = 8 * 1024 * 1024
@@ -29,7 +29,6 @@ _READ_AT_ONCE = 50
 _BYTES_PER_ENTRY = 500
 """What an entry counts besides its text."""
 _BYTES_PER_UNKNOWN = 200
-_BYTES_PER_CHARACTER = 4
 _PREFIX, _SIZE_PREFIX = f"{BULK_PREFIX}call-state/", f"{BULK_PREFIX}call-state-bytes/"
 
 
@@ -63,7 +62,7 @@ class KeptStates:
 
     async def find(self, store: ValueStore, owner: str, call_ids: Sequence[str]) -> Mapping[str, CallState]:
         """Return id of a call → the state that is kept under it."""
-        kept_ids = [call_id for call_id in call_ids if call_id.startswith(KEPT_ID_PREFIX)][-MAX_FOUND:]
+        kept_ids = list_newest(call_ids)
         if not kept_ids:
             return {}
         keys = {_digest(owner, call_id): call_id for call_id in kept_ids}
@@ -86,8 +85,13 @@ class KeptStates:
         return {call_id: state for call_id, state in states.items() if state is not None}
 
 
+def list_newest(call_ids: Sequence[str]) -> list[str]:
+    """Return the ids whose states a request gets."""
+    return [call_id for call_id in call_ids if call_id.startswith(KEPT_ID_PREFIX)][-MAX_FOUND:]
+
+
 def _measure(state: str) -> int:
-    return _BYTES_PER_ENTRY + len(state) * (1 if state.isascii() else _BYTES_PER_CHARACTER)
+    return _BYTES_PER_ENTRY + measure_state(state)
 
 
 def _digest(*parts: str) -> str:

@@ -393,7 +393,7 @@ class AttemptPreparer(Struct, eq=False):
                 is_large=self.is_large,
                 describer=self.describer,
                 inspect=self.inspect,
-                memory=self.incoming.memory,
+                count_read=self.incoming.count_read,
             )
             notes += found
             self.is_large = self.is_large or size > MAX_BYTES_ON_LOOP

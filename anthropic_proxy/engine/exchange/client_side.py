@@ -68,7 +68,7 @@ class RequestMemory(Protocol):
         """Take note that the body, of this size, and what was made of it are no longer needed."""
 
     async def count_read(self, size: int) -> None:
-        """Wait for memory for what was read for the request besides its body: `size` in total, such as texts of PDFs.
+        """Wait for memory for what was read for the request besides its body: `size` in total.
 
         Raises `ProxyBusy`.
         """
@@ -107,6 +107,8 @@ class ClientRequest(Struct, kw_only=True):
     """Function that receives the requested model, once the body is read. None: nobody waits for it."""
     memory: "RequestMemory | None" = None
     """Counter of the memory that others wait for. None: nobody does."""
+    restored_size: int = 0
+    """Bytes of the states that its ids have brought back."""
 
     @property
     def is_large(self) -> bool:
@@ -123,6 +125,17 @@ class ClientRequest(Struct, kw_only=True):
         request = await self.background.run_postponable(self.is_large, read, self.body)
         self.parts = request.parts
         return request
+
+    async def count_restored(self, size: int) -> None:
+        """Wait for memory for the states that the ids of the request bring back. Raises `ProxyBusy`."""
+        if size > self.restored_size:
+            self.restored_size = size
+            await self.count_read(0)
+
+    async def count_read(self, size: int) -> None:
+        """Wait for memory for what was read of the documents of the request: `size` in total. Raises `ProxyBusy`."""
+        if self.memory is not None:
+            await self.memory.count_read(self.restored_size + size)
 
     def free_body(self) -> None:
         if self.memory is not None:

@@ -1,7 +1,7 @@
 """`read_documents`: the PDFs of a request as text, for a model that accepts none, or is to cite them."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,6 @@ from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.errors import build_extra_install_command
 
 if TYPE_CHECKING:
-    from anthropic_proxy.engine.exchange.client_side import RequestMemory
     from anthropic_proxy.engine.exchange.image_describing import ImageDescriber
 
 
@@ -44,14 +43,14 @@ async def read_documents(
     is_large: bool,
     describer: "ImageDescriber | None",
     inspect: InspectAdded | None,
-    memory: "RequestMemory | None",
+    count_read: Callable[[int], Awaitable[None]],
 ) -> tuple[MessagesRequest, Sequence[FidelityNote], int]:
     """Return the request with the text of each PDF in its place, notes on it, and the size of what was read. If the
     model accepts PDFs, only those are replaced that it is to cite, and of which nothing is lost.
 
     A model that sees gets pictures of pages too. For another one, `describer` describes the pages without text; None:
-    nothing does. `inspect`: reads the texts. None: there are no inspectors. `memory`: counts what is read. None: nobody
-    does. Raises `InvalidRequest` for a document that Anthropic's API does not accept either.
+    nothing does. `inspect`: reads the texts. None: there are no inspectors. `count_read`: waits for memory for what is
+    read. Raises `InvalidRequest` for a document that Anthropic's API does not accept either.
     """
     pictures: PagePictures = "all" if limits.accepts_images else "none"
     found = await background.run_in_thread_if_large(is_large, _list_pdfs, request, limits)
@@ -65,11 +64,6 @@ async def read_documents(
     time, room = ReadingTime(), DocumentRoom()
     # a server that has refused a document must not end the conversation
     may_refuse = not (limits.accepts_pdf or target.capabilities.rejects_documents)
-
-    async def count_read(size: int) -> None:
-        if memory is not None:
-            await memory.count_read(size)
-
     for path, data in found:
         content = contents.get(data)
         has_room = True

@@ -253,7 +253,7 @@ async def _replace_media(
             is_large=is_large,
             describer=describer,
             inspect=inspect,
-            memory=incoming.memory,
+            count_read=incoming.count_read,
         )
     return request
 

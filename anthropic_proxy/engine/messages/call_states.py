@@ -5,7 +5,8 @@ gets no such block, and would not send it back. Only a tool call needs the state
 `HiddenThinking` collects the thinking before a call, and the client gets the call with another id:
 
     state up to about 2 KB             `toolu_pxs-` and the state
-    longer state, or text to replay    `toolu_pxk-` and random characters, under which the caller keeps the state
+    longer state, or text to replay    `toolu_pxk-`, random characters and the state's size in memory (hexadecimal),
+                                       under which the caller keeps the state
 
 In later requests, `restore_states` puts the thinking blocks and the id of the provider back, before the request is
 prepared. The request to the provider is then the same as for a client that gets thinking. Without its state, a call is
@@ -35,6 +36,8 @@ MAX_KEPT_CHARACTERS = 256 * 1024
 _MAX_SIGNED_CHARACTERS = 2 * MAX_KEPT_CHARACTERS
 """Maximum length of the signatures before a call. In base64, they are longer than their states. With more, the call has
 no state."""
+_BYTES_PER_CHARACTER = 4
+_MAX_SIZE_DIGITS = 6
 _CHARACTERS_PER_THOUGHT = 64
 """What a thinking block counts besides its signature."""
 _MAX_CALL_ID_CHARACTERS = 64
@@ -147,7 +150,7 @@ class HiddenThinking(Struct, eq=False):
             is_short = len(id_with_state) <= MAX_ID_CHARACTERS
             if is_short and len(text.encode()) <= _MAX_RATIO * len(id_with_state):
                 return id_with_state
-        kept_id = self.new_id(KEPT_ID_PREFIX)
+        kept_id = f"{self.new_id(KEPT_ID_PREFIX)}_{measure_state(text):x}"
         self.unsaved[kept_id] = text
         return kept_id
 
@@ -165,6 +168,20 @@ def _close(thought: _OpenThought, place: int, default_signature: str) -> HiddenT
     if not text and (state == "{}" or fields.replay):
         return None
     return HiddenThought(place - thought.place, tag, state, text)
+
+
+def measure_state(text: str) -> int:
+    """Return the bytes of a state that is kept, in memory."""
+    return len(text) * (1 if text.isascii() else _BYTES_PER_CHARACTER)
+
+
+def read_kept_size(call_id: str) -> int:
+    """Return the size of the state that is kept under an id. 0: the id states none. An id with another size than its
+    state has is not the one under which the state is kept.
+    """
+    digits = call_id.rpartition("_")[2]
+    is_size = 0 < len(digits) <= _MAX_SIZE_DIGITS and not digits.strip("0123456789abcdef")
+    return int(digits, 16) if is_size else 0
 
 
 def encode_state_id(state: CallState) -> str:
@@ -271,12 +288,15 @@ def _restore_message(message: Message, kept: Mapping[str, CallState], renamed: d
                 is_changed = True
                 block = structs.replace(block, tool_use_id=sent)  # noqa: PLW2901
         elif type(block) is ToolUseBlock:
-            state = kept.get(block.id) or decode_state_id(block.id)
+            kept_state = kept.get(block.id)
+            state = kept_state or decode_state_id(block.id)
             if state is not None:
                 is_changed = True
+                # the id of a kept state is short, so it brings the state back only once
+                thoughts = () if kept_state is not None and block.id in renamed else state.thoughts
                 renamed[block.id] = state.call_id
                 block = structs.replace(block, id=state.call_id)  # noqa: PLW2901
-                for thought in state.thoughts:
+                for thought in thoughts:
                     before = min(max(place - thought.skipped, first), place)
                     added.setdefault(before, []).append(thought.build_block())
             first = place + 1

@@ -9,6 +9,7 @@ import anthropic.types
 import pytest
 from msgspec import structs
 
+from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.forwarding import count_tokens
 from anthropic_proxy.engine.hooks import ValueStore
 from anthropic_proxy.engine.ids import new_id
@@ -17,6 +18,7 @@ from anthropic_proxy.engine.memory_values import MAX_KEPT_BYTES, MAX_KEYS, Memor
 from anthropic_proxy.engine.messages.call_states import CallState, HiddenThought, decode_state_id, encode_state_id
 from anthropic_proxy.engine.messages.models.tools import KEPT_ID_PREFIX
 from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
+from anthropic_proxy.errors import ProxyBusy
 from anthropic_proxy.plugins import Client, InspectedTexts, InspectorScope, Redaction, StoreUnavailable
 from tests.support.event_grammar import check_bytes
 from tests.support.fake_upstream import frame
@@ -280,6 +282,40 @@ async def find_numbers(kept: KeptStates, store: ValueStore, owner: str, count: i
 async def keep_numbered(kept: KeptStates, store: ValueStore, owner: str, number: int, characters: int) -> bool:
     state = json.dumps(["call_1", [[0, "t", "x" * characters, ""]]])
     return await kept.keep(store, owner, {f"{KEPT_ID_PREFIX}{number}": state})
+
+
+class Memory:
+    """Memory that has room for so many bytes besides a body."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.counted: list[int] = []
+
+    def free(self, size: int) -> None: ...
+
+    async def count_read(self, size: int) -> None:
+        self.counted.append(size)
+        if size > self.room:
+            raise ProxyBusy("There is no memory.")
+
+
+@pytest.mark.parametrize("wire", ["deepseek", "kimi", "gemini"])
+async def test_states_that_come_back_need_memory_before_they_are_read(wire: str) -> None:
+    provider = Lenient()
+    provider.state_characters = 60_000
+    proxy = ProxyHarness(provider, **WIRES[wire])
+    messages, call_id = await begin(proxy)
+    repeated = [*messages, *messages[1:]]
+    invented = rename(messages, call_id, f"{call_id[:-4]}77777")  # brings nothing back
+    for sent, room in ((messages, 200_000), (repeated, 200_000), (messages, 50_000), (invented, 50_000)):
+        body = {"model": "claude-sonnet-4-6", "max_tokens": 99, "messages": sent, "tools": [TOOL]}
+        memory, sink, calls = Memory(room), RecordingSink(), len(provider.bodies)
+        incoming = structs.replace(new_client_request(json.dumps(body).encode()), memory=memory)
+        await Exchange(proxy.services, incoming, sink).run()
+        is_refused = room < 60_000
+        assert (sink.error is not None, len(provider.bodies) - calls) == (is_refused, 0 if is_refused else 1)
+        (counted,) = memory.counted
+        assert counted == 0x77777 if sent is invented else 60_000 < counted < 100_000
 
 
 @pytest.mark.parametrize("kind", ["memory", "workers"])

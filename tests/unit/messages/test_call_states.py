@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from msgspec import json as msgspec_json
 from msgspec import structs
 
 from anthropic_proxy.engine.base64url import encode_base64url
@@ -77,6 +78,24 @@ def test_known_messages_are_restored_as_others(keeps: bool) -> None:
         known = restored.known if isinstance(restored, CleanMessages) else None
         has_known.add(known is not None)
     assert has_known == ({False} if keeps else {True, False})
+
+
+@pytest.mark.parametrize("calls_per_message", [1, 100])
+def test_an_id_brings_its_state_back_once(calls_per_message: int) -> None:
+    call_id = new_call_id(1, keeps=True)
+    call = {"type": "tool_use", "id": call_id, "name": "Read", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": call_id, "content": "line"}
+    turn = [
+        {"role": "assistant", "content": [call] * calls_per_message},
+        {"role": "user", "content": [result] * calls_per_message},
+    ]
+    messages = [{"role": "user", "content": "begin"}, *turn * 100]
+    content = json.dumps({"model": "m", "max_tokens": 9, "messages": messages}).encode()
+    restored = restore_states(decode_request_or_envelope(content).messages, {call_id: KEPT_STATE})
+    text = msgspec_json.encode(restored).decode()
+    assert text.count("Hm.") == 1
+    assert text.count("call_kept") == 200 * calls_per_message
+    assert call_id not in text
 
 
 @pytest.mark.parametrize(("size", "is_kept"), [(1, False), (2_048, False), (2_400, True)])
