@@ -9,7 +9,7 @@ the engine itself calls is defined in `engine.hooks`.
 """
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeVar
 
 from msgspec import Struct, field
@@ -635,12 +635,13 @@ class Gateway(Protocol[SettingsT_co]):
         """
 
     def stream_request_events(
-        self, client_names: Collection[str] | None = None, *, client: str = ""
+        self, includes: Callable[[Client], bool] | None = None, *, client: str = ""
     ) -> AsyncGenerator[bytes, None]:
         """Yield the SSE bytes of `GET /api/requests/live`: first the running and latest requests, then each change.
 
-        With `client_names`, only requests of these clients are included. None: all clients. `client` is who reads them:
-        raises `LimitReached` if it has too many streams already, and `ProxyBusy` if all together have.
+        With `includes`, only requests of clients for which it returns True are included; a client is as it was when it
+        sent the request. `client` is who reads them: raises `LimitReached` if it has too many streams already, and
+        `ProxyBusy` if all together have.
         """
 
 

@@ -140,6 +140,13 @@ class Client(Struct, frozen=True):
         """Name under which something is kept for this client only."""
         return self.key_id or self.name
 
+    def is_sender(self, other: "Client") -> bool:
+        """Return True if this client has sent the requests of `other`, as it was then: the key has not been given to
+        another owner since, nor was its text.
+        """
+        is_same_use = (self.owner.lower(), self.has_foreign_texts) == (other.owner.lower(), other.has_foreign_texts)
+        return self.key_id == other.key_id and (is_same_use or bool(self.sign_in and other.sign_in))
+
     @property
     def payer(self) -> str:
         """Name of the owner of a request, who has turns at shared workers, and for whom documents, states and words of

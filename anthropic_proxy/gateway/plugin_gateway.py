@@ -1,7 +1,7 @@
 """`ExchangeGateway`: the methods of the proxy that plugins may call, the interface `plugins.Gateway`."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import date
 from functools import partial
@@ -159,9 +159,9 @@ class ExchangeGateway:
         return (await self._current_services().receipts.feed.collect_snapshot()).running
 
     def stream_request_events(
-        self, client_names: Collection[str] | None = None, *, client: str = ""
+        self, includes: Callable[[Client], bool] | None = None, *, client: str = ""
     ) -> AsyncGenerator[bytes, None]:
-        return self._current_services().receipts.feed.live.open_stream(client, client_names)
+        return self._current_services().receipts.feed.live.open_stream(client, includes)
 
 
 async def describe_models(services: Services, names: Sequence[str], client: str) -> list[ModelFeatures]:

@@ -31,7 +31,7 @@ from anthropic_proxy.console.ledger.database import (
     find_database,
 )
 from anthropic_proxy.console.ledger.engines import EngineReader
-from anthropic_proxy.console.ledger.read_access import ReadAccess, restrict_reading
+from anthropic_proxy.console.ledger.read_access import ReadAccess, Senders, restrict_reading
 from anthropic_proxy.console.ledger.reader_threads import ReaderThreads
 from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.errors import PermissionDenied
@@ -140,10 +140,10 @@ class DashboardServices:
 
         return open_texts
 
-    async def list_readable_key_labels(self, request: RouteRequest, session: Session) -> Sequence[str] | None:
-        def find() -> Sequence[str] | None:
+    async def find_readable_senders(self, request: RouteRequest, session: Session) -> Senders | None:
+        def find() -> Senders | None:
             with self.ledger.open(self.gateway.settings).connection as connection:
-                return self.restrict(connection, request, session).labels
+                return self.restrict(connection, request, session).rows
 
         return await self.threads.run(session.client_name, find)
 

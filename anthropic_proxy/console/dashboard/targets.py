@@ -43,11 +43,12 @@ async def stream_events(services: DashboardServices, request: RouteRequest) -> R
     session = await services.find_session(request)
     if not request.client.name and session is None:
         raise PermissionDenied("Sign in at /dashboard to receive live rows.", code="dashboard-form")
-    names = None
+    senders = None
     if session is not None and not may(session.role, "read all requests"):
-        names = await services.list_readable_key_labels(request, session)
+        senders = await services.find_readable_senders(request, session)
     reader = name_user(request, session)
-    events = services.gateway.stream_request_events(names, client=reader)
+    includes = None if senders is None else senders.include
+    events = services.gateway.stream_request_events(includes, client=reader)
 
     async def end_with_session() -> AsyncIterator[bytes]:
         checked_at = time.monotonic()

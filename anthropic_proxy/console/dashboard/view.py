@@ -179,8 +179,8 @@ class View(Struct, kw_only=True):
         access = services.restrict(ledger.connection, self.request, self.session)
         facts = ledger.facts
         running = self.running
-        if access.labels is not None:  # of the setup, a member gets the mapping
-            running = [receipt for receipt in running if receipt.client.name in access.labels]
+        if access.rows is not None:  # of the setup, a member gets the mapping
+            running = [receipt for receipt in running if access.rows.include(receipt.client)]
             setup = Setup(mapping=setup.mapping)
             facts = read_ledger_extent(ledger.connection)
         return PageContext(

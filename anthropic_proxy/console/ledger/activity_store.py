@@ -32,7 +32,8 @@ _STORE_POINT = (
     "(series, place) DO UPDATE SET client = excluded.client, value = excluded.value, ends_at = excluded.ends_at"
 )
 _FIND_SESSION = (
-    "SELECT project FROM session_hours WHERE session = ? AND key_label = ? ORDER BY project = '', hour DESC LIMIT 1"
+    "SELECT project FROM session_hours WHERE session = ? AND key_label = ? AND owner = ? "
+    "ORDER BY project = '', hour DESC LIMIT 1"
 )
 _FIND_MODEL = "SELECT 1 FROM requests WHERE requested_model = ? AND started_at >= ? LIMIT 1"
 _NAMES_OF_CLIENT = ("project", "session", "requested_model")
@@ -105,7 +106,7 @@ class ActivityStore:
         stored = {tuple(map(str, row)) for row in connection.query(_FIND_ROWS, (hour, sender.key_label))}
         has_room = True
         for (session, model), names in sums.items():
-            found = connection.query(_FIND_SESSION, (session, sender.key_label)) if session else []
+            found = connection.query(_FIND_SESSION, (session, sender.key_label, sender.owner)) if session else []
             is_known = model and connection.query(_FIND_MODEL, (model, oldest))
             of_client = (str(found[0][0]) if found else "", session if found else "", model if is_known else "")
             if any(of_client) and of_client not in stored and len(stored) >= MAX_ROWS:

@@ -30,24 +30,31 @@ def _index_requests(column: str, common: str | None = None) -> str:
 _PRIMARY_KEY = compile_later(r"PRIMARY KEY \([^)]*\)")
 
 
-def _set_hourly_key(columns_of_key: str) -> _Statements:
-    """Columns that a step has added to `hourly` become part of its key with all others that `columns_of_key` lists."""
+def _set_key(columns_of_key: str, table: str = "hourly") -> _Statements:
+    """Columns that a step has added to a table of sums become part of its key with all others that `columns_of_key`
+    lists. The indexes of the table have to be created again.
+    """
     key = f"PRIMARY KEY ({', '.join(columns_of_key.split())})"
 
     def list_changes(connection: "Connection") -> Iterator[str]:
         if connection.is_postgres:
-            yield "ALTER TABLE hourly DROP CONSTRAINT hourly_pkey"
-            yield f"ALTER TABLE hourly ADD {key}"
+            yield f"ALTER TABLE {table} DROP CONSTRAINT {table}_pkey"
+            yield f"ALTER TABLE {table} ADD {key}"
             return
         # SQLite cannot change a key: a new table has the same columns
-        ((sql,),) = connection.query("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = 'hourly'")
-        columns = ", ".join(name for (name,) in connection.query("SELECT name FROM pragma_table_info('hourly')"))
-        yield "ALTER TABLE hourly RENAME TO hourly_before"
+        ((sql,),) = connection.query("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?", (table,))
+        columns = ", ".join(name for (name,) in connection.query(f"SELECT name FROM pragma_table_info('{table}')"))
+        yield f"ALTER TABLE {table} RENAME TO {table}_before"
         yield _PRIMARY_KEY.sub(key, sql)
-        yield f"INSERT INTO hourly ({columns}) SELECT {columns} FROM hourly_before"
-        yield "DROP TABLE hourly_before"
+        yield f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {table}_before"
+        yield f"DROP TABLE {table}_before"
 
     return list_changes
+
+
+def _find_only(column: str) -> str:
+    """Return the expression of the value that all rows of a group have. "": they have several."""
+    return f"CASE WHEN min({column}) = max({column}) THEN min({column}) ELSE '' END AS {column}"
 
 
 _BOTH = "requests hourly"
@@ -114,7 +121,7 @@ _STEPS: Mapping[str, Sequence[str | _Statements]] = {
     "0012": (
         *_add_columns("owner team", tables=_BOTH),
         *(_index_requests(name, "") for name in ("owner", "team")),
-        _set_hourly_key(_FIRST_KEY),
+        _set_key(_FIRST_KEY),
     ),
     "0013": (*_add_columns("prefix_change"), *_add_columns("prefix_change_tokens", COUNT)),
     "0014": _add_columns("billed_searches", COUNT),
@@ -124,13 +131,13 @@ _STEPS: Mapping[str, Sequence[str | _Statements]] = {
         *(_index_requests(name, "") for name in ("agent_type", "prompt_id")),
         _index_requests("kind"),
         *_add_columns("kind agent_type", tables="hourly"),
-        _set_hourly_key(f"{_FIRST_KEY} kind agent_type"),
+        _set_key(f"{_FIRST_KEY} kind agent_type"),
     ),
     "0017": (
         *_add_columns("verdict", tables=_BOTH),
         *_add_columns("tool_times"),
         _index_requests("verdict", ""),
-        _set_hourly_key(f"{_FIRST_KEY} kind agent_type verdict"),
+        _set_key(f"{_FIRST_KEY} kind agent_type verdict"),
     ),
     "0018": (
         f"CREATE TABLE budget_alerts (id TEXT NOT NULL PRIMARY KEY, created_at {TIME}, ends_at BIGINT, body {TEXT}, "
@@ -218,7 +225,7 @@ _STEPS: Mapping[str, Sequence[str | _Statements]] = {
     "0035": (
         *_add_columns("cost_center", tables=f"{_BOTH} virtual_keys scim_users"),
         _index_requests("cost_center", ""),
-        _set_hourly_key(f"{_FIRST_KEY} kind agent_type verdict cost_center"),
+        _set_key(f"{_FIRST_KEY} kind agent_type verdict cost_center"),
     ),
     "0036": (
         f"CREATE TABLE parked_events (destination TEXT NOT NULL, source TEXT NOT NULL, event_id {TIME}, at {TIME}, "
@@ -239,6 +246,18 @@ _STEPS: Mapping[str, Sequence[str | _Statements]] = {
         "CREATE INDEX activity_points_by_client ON activity_points (client, ends_at)",
     ),
     "0039": (f"ALTER TABLE event_cursors ADD COLUMN batch_end {COUNT}",),
+    "0040": (  # sums of an hour in which a session had several owners, or whose requests are deleted, have none
+        *_add_columns("owner team", tables="session_hours"),
+        "UPDATE session_hours SET owner = found.owner, team = found.team FROM (SELECT started_at / 3600000000 AS hour, "
+        f"session, project, key_label, {_find_only('owner')}, {_find_only('team')} FROM requests "
+        "WHERE key_label != 'local' GROUP BY 1, session, project, key_label) AS found "
+        "WHERE session_hours.hour = found.hour AND session_hours.session = found.session "
+        "AND session_hours.project = found.project AND session_hours.key_label = found.key_label",
+        "DROP INDEX session_hours_by_session",
+        _set_key("hour instance project session key_label owner team", "session_hours"),
+        "CREATE INDEX session_hours_by_session ON session_hours (session, hour)",
+        "CREATE INDEX requests_by_person ON requests (lower(owner), started_at) WHERE owner != ''",
+    ),
 }
 """Version of the schema → statements of the migration from the version before, or a function that returns some."""
 NEWEST_VERSION = max(_STEPS)

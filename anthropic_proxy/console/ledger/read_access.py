@@ -1,8 +1,14 @@
 """What a reader of the ledger may read.
 
-A query ends after some seconds, and a search after some requests. A member sees only the requests of its own keys, and
-everybody only the own texts: `restrict_reading` rewrites each query on a connection, so that no page can forget the
-condition. Texts of others must be opened first, request by request.
+A query ends after some seconds, and a search after some requests. A member sees only the own requests, and everybody
+only the own texts: `restrict_reading` rewrites each query on a connection, so that no page can forget the condition.
+Texts of others must be opened first, request by request.
+
+Whose a request is, the row says: the owner and the team that the key had when the request was sent (`Senders`). A later
+change of the key moves neither requests nor costs. Rows without owner and team (of a key without them, or stored by an
+earlier version) are those of nobody: only who reads all requests reads them. The same columns decide for `requests`,
+`hourly`, `session_hours` and `activity`; for `virtual_keys` they are those of now. A row of `contents` and
+`session_titles` is that of its request. No other table can be read on a restricted connection.
 """
 
 import sqlite3
@@ -24,6 +30,7 @@ from sqlalchemy import (
     event,
     exc,
     exists,
+    false,
     func,
     or_,
     select,
@@ -35,7 +42,7 @@ from sqlalchemy.sql.visitors import iterate
 
 from anthropic_proxy.console.ledger.database import classify_database_error
 from anthropic_proxy.console.ledger.periods import RequestSelection
-from anthropic_proxy.console.ledger.records import COMMON_VALUES, StoredRequest
+from anthropic_proxy.console.ledger.records import COMMON_VALUES, OF_OTHER_PEOPLE, StoredRequest
 from anthropic_proxy.console.ledger.request_queries import (
     narrow_to_matching_hours,
     request_conditions,
@@ -54,6 +61,7 @@ from anthropic_proxy.console.ledger.tables import (
 from anthropic_proxy.console.ledger.users import LedgerUser
 from anthropic_proxy.gateway.permissions import may
 from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.plugins import Client
 
 MAX_READ_SECONDS = 10.0
 """Maximum time in seconds of a query on PostgreSQL, and of all queries of one connection on SQLite."""
@@ -138,16 +146,50 @@ class RestrictedQueryError(Exception):
     """Error: a query on a restricted connection could return rows of other keys, so it is not sent to the database."""
 
 
+class Senders(Struct, frozen=True, kw_only=True):
+    """Whose requests are meant. The owner and the team count that the key had at the time of a request."""
+
+    owners: Collection[str] = ()
+    """Names of a person, in lower case: all requests with this owner, whatever key sent them."""
+    teams: Collection[str] = ()
+    labels: Collection[str] = ()
+    """Labels of keys, of which the requests with the owner `owner` and the `texts_of` count."""
+    owner: str = ""
+    texts_of: str = ""
+
+    def build_condition(self, columns: Any) -> ColumnElement[bool]:
+        """`columns`: those of a table with rows of requests, or of their sums, which labels do not choose."""
+        chosen: list[ColumnElement[bool]] = []
+        if self.owners:
+            chosen.append(and_(func.lower(columns.owner).in_(self.owners), uncommon_value_condition("owner", columns)))
+        if self.teams:
+            chosen.append(and_(columns.team.in_(self.teams), uncommon_value_condition("team", columns)))
+        if self.labels and "texts_of" in columns:
+            is_own = and_(func.lower(columns.owner) == func.lower(self.owner), columns.texts_of == self.texts_of)
+            of_keys = columns.key_label.in_(self.labels)
+            if COMMON_VALUES["key_label"] not in self.labels:
+                of_keys = and_(of_keys, uncommon_value_condition("key_label", columns))
+            chosen.append(and_(of_keys, is_own))
+        return or_(false(), *chosen)
+
+    def include(self, client: Client) -> bool:
+        """Return True if the requests of `client` are meant. `client`: as it was at the time of the request."""
+        owner, texts_of = client.owner.lower(), OF_OTHER_PEOPLE if client.has_foreign_texts else ""
+        is_of_key = client.name in self.labels and (owner, texts_of) == (self.owner.lower(), self.texts_of)
+        return owner in self.owners or client.team in self.teams or is_of_key
+
+
+NOBODY = Senders()
+
+
 class ReadAccess(Struct, kw_only=True):
     """What a connection may read."""
 
-    labels: Sequence[str] | None
-    """Labels of the keys whose requests may be read. None: all requests."""
-    text_labels: Sequence[str] | None
-    """Labels of the keys whose stored texts may be read. None: all texts."""
-    text_owners: Collection[str] = ()
-    """Names of the user, in lower case, whose texts may be read, too. The owner at the time of a request counts, unless
-    others used the key (`texts_of`), so that nobody gets texts of others by a change of a key's owner."""
+    rows: Senders | None
+    """Whose requests may be read. None: all requests."""
+    texts: Senders | None
+    """Whose stored texts may be read, unless others used the key (`texts_of`), so that nobody gets texts of others by a
+    change of a key's owner. None: all texts."""
     opens_others: bool = False
     """True if the user may open further texts."""
     opened: set[str] = field(default_factory=set)
@@ -155,42 +197,49 @@ class ReadAccess(Struct, kw_only=True):
 
     def find_others(self, rows: Sequence[StoredRequest]) -> Sequence[StoredRequest]:
         """Return those of `rows` whose texts are not the user's own."""
-        if (labels := self.text_labels) is None:
+        if (senders := self.texts) is None:
             return []
-        return [
-            row
-            for row in rows
-            if row.key_label not in labels and not (row.owner.lower() in self.text_owners and not row.texts_of)
-        ]
+        return [row for row in rows if row.texts_of or not senders.include(Client(name=row.key_label, owner=row.owner))]
 
 
-def find_key_labels(connection: Connection, names: Collection[str], teams: Collection[str] = ()) -> list[str]:
-    """Return the labels of the keys of a person or of one of `teams`, revoked keys and former labels included. `names`:
-    those of the person, in lower case.
-    """
-    if not names:
-        return []
-    key = virtual_keys.c
-    former = former_labels.c
-    condition = or_(func.lower(key.owner).in_(names), key.team.in_(teams))
-    earlier = select(former.label).where(former.key_id.in_(select(key.id).where(condition)))
-    return sorted(connection.execute(select(key.label).where(condition).union(earlier)).scalars())
+def find_key_labels(connection: Connection, key_id: str) -> Sequence[str]:
+    """Return the labels of a key, the former ones included."""
+    key, former = virtual_keys.c, former_labels.c
+    earlier = select(former.label).where(former.key_id == key_id)
+    return sorted(connection.execute(select(key.label).where(key.id == key_id).union(earlier)).scalars())
 
 
 def restrict_reading(connection: Connection, user: LedgerUser, settings: Settings) -> ReadAccess:
     """Limit a connection to what the user, who is resolved, may read."""
-    texts: Sequence[str] | None = ()
-    labels = None
+    rows = None
     if not may(user.role, "read all requests"):
-        teams = user.teams if may(user.role, "read team requests") else ()
-        labels = find_key_labels(connection, user.names, teams)
+        teams = user.teams if user.names and may(user.role, "read team requests") else ()
+        rows = Senders(owners=user.names, teams=teams)
+    texts: Senders | None = Senders(owners=user.names)
     if user.role == "owner":
         # the owner of a proxy without other users reads everything, else only what keys of PROXY_API_KEY have sent
         numbers = range(1, len(settings.proxy_api_keys) + 1)
-        unkeyed_labels = [COMMON_VALUES["key_label"], *(f"key {number}" for number in numbers)]
-        texts = unkeyed_labels if settings.virtual_keys or settings.oidc is not None else None
+        unkeyed = Senders(labels=(COMMON_VALUES["key_label"], *(f"key {number}" for number in numbers)))
+        texts = unkeyed if settings.virtual_keys or settings.oidc is not None else None
     opens_others = may(user.role, "read texts of others") and settings.admins_read_content
-    access = ReadAccess(labels=labels, text_labels=texts, text_owners=user.names, opens_others=opens_others)
+    access = ReadAccess(rows=rows, texts=texts, opens_others=opens_others)
+    restrict_rows(connection, access)
+    return access
+
+
+def restrict_to_client(connection: Connection, client: Client, user: LedgerUser) -> ReadAccess:
+    """Limit a connection to what `client` itself has sent, whatever its role reads besides: a person with all keys, a
+    virtual key with its present owner. Nobody knows who has sent a request with the text (secret) of a key, so a key
+    reads no texts. `user`: the person of the client, who is resolved.
+    """
+    if client.sign_in:
+        access = ReadAccess(rows=Senders(owners=user.names), texts=Senders(owners=user.names))
+    elif client.key_id:
+        labels = find_key_labels(connection, client.key_id)
+        texts_of = OF_OTHER_PEOPLE if client.has_foreign_texts else ""
+        access = ReadAccess(rows=Senders(labels=labels, owner=client.owner, texts_of=texts_of), texts=NOBODY)
+    else:
+        access = ReadAccess(rows=Senders(labels=(client.name,)), texts=Senders(labels=(client.name,)))
     restrict_rows(connection, access)
     return access
 
@@ -198,31 +247,23 @@ def restrict_reading(connection: Connection, user: LedgerUser, settings: Setting
 def restrict_rows(connection: Connection, access: ReadAccess) -> None:
     """A query that cannot be limited, such as SQL text, then raises `RestrictedQueryError`."""
     permitted: dict[Table, FromClause] = {}
-    if access.labels is not None:
-        labels = list(access.labels)
+    if access.rows is not None:
         permitted = {
-            table: select(table).where(table.c.key_label.in_(labels)).subquery(table.name)
-            for table in (hourly, session_hours, activity)
+            table: select(table).where(access.rows.build_condition(table.c)).subquery(table.name)
+            for table in (requests, hourly, session_hours, activity, virtual_keys)
         }
-        # no virtual key has the label `local`
-        indexed = (requests.c.key_label.in_(labels), uncommon_value_condition("key_label"))
-        permitted[requests] = select(requests).where(*indexed).subquery(requests.name)
-        permitted[virtual_keys] = select(virtual_keys).where(virtual_keys.c.label.in_(labels)).subquery("virtual_keys")
 
     def permit_texts(table: Table) -> FromClause:
-        assert access.text_labels is not None
-        senders: list[ColumnElement[bool]] = [requests.c.key_label.in_(access.text_labels)]
-        if access.text_owners:
-            is_owner = func.lower(requests.c.owner).in_(access.text_owners)
-            senders.append(and_(is_owner, requests.c.texts_of == ""))
-        is_readable = exists().where(requests.c.id == table.c.request_id, or_(*senders))
+        assert access.texts is not None
+        is_own = and_(access.texts.build_condition(requests.c), requests.c.texts_of == "")
+        is_readable = exists().where(requests.c.id == table.c.request_id, is_own)
         allowed = or_(is_readable, table.c.request_id.in_(sorted(access.opened)))
         return select(table).where(allowed).subquery(table.name)
 
     @event.listens_for(connection, "before_execute", retval=True)
     def restrict(_: Connection, statement: Any, several: Any, values: Any, options: Any) -> tuple[Any, Any, Any]:
         elements = list(iterate(statement)) if isinstance(statement, Select) else []
-        if access.labels is None and not any(element in _TEXT_TABLES for element in elements):
+        if access.rows is None and not any(element in _TEXT_TABLES for element in elements):
             return statement, several, values
         if not isinstance(statement, Select):
             raise RestrictedQueryError(f"a statement of the type {type(statement).__name__}")
@@ -236,10 +277,10 @@ def restrict_rows(connection: Connection, access: ReadAccess) -> None:
                 raise RestrictedQueryError(f"a query with {type(element).__name__}, whose rows cannot be restricted")
         for table in {element for element in elements if isinstance(element, Table)}:
             if table in _TEXT_TABLES:
-                if access.text_labels is not None:
+                if access.texts is not None:
                     statement = ClauseAdapter(permit_texts(table)).traverse(statement)
             elif table in permitted:
                 statement = ClauseAdapter(permitted[table]).traverse(statement)
-            elif access.labels is not None:
+            elif access.rows is not None:
                 raise RestrictedQueryError(f"a query of the table {table.name}")
         return statement, several, values

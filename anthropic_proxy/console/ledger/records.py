@@ -75,8 +75,8 @@ FACETS: Mapping[str, Facet] = {
     "prompt": Facet("prompt_id", "Prompt", "unknown", common_value="", sums=()),
     "verdict": Facet("verdict", "Verdict", common_value=""),
     "key": Facet("key_label", "Key", common_value="local", sums=("hourly", "session_hours")),
-    "owner": Facet("owner", "Owner", common_value=""),
-    "team": Facet("team", "Team", common_value=""),
+    "owner": Facet("owner", "Owner", common_value="", sums=("hourly", "session_hours")),
+    "team": Facet("team", "Team", common_value="", sums=("hourly", "session_hours")),
     "cost-center": Facet("cost_center", "Cost center", common_value="", max_values=2_000),
     "route": Facet("route", "Route", common_value=""),
 }

@@ -88,9 +88,9 @@ def value_condition(column_name: str, value: Any) -> ColumnElement[bool]:
     return and_(matches, uncommon_value_condition(column_name))
 
 
-def uncommon_value_condition(column_name: str) -> ColumnElement[bool]:
+def uncommon_value_condition(column_name: str, columns: Any = requests.c) -> ColumnElement[bool]:
     """The index of the column does not have these rows, so the database uses the index only with this condition."""
-    is_other: ColumnElement[bool] = requests.c[column_name] != bindparam(
+    is_other: ColumnElement[bool] = columns[column_name] != bindparam(
         None, COMMON_VALUES[column_name], literal_execute=True
     )
     return is_other

@@ -25,6 +25,7 @@ TIME = "BIGINT NOT NULL"
 class Index(NamedTuple):
     name: str
     columns: Sequence[str]
+    """Columns, or expressions of one."""
     condition: str = ""
     """"": the index has all rows."""
     is_unique: bool = False
@@ -57,6 +58,7 @@ REQUESTS = TableDefinition(
     (
         Index("requests_by_time", ("started_at",)),
         Index("requests_by_model_usage", ("started_at",), "model_usage != ''"),
+        Index("requests_by_person", ("lower(owner)", "started_at"), "owner != ''"),
         *(
             Index(
                 f"requests_by_{facet.column}",

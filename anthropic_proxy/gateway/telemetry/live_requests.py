@@ -12,7 +12,7 @@ once for each set of names.
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Protocol
@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from anthropic_proxy.errors import LimitReached, ProxyBusy
 from anthropic_proxy.gateway.telemetry.logged_requests import LoggedRequest, RequestSnapshot, encode_requests
-from anthropic_proxy.plugins import Receipt
+from anthropic_proxy.plugins import Client, Receipt
 
 MAX_STREAMS = 500
 """Maximum number of open streams of a process."""
@@ -62,11 +62,15 @@ class LiveSource(Protocol):
     def forget_other_workers(self) -> None: ...
 
 
+_Includes = Callable[[Client], bool]
+"""Says whether a stream has the requests of a client, as it was when it sent them."""
+
+
 class _Event(Struct, frozen=True):
     """A finished request."""
 
     request_id: str
-    client: str
+    client: Client
     data: bytes
 
 
@@ -89,7 +93,7 @@ class LiveRequests:
         self._running: list[Receipt] = []
         self._running_number = 0
         """Number of changes of `_running`."""
-        self._encoded_running: dict[frozenset[str] | None, bytes] = {}
+        self._encoded_running: dict[_Includes | None, bytes] = {}
         self._changed = asyncio.Event()
         """Set, and replaced by another one, when there are new events."""
         self._is_ended = False
@@ -110,11 +114,11 @@ class LiveRequests:
         self._is_ended = True
         self._changed.set()
 
-    def open_stream(self, client: str, client_names: Collection[str] | None = None) -> AsyncGenerator[bytes, None]:
+    def open_stream(self, client: str, includes: _Includes | None = None) -> AsyncGenerator[bytes, None]:
         """Return SSE bytes, for at most `MAX_LIVE_SECONDS`.
 
-        `client`: who reads them. `client_names`: only requests of these clients; None: of all. Raises `LimitReached` if
-        `client` has too many streams, and `ProxyBusy` if all clients together have.
+        `client`: who reads them. `includes`: whether requests of a client are included; None: of all. Raises
+        `LimitReached` if `client` has too many streams, and `ProxyBusy` if all clients together have.
         """
         if self._streams[client] >= MAX_STREAMS_OF_CLIENT:
             raise LimitReached(
@@ -128,9 +132,9 @@ class LiveRequests:
                 code="live-views",
                 retry_after=RETRY_AFTER_SECONDS,
             )
-        return self._stream(client, None if client_names is None else frozenset(client_names))
+        return self._stream(client, includes)
 
-    async def _stream(self, client: str, names: frozenset[str] | None) -> AsyncGenerator[bytes, None]:
+    async def _stream(self, client: str, includes: _Includes | None) -> AsyncGenerator[bytes, None]:
         if self._streams[client] >= MAX_STREAMS_OF_CLIENT or self.count >= MAX_STREAMS:  # opened at the same time
             yield _encode("end", _End("Too many live views are open."))
             return
@@ -140,7 +144,7 @@ class LiveRequests:
                 self._begin()
             number = self._next_number
             running = self._running_number
-            snapshot = await self._collect_snapshot(names)
+            snapshot = await self._collect_snapshot(includes)
             yield _encode("snapshot", snapshot)
             known = {request.receipt.request_id for request in snapshot.finished}  # an event may repeat them
             loop = asyncio.get_running_loop()
@@ -157,11 +161,11 @@ class LiveRequests:
                 pieces = [
                     event.data
                     for event in events
-                    if (names is None or event.client in names) and event.request_id not in known
+                    if (includes is None or includes(event.client)) and event.request_id not in known
                 ]
                 if running != self._running_number:
                     running = self._running_number
-                    pieces.append(self._encode_running(names))
+                    pieces.append(self._encode_running(includes))
                 if pieces or is_quiet:
                     sent_at = loop.time()
                     yield b"".join(pieces) or b": ping\n\n"
@@ -177,20 +181,20 @@ class LiveRequests:
             if not self._streams:
                 self._stop()
 
-    async def _collect_snapshot(self, names: frozenset[str] | None) -> RequestSnapshot:
+    async def _collect_snapshot(self, includes: _Includes | None) -> RequestSnapshot:
         snapshot = await self._source.collect_snapshot()
-        finished = [request for request in snapshot.finished if names is None or request.receipt.client.name in names]
+        finished = [one for one in snapshot.finished if includes is None or includes(one.receipt.client)]
         snapshot.finished = await self._source.add_costs(finished)
-        snapshot.running = _select(snapshot.running, names)
+        snapshot.running = _select(snapshot.running, includes)
         return snapshot
 
     def _list_from(self, number: int) -> Sequence[_Event]:
         return [*islice(self._events, len(self._events) - (self._next_number - number), None)]
 
-    def _encode_running(self, names: frozenset[str] | None) -> bytes:
-        if names not in self._encoded_running:
-            self._encoded_running[names] = _encode("running", _select(self._running, names))
-        return self._encoded_running[names]
+    def _encode_running(self, includes: _Includes | None) -> bytes:
+        if includes not in self._encoded_running:
+            self._encoded_running[includes] = _encode("running", _select(self._running, includes))
+        return self._encoded_running[includes]
 
     def _begin(self) -> None:
         self._events.clear()
@@ -239,7 +243,7 @@ class LiveRequests:
         self._new.clear()
         for request in await self._source.add_costs(requests):
             receipt = request.receipt
-            event = _Event(receipt.request_id, receipt.client.name, _encode("request", request))
+            event = _Event(receipt.request_id, receipt.client, _encode("request", request))
             self._events.append(event)
             self._event_bytes += len(event.data)
             self._next_number += 1
@@ -260,8 +264,8 @@ class LiveRequests:
         return True
 
 
-def _select(receipts: Sequence[Receipt], names: frozenset[str] | None) -> list[Receipt]:
-    return [receipt for receipt in receipts if names is None or receipt.client.name in names]
+def _select(receipts: Sequence[Receipt], includes: _Includes | None) -> list[Receipt]:
+    return [receipt for receipt in receipts if includes is None or includes(receipt.client)]
 
 
 def _encode(name: str, value: RequestSnapshot | LoggedRequest | Sequence[Receipt] | _End) -> bytes:

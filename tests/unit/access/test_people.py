@@ -125,7 +125,7 @@ class Company:
     async def store_requests(self, *names: str) -> None:
         """Store a request with a text for each key. The id of the request is the label of the key."""
         keys = [self.find_key(name) for name in names]
-        clients = [Client(key.label, role="member", key_id=key.id, owner=key.owner) for key in keys]
+        clients = [Client(key.label, role="member", key_id=key.id, owner=key.owner, team=key.team) for key in keys]
         receipts = [
             new_receipt(client=one, request_id=one.name, started_at=self.now, session=one.name) for one in clients
         ]

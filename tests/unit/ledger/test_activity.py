@@ -1,6 +1,6 @@
 """The sums of the work that clients state: each number once, by hour, person, project and session."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC
@@ -18,7 +18,7 @@ from anthropic_proxy.console.ledger.database import open_for_reading, open_for_w
 from anthropic_proxy.console.ledger.engines import read_ledger
 from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.queries import sum_usage
-from anthropic_proxy.console.ledger.read_access import ReadAccess, restrict_rows
+from anthropic_proxy.console.ledger.read_access import NOBODY, ReadAccess, Senders, restrict_rows
 from anthropic_proxy.console.ledger.records import UsageSums
 from anthropic_proxy.console.ledger.retention import MAX_POINTS_PER_CLIENT, Retention, measure_used_bytes
 from anthropic_proxy.console.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS
@@ -49,12 +49,12 @@ def add(settings: Settings, *measurements: Measurement, sender: Sender = ANN, no
 
 
 def read(
-    settings: Settings, by: str = "owner", chosen: RequestSelection = EVERYTHING, labels: Sequence[str] | None = None
+    settings: Settings, by: str = "owner", chosen: RequestSelection = EVERYTHING, senders: Senders | None = None
 ) -> dict[str, Activity | None]:
     with read_ledger(settings) as connection:
         assert connection is not None
-        if labels is not None:
-            restrict_rows(connection, ReadAccess(labels=labels, text_labels=labels))
+        if senders is not None:
+            restrict_rows(connection, ReadAccess(rows=senders, texts=senders))
         groups = add_activity(connection, chosen, by, sum_usage(connection, chosen, by, UTC), UTC)
         return {group.name: group.activity for group in groups}
 
@@ -87,27 +87,25 @@ def test_of_a_sum_since_the_start_what_is_new_counts(settings: Settings) -> None
 
 
 async def test_work_has_the_project_of_its_session_and_names_that_requests_have(settings: Settings) -> None:
-    receipt = new_receipt(client=Client(name="ann", role="member"), session="s1", project="shop")
+    receipt = new_receipt(client=Client(name="ann", owner=ANN.owner, role="member"), session="s1", project="shop")
     await store(settings, receipt)
     named = {"session": "s1", "requested_model": receipt.requested_model}
     add(settings, delta(4, 60, **named))
     add(settings, delta(1, 60, "c", name="commits", session="s1"))
     add(settings, delta(5, 60, "d", session="unknown", requested_model="unknown"))
     add(settings, delta(6, 60, "e", **named), sender=BOB)  # the session of another person
+    add(settings, delta(7, 60, "f", **named), sender=structs.replace(ANN, owner=BOB.owner))  # an earlier owner's
     assert read(settings, "project") == {
         "shop": Activity(lines_added=4, commits=1),
-        "": Activity(lines_added=11),
+        "": Activity(lines_added=18),
     }
-    assert read(settings, "session") == {"s1": Activity(lines_added=4, commits=1), "": Activity(lines_added=11)}
+    assert read(settings, "session") == {"s1": Activity(lines_added=4, commits=1), "": Activity(lines_added=18)}
     assert read(settings, "requested") == {
-        receipt.requested_model: Activity(lines_added=10),
+        receipt.requested_model: Activity(lines_added=17),
         "": Activity(lines_added=5, commits=1),
     }
     of_project = RequestSelection(has_model=True, values={"project": "shop"})
-    assert read(settings, "owner", of_project) == {
-        "": Activity(),
-        ANN.owner: Activity(lines_added=4, commits=1),
-    }
+    assert read(settings, "owner", of_project) == {ANN.owner: Activity(lines_added=4, commits=1)}
     # nothing is known about the work of a model that replied, or of requests of a kind
     assert read(settings, "model") == {receipt.model: None}
     assert read(settings, "project", RequestSelection(has_model=True, values={"kind": ""})) == {"shop": None}
@@ -129,11 +127,20 @@ def test_days_and_hours_have_the_work_of_their_time(settings: Settings) -> None:
         assert group.sums == UsageSums()
 
 
-def test_a_member_reads_the_work_of_the_own_keys(settings: Settings) -> None:
+def test_work_is_read_by_its_owner_and_team_at_its_time(settings: Settings) -> None:
     add(settings, delta(4, 60))
     add(settings, delta(6, 60), sender=BOB)
-    assert read(settings, labels=["bob"]) == {BOB.owner: Activity(lines_added=6)}
-    assert read(settings, labels=[]) == {}
+    add(settings, delta(8, 60, "b"), sender=structs.replace(ANN, owner=BOB.owner, team="sales"))  # ann's key, later
+    add(settings, delta(1, 60, "b"), sender=structs.replace(BOB, owner="", team=""))
+    build = Activity(lines_added=4)
+    assert read(settings, senders=Senders(owners=[BOB.owner])) == {BOB.owner: Activity(lines_added=14)}
+    assert read(settings, senders=Senders(owners=[ANN.owner])) == {ANN.owner: build}
+    assert read(settings, senders=Senders(teams=["build"])) == {ANN.owner: build}
+    assert read(settings, "team", senders=Senders(owners=[ANN.owner], teams=["sales"])) == {
+        "build": build,
+        "sales": Activity(lines_added=8),
+    }
+    assert read(settings, senders=Senders(labels=["ann", "bob"])) == read(settings, senders=NOBODY) == {}
 
 
 async def test_a_sum_that_a_client_states_for_months_counts_once(settings: Settings) -> None:
@@ -148,7 +155,7 @@ async def test_a_sum_that_a_client_states_for_months_counts_once(settings: Setti
 
 
 async def test_more_sessions_of_a_key_than_an_hour_has_rows_count_without_their_names(settings: Settings) -> None:
-    ann, bob = (Client(name=name, role="member") for name in ("ann", "bob"))
+    ann, bob = (Client(name=one.key_label, owner=one.owner, role="member") for one in (ANN, BOB))
     names = [f"s{number}" for number in range(MAX_ROWS + 5)]
     sent = [new_receipt(number, client=ann, session=name, project="shop") for number, name in enumerate(names)]
     await store(settings, *sent, new_receipt(len(names), client=bob, session="own", project="shop"))

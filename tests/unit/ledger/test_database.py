@@ -84,6 +84,7 @@ def describe_schema(settings: Settings) -> dict[str, dict[str, Any]]:
     return found
 
 
+@pytest.mark.filterwarnings("ignore:Skipped unsupported reflection of expression-based index")
 def test_a_migrated_database_has_the_tables_of_a_new_one(
     database: Settings, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -154,6 +155,41 @@ async def test_an_earlier_schema_is_migrated_with_its_data(database: Settings, v
         with closing(sqlite3.connect(backup)) as connection:
             assert connection.execute("SELECT id FROM requests").fetchall() == [("req_old",)]
             assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(version,)]
+
+
+def test_sums_of_sessions_get_the_owner_and_the_team_of_their_requests(database: Settings) -> None:
+    hour = 498_684
+    rows = [  # session, owner, team
+        ("s1", "ann", "build"),
+        ("s1", "ann", "build"),
+        ("s2", "ann", "build"),
+        ("s2", "bob", "build"),  # the key got another owner within the hour
+        ("s3", "", ""),
+    ]
+    with plain_connection(database) as connection:
+        create_earlier_schema(connection, "0039")
+        for number, (session, owner, team) in enumerate(rows):
+            values = (f"req_{number}", (hour * 3_600 + number) * 1_000_000, False, session, owner, team)
+            connection.execute(
+                "INSERT INTO requests (id, started_at, stream, session, owner, team, key_label) "
+                "VALUES (?, ?, ?, ?, ?, ?, 'ci')",
+                values,
+            )
+        for session, label, at in (("s1", "ci", hour), ("s2", "ci", hour), ("s3", "ci", hour), ("s1", "ci", 1)):
+            connection.execute(
+                "INSERT INTO session_hours (hour, instance, session, project, key_label, requests, started_at, "
+                "last_at) VALUES (?, '', ?, '', ?, 2, 1, 1)",
+                (at, session, label),
+            )
+    open_for_writing(database).close()
+    with closing(open_for_reading(database)) as reader:
+        found = reader.query("SELECT hour, session, owner, team, requests FROM session_hours ORDER BY hour, session")
+    assert [tuple(row) for row in found] == [
+        (1, "s1", "", "", 2),  # its requests are deleted
+        (hour, "s1", "ann", "build", 2),
+        (hour, "s2", "", "build", 2),
+        (hour, "s3", "", "", 2),
+    ]
 
 
 def test_a_backup_has_no_texts_and_replaces_earlier_ones(sqlite: Settings) -> None:

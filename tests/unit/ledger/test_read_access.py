@@ -1,12 +1,13 @@
-"""Connections that are limited to the requests of some virtual keys: no query returns a row of another key."""
+"""Connections that are limited to the requests of a person, of teams or of a key: no query returns another row."""
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec import structs
-from sqlalchemy import insert, literal_column, select, text
+from sqlalchemy import Connection, event, func, insert, literal_column, select, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from anthropic_proxy.console.ledger.failures import count_errors, find_last_success, list_errors
@@ -23,12 +24,14 @@ from anthropic_proxy.console.ledger.read_access import (
     ReadAccess,
     ReadFailure,
     RestrictedQueryError,
+    Senders,
     describe_read_failure,
     find_key_labels,
     limit_query_time,
     limit_search_range,
     restrict_reading,
     restrict_rows,
+    restrict_to_client,
 )
 from anthropic_proxy.console.ledger.request_queries import (
     find_session_titles,
@@ -36,9 +39,19 @@ from anthropic_proxy.console.ledger.request_queries import (
     list_session_requests,
     list_sessions,
     list_stored_requests,
+    request_conditions,
     sum_session,
 )
-from anthropic_proxy.console.ledger.tables import contents, requests, session_titles, teams, virtual_keys
+from anthropic_proxy.console.ledger.tables import (
+    contents,
+    former_labels,
+    hourly,
+    requests,
+    session_hours,
+    session_titles,
+    teams,
+    virtual_keys,
+)
 from anthropic_proxy.console.ledger.users import LedgerUser
 from anthropic_proxy.console.units import MICROSECONDS
 from anthropic_proxy.gateway.settings import Settings
@@ -56,10 +69,11 @@ OWN, FOREIGN = "req_own", "req_foreign"
 async def shared(database: Settings) -> Settings:
     """A ledger with one request of each of two owners. Both fail once in the same session."""
     with running_ledger(database) as ledger:
+        owners = {"laptop": "Ann@Example.com", "build": "ben@example.com"}
         for request_id, label in ((OWN, "laptop"), (FOREIGN, "build")):
             shown: dict[str, Any] = {"session": f"session of {label}", "project": f"project of {label}"}
             shown |= {"model": f"model of {label}", "error": f"error of {label}", "outcome": "error", "status": 429}
-            client = Client(name=label, role="member")
+            client = Client(name=label, role="member", owner=owners[label])
             await ledger.record(
                 new_receipt(client=client, error_type="rate_limit_error", **shown, request_id=request_id)
             )
@@ -67,7 +81,6 @@ async def shared(database: Settings) -> Settings:
     with reading(database) as engine, engine.connect() as connection:
         if engine.dialect.name == "sqlite":
             connection.exec_driver_sql("PRAGMA query_only=OFF")
-        owners = {"laptop": "Ann@Example.com", "tablet": "ann@example.com", "build": "ben@example.com"}
         for label, owner in owners.items():
             connection.execute(insert(virtual_keys).values(id=label, label=label, owner=owner, created_at=1))
         for request_id in (OWN, FOREIGN):
@@ -79,16 +92,14 @@ async def shared(database: Settings) -> Settings:
     return database
 
 
-def own(*labels: str) -> ReadAccess:
-    return ReadAccess(labels=labels, text_labels=labels)
+def own(*owners: str) -> ReadAccess:
+    return ReadAccess(rows=Senders(owners=owners), texts=Senders(owners=owners))
 
 
-async def test_no_query_returns_a_row_of_another_key(shared: Settings) -> None:
+async def test_no_query_returns_a_row_of_somebody_else(shared: Settings) -> None:
     with reading(shared) as engine, engine.connect() as connection:
-        assert find_key_labels(connection, {"ann@example.com"}) == ["laptop", "tablet"]
-        assert find_key_labels(connection, set(), {"core"}) == []
         before = repr(_query_everything(connection))
-        restrict_rows(connection, own("laptop", "tablet"))
+        restrict_rows(connection, own("ann@example.com"))
         found = repr(_query_everything(connection))
         assert find_stored_request(connection, FOREIGN) is None
         assert list(connection.execute(select(contents.c.request_id)).scalars()) == [OWN]
@@ -102,7 +113,7 @@ async def test_no_query_returns_a_row_of_another_key(shared: Settings) -> None:
     assert FOREIGN not in found
 
 
-async def test_without_keys_there_are_no_rows(shared: Settings) -> None:
+async def test_without_a_name_there_are_no_rows(shared: Settings) -> None:
     with reading(shared) as engine, engine.connect() as connection:
         restrict_rows(connection, own())
         found = repr(_query_everything(connection))
@@ -112,7 +123,7 @@ async def test_without_keys_there_are_no_rows(shared: Settings) -> None:
 
 async def test_queries_that_cannot_be_limited_are_not_sent(shared: Settings) -> None:
     with reading(shared) as engine, engine.connect() as connection:
-        restrict_rows(connection, own("laptop"))
+        restrict_rows(connection, own("ann@example.com"))
         with pytest.raises(RestrictedQueryError, match="the table teams"):
             connection.execute(select(teams.c.name))
         hidden = literal_column("(SELECT count(*) FROM requests)")
@@ -173,6 +184,139 @@ async def test_an_owner_reads_no_text_that_others_sent_with_the_key(database: Se
         assert [row.id for row in access.find_others(rows)] == ["foreign"], "a look at it is recorded"
         access.opened.add("foreign")
         assert sorted(connection.execute(select(contents.c.request_id)).scalars()) == ["foreign", "own"]
+
+
+ANN, BOB = "ann@example.com", "bob@example.com"
+USES = {
+    "ann's": Client("ci", role="member", key_id="key_1", owner="Ann@example.com", team="build"),
+    "ann's in sales": Client("ci", role="member", key_id="key_1", owner=ANN, team="sales"),
+    "bob's, with the text of before": Client("ci", role="member", key_id="key_1", owner=BOB, has_foreign_texts=True),
+    "bob's": Client("ci", role="member", key_id="key_1", owner=BOB, team="sales"),
+    "nobody's": Client("ci", role="member", key_id="key_1"),
+    "nobody's in build": Client("ci", role="member", key_id="key_1", team="build"),
+    "local": Client(),
+}
+"""What is sent with one key while its owner and team change, and what has no key."""
+
+
+async def _store_uses(database: Settings) -> None:
+    """Each request is a session, with a title and a text. The key is bob's now, in the team sales."""
+    receipts = [
+        new_receipt(number, client=client, request_id=name, session=f"session {name}", project=name)
+        for number, (name, client) in enumerate(USES.items())
+    ]
+    await store(database, *receipts)
+    with reading(database) as engine, engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("PRAGMA query_only=OFF")
+        row = {"id": "key_1", "label": "ci", "owner": BOB, "team": "sales", "created_at": 1}
+        connection.execute(insert(virtual_keys).values(row))
+        connection.execute(insert(former_labels).values(label="ci before", key_id="key_1"))
+        for name, client in USES.items():
+            text_row = {"request_id": name, "kind": "request", "started_at": 1, "size": 1, "data": b"1"}
+            connection.execute(insert(contents).values(text_row))
+            title = {"session": f"session {name}", "key_label": client.name, "request_id": name, "started_at": 1}
+            connection.execute(insert(session_titles).values(**title, title=name))
+        connection.commit()
+
+
+def _read_names(connection: Connection) -> tuple[list[str], list[str]]:
+    """Return the names of the requests, which all tables with their sums have too, and those of the texts."""
+    rows = sorted(connection.execute(select(requests.c.id)).scalars())
+    for table in (hourly, session_hours):
+        assert sorted(connection.execute(select(table.c.project)).scalars()) == rows
+    texts = sorted(connection.execute(select(contents.c.request_id)).scalars())
+    assert sorted(connection.execute(select(session_titles.c.title)).scalars()) == texts
+    return rows, texts
+
+
+@pytest.mark.parametrize(
+    ("user", "rows", "texts"),
+    [
+        (LedgerUser(role="member", names=frozenset({ANN})), ["ann's", "ann's in sales"], None),
+        (LedgerUser(role="member", names=frozenset({BOB})), ["bob's", "bob's, with the text of before"], ["bob's"]),
+        (
+            LedgerUser(role="team admin", names=frozenset({"lead@example.com"}), teams=frozenset({"build"})),
+            ["ann's", "nobody's in build"],
+            [],
+        ),
+        (
+            LedgerUser(role="team admin", names=frozenset({ANN}), teams=frozenset({"sales"})),
+            ["ann's", "ann's in sales", "bob's"],
+            ["ann's", "ann's in sales"],
+        ),
+        # the teams of somebody without a key are those of nobody
+        (LedgerUser(role="team admin", teams=frozenset({"build"})), [], None),
+        (LedgerUser(role="member"), [], None),
+        (LedgerUser(role="viewer", names=frozenset({BOB})), [*USES], ["bob's"]),
+        (LedgerUser(role="owner"), [*USES], ["local"]),
+    ],
+)
+async def test_the_owner_and_the_team_at_the_time_of_a_request_say_who_reads_it(
+    database: Settings, user: LedgerUser, rows: list[str], texts: list[str] | None
+) -> None:
+    await _store_uses(database)
+    with reading(database) as engine, engine.connect() as connection:
+        access = restrict_reading(connection, user, structs.replace(database, virtual_keys=True))
+        assert _read_names(connection) == (sorted(rows), sorted(rows if texts is None else texts))
+    running = [name for name, client in USES.items() if access.rows is None or access.rows.include(client)]
+    assert sorted(running) == sorted(rows), "as of stored requests"
+
+
+@pytest.mark.parametrize(
+    ("client", "rows", "texts"),
+    [
+        (USES["bob's"], ["bob's"], []),
+        (USES["bob's, with the text of before"], ["bob's, with the text of before"], []),
+        (USES["nobody's"], ["nobody's", "nobody's in build"], []),
+        (Client(), ["local"], ["local"]),
+        (Client("key 1"), [], []),
+    ],
+)
+async def test_a_client_reads_what_it_has_sent_itself(
+    database: Settings, client: Client, rows: list[str], texts: list[str]
+) -> None:
+    await _store_uses(database)
+    with reading(database) as engine, engine.connect() as connection:
+        if client.key_id:
+            assert find_key_labels(connection, client.key_id) == ["ci", "ci before"]
+        access = restrict_to_client(connection, client, LedgerUser(role="key"))
+        assert sorted(connection.execute(select(requests.c.id)).scalars()) == rows
+        assert sorted(connection.execute(select(contents.c.request_id)).scalars()) == texts
+        assert sorted(connection.execute(select(session_titles.c.title)).scalars()) == texts
+        assert not connection.execute(select(hourly.c.project)).all(), "sums belong to people"
+    assert access.rows is not None
+    assert [name for name, sender in USES.items() if access.rows.include(sender)] == rows
+    assert [name for name, sender in USES.items() if client.is_sender(sender)] == rows or not client.key_id
+
+
+@pytest.mark.parametrize(
+    ("senders", "indexes"),
+    [
+        (Senders(owners=[ANN, BOB]), ["requests_by_person"]),
+        (Senders(owners=[ANN], teams=["build", "sales"]), ["requests_by_person", "requests_by_team"]),
+        (Senders(labels=["ci"], owner=ANN), ["requests_by_key_label"]),
+    ],
+)
+async def test_only_the_own_rows_of_a_range_are_read(sqlite: Settings, senders: Senders, indexes: list[str]) -> None:
+    await store(sqlite, new_receipt())
+    with reading(sqlite) as engine, engine.connect() as connection:
+        plans = list[str]()
+
+        @event.listens_for(connection, "before_cursor_execute", retval=True)
+        def explain(_: Any, __: Any, statement: str, values: Any, *___: Any) -> tuple[str, Any]:
+            return f"EXPLAIN QUERY PLAN {statement}", values
+
+        restrict_rows(connection, ReadAccess(rows=senders, texts=senders))
+        chosen = request_conditions(ALL)
+        for query in (
+            select(requests).where(*chosen).order_by(requests.c.started_at.desc(), requests.c.id.desc()).limit(9),
+            select(func.count(), func.sum(requests.c.cost)).where(*chosen),
+        ):
+            lines = [str(row[-1]) for row in connection.execute(query).cursor.fetchall()]  # type: ignore[union-attr]
+            plans.append(" ".join(lines))
+    for plan in plans:
+        assert re.findall(r"INDEX (\w+) \(", plan) == indexes, plan
 
 
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"

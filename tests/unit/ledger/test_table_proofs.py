@@ -23,7 +23,7 @@ class Proof(NamedTuple):
     """An instance acts by what another one has written."""
 
 
-READING = "unit/ledger/test_read_access.py::test_no_query_returns_a_row_of_another_key"
+READING = "unit/ledger/test_read_access.py::test_no_query_returns_a_row_of_somebody_else"
 SHARED = "unit/ledger/test_database.py::test_two_instances_share_a_database"
 KEYS = "unit/access/test_administration.py::test_a_change_of_a_key_that_another_administrator_changed_is_rejected"
 REVOKED = "unit/access/test_life.py::test_all_instances_of_a_database_refuse_a_revoked_person"
@@ -127,7 +127,9 @@ PROOFS = {
         "- a choice replaces the one before, whoever made it",
         "processes/test_session_models.py::test_a_choice_outlasts_the_proxy_and_reaches_another_server",
     ),
-    "activity": Proof("unit/ledger/test_activity.py::test_a_member_reads_the_work_of_the_own_keys", ACTIVITY, ACTIVITY),
+    "activity": Proof(
+        "unit/ledger/test_activity.py::test_work_is_read_by_its_owner_and_team_at_its_time", ACTIVITY, ACTIVITY
+    ),
     "activity_points": Proof(
         "unit/ledger/test_activity.py::test_of_the_numbers_of_each_client_the_newest_are_kept", ACTIVITY, ACTIVITY
     ),

@@ -195,7 +195,7 @@ async def test_a_member_sees_the_own_requests_only() -> None:
     source = Source(logged("req_1"), logged("req_2", "bob"))
     source.running = [logged("req_3", "bob").receipt]
     live = LiveRequests(source)
-    stream = live.open_stream("ann", ["ann"])
+    stream = live.open_stream("ann", lambda client: client.name == "ann")
     ((_, snapshot),) = await read(stream)
     assert [one["receipt"]["request_id"] for one in snapshot["finished"]] == ["req_1"]
     assert snapshot["running"] == []
