@@ -10,11 +10,11 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.database import open_for_reading
 from anthropic_proxy.console.ledger.engines import EngineReader, read_ledger
-from anthropic_proxy.console.ledger.read_access import MAX_READ_SECONDS
+from anthropic_proxy.console.ledger.read_access import MAX_READ_SECONDS, restrict_to_client
 from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.console.ledger.request_queries import build_stored_request, find_session_titles, value_condition
 from anthropic_proxy.console.ledger.tables import former_labels, requests, virtual_keys
-from anthropic_proxy.console.ledger.users import LedgerUser
+from anthropic_proxy.console.ledger.users import LedgerUser, find_client_user
 from anthropic_proxy.console.session_models.stored_choices import SessionKey, read_choices
 from anthropic_proxy.console.session_names import name_session
 from anthropic_proxy.console.units import HOUR_SECONDS, MICROSECONDS
@@ -134,23 +134,25 @@ def list_own_sessions(settings: Settings, client: Client, wish: SessionWish, now
     with read_ledger(settings, MAX_READ_SECONDS) as connection:
         if connection is None:
             return []
-        found = _list_sessions(connection, find_own_clients(connection, client), wish, now)
+        user = find_client_user(client).resolve(EngineReader(connection))
+        clients = find_own_clients(connection, client, user)
+        restrict_to_client(connection, client, user)
+        found = _list_sessions(connection, clients, wish, now)
     with closing(open_for_reading(settings)) as reader:
         chosen = read_choices(reader, now)
     return [structs.replace(one, chosen=chosen[one.key].chosen.model) if one.key in chosen else one for one in found]
 
 
-def find_own_clients(connection: Connection, client: Client) -> Mapping[str, Client]:
-    """Return the labels by which the ledger knows the requests of a person → the client that sends them: of the key of
-    the request, and for a signed-in person also of the keys that the person owns.
+def find_own_clients(connection: Connection, client: Client, user: LedgerUser) -> Mapping[str, Client]:
+    """Return the labels by which the ledger knows the requests of a person → the client that sends them now: of the key
+    of the request, and for a signed-in person also of the keys that the person owns. `user`: the person, resolved.
     """
     if not client.key_id:
         return {client.name: client}
     key, former = virtual_keys.c, former_labels.c
     condition = key.id == client.key_id
     if client.sign_in:
-        names = LedgerUser(person=client.key_id).resolve(EngineReader(connection)).names
-        condition = or_(condition, func.lower(key.owner).in_(names))
+        condition = or_(condition, func.lower(key.owner).in_(user.names))
     rows = connection.execute(select(key.id, key.label, key.owner, key.team).where(condition)).all()
     clients = {
         row.id: client

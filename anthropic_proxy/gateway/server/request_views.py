@@ -59,7 +59,7 @@ def _copy_for_member(receipt: Receipt, contact: str) -> Receipt:
 
 async def get_recent_requests(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     """Requests of all workers, without message content and keys, and the windows of their models. A virtual key gets
-    those that were sent with it, without the facts about the server.
+    those that were sent with it for its present owner, without the facts about the server.
     """
     feed = services.receipts.feed
     snapshot = await feed.collect_snapshot()
@@ -77,9 +77,9 @@ async def get_recent_requests(services: Services, request: ClientRequest, sink: 
         snapshot.finished = [
             structs.replace(logged, receipt=_copy_for_member(logged.receipt, contact))
             for logged in snapshot.finished
-            if logged.receipt.client.key_id == client.key_id
+            if client.is_sender(logged.receipt.client)
         ]
-        running = [receipt for receipt in snapshot.running if receipt.client.key_id == client.key_id]
+        running = [receipt for receipt in snapshot.running if client.is_sender(receipt.client)]
         snapshot.running = [_copy_for_member(receipt, contact) for receipt in running]
     registry = find_registry(services.settings)
     receipts = [logged.receipt for logged in snapshot.finished if logged.receipt.model]

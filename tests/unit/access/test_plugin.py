@@ -102,6 +102,30 @@ async def test_each_kind_of_key_has_its_paths(tmp_path: Path) -> None:
     assert find_leaks(stored, [key, key[6:46], *OTHERS.values()]) == []
 
 
+async def test_the_status_line_shows_no_requests_of_an_earlier_owner(tmp_path: Path) -> None:
+    admin = {"x_api_key": OTHERS["ADMIN_API_KEY"]}
+    async with running_app(tmp_path, **OTHERS) as app:
+        created = (await send(app, "POST", "/admin/keys", {"name": "ci", "owner": "ann"}, **admin)).json
+        keys = [created["key"]]
+
+        async def find_sessions(key: str) -> list[str]:
+            recent = await send(app, "GET", "/api/requests/recent", x_api_key=key)
+            return [one["receipt"]["session"] for one in recent.json["finished"] if one["is_exchange"]]
+
+        async def ask(key: str, session: str) -> None:
+            sent = {"x_api_key": key, "x_claude_code_session_id": session}
+            assert (await send(app, "POST", "/v1/messages", ASKED, **sent)).status == 200
+
+        await ask(keys[0], "ann's")
+        assert (await send(app, "POST", f"/admin/keys/{created['id']}", {"owner": "bob"}, **admin)).status == 200
+        assert await find_sessions(keys[0]) == []
+        await ask(keys[0], "with the old text")
+        path = f"/admin/keys/{created['id']}/rotate"
+        keys.append((await send(app, "POST", path, {"overlap_seconds": 60}, **admin)).json["key"])
+        await ask(keys[1], "bob's")
+        assert [await find_sessions(key) for key in keys] == [["with the old text"], ["bob's"]]
+
+
 async def test_budgets_have_the_use_of_the_ledger_after_a_restart(tmp_path: Path) -> None:
     """A budget begins when it is set, follows a renamed key, and that of a team has the use of all its keys."""
     admin = {"x_api_key": OTHERS["ADMIN_API_KEY"]}

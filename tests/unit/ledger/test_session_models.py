@@ -142,3 +142,49 @@ async def test_the_last_turn_of_the_conversation_says_what_a_session_requests(se
     assert (first.requested, first.tokens, first.chosen) == ("claude-opus-4-6", 100, "openai/gpt-4o")
     (second,) = list_own_sessions(settings, Client(), SessionWish(sessions=("s2",)), NOW)
     assert second.chosen == ""
+
+
+ANN, BOB = "ann@example.org", "bob@example.org"
+KEYS = {"key_ann": ANN, "key_bob": BOB, "key_laptop": "laptop", "key_ci": "ci"}
+"""Id of a key → label. Ann's key `ci` belongs to bob now; a team admin has given out a new text of her key `laptop`."""
+OWNERS = {"key_ann": ANN, "key_bob": BOB, "key_laptop": ANN, "key_ci": BOB}
+
+
+@pytest.mark.parametrize(
+    ("client", "names"),
+    [
+        (Client(ANN, role="member", key_id="key_ann", owner=ANN, sign_in="sign_1"), ["title of s2", "title of s1"]),
+        # she reads the session of the key that she no longer has elsewhere, and chooses no model for it
+        (Client(ANN, role="team admin", key_id="key_ann", owner=ANN, sign_in="sign_1"), ["title of s2", "title of s1"]),
+        (Client(BOB, role="member", key_id="key_bob", owner=BOB, sign_in="sign_2"), ["title of s5", "shop s4"]),
+        (Client("laptop", role="member", key_id="key_laptop", owner=ANN), ["shop s2"]),
+        (Client("ci", role="member", key_id="key_ci", owner=BOB), ["shop s5"]),
+        (Client("ci", role="member", key_id="key_ci", owner=BOB, has_foreign_texts=True), ["shop s4"]),
+        (Client(), ["title of s6"]),
+    ],
+)
+async def test_sessions_and_their_titles_are_those_that_the_client_has_sent(
+    settings: Settings, client: Client, names: list[str]
+) -> None:
+    senders = {
+        "s1": Client(ANN, role="member", key_id="key_ann", owner=ANN, team="build"),
+        "s2": Client("laptop", role="member", key_id="key_laptop", owner=ANN, team="build"),
+        "s3": Client("ci", role="member", key_id="key_ci", owner=ANN, team="build"),
+        "s4": Client("ci", role="member", key_id="key_ci", owner=BOB, team="build", has_foreign_texts=True),
+        "s5": Client("ci", role="member", key_id="key_ci", owner=BOB, team="build"),
+        "s6": Client(),
+    }
+    turns = [
+        new_turn(number, session=session, client=sender, request_id=f"req_{session}")
+        for number, (session, sender) in enumerate(senders.items())
+    ]
+    await store(settings, *turns)
+    with closing(open_for_writing(settings)) as connection, connection.transaction():
+        for key_id, label in KEYS.items():
+            statement = "INSERT INTO virtual_keys (id, label, owner, team, created_at) VALUES (?, ?, ?, 'build', 1)"
+            connection.execute(statement, (key_id, label, OWNERS[key_id]))
+        for session, sender in senders.items():
+            statement = "INSERT INTO session_titles VALUES (?, ?, ?, 1, ?)"
+            connection.execute(statement, (session, sender.name, f"req_{session}", f"title of {session}"))
+    for wish in (SessionWish(), SessionWish(sessions=("s",)), SessionWish(project="shop")):
+        assert [one.name for one in list_own_sessions(settings, client, wish, NOW)] == names
