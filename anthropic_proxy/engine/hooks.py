@@ -172,9 +172,16 @@ class Client(Struct, frozen=True):
         return self.id if self.address else self.payer
 
     @property
+    def has_own_limits(self) -> bool:
+        """True for a person, whatever the role, and for another virtual key: the limits that it is told are those of
+        the key and its team. False: the client has those of the provider.
+        """
+        return self.role in ("member", "team admin")
+
+    @property
     def administers(self) -> bool:
         """False: the client is one of several people or programs, and cannot change the proxy."""
-        return self.role not in ("member", "team admin")
+        return not self.has_own_limits
 
 
 class AdmissionTarget(Struct, frozen=True, kw_only=True):

@@ -117,3 +117,62 @@ def test_a_signed_in_person_has_the_settings_of_the_group_and_its_machine_is_sho
             pages.post("/dashboard/sign-in", data={"key": ADMIN, "next": ""})
             shown = f"{STATED[7:15]}, sent {answer.json()['checksum'][7:15]}, claude-cli/2.1.332"
             wait_for(lambda: pages.get(f"/dashboard/keys/{key['id']}").text, lambda text: shown in text)
+
+
+ROLES = """
+[prices."demo/demo"]
+input = 1000
+output = 1000
+
+[sign_in.groups.developers]
+team = "build"
+models = ["demo/*", "claude-haiku-*"]
+budgets = ["5USD/day"]
+
+[sign_in.groups.leads]
+team = "build"
+role = "team admin"
+models = ["demo/*", "claude-haiku-*"]
+budgets = ["5USD/day"]
+
+[sign_in.groups.viewers]
+team = "build"
+role = "viewer"
+models = ["demo/*", "claude-haiku-*"]
+budgets = ["5USD/day"]
+"""
+
+
+def test_people_with_the_same_rules_get_the_same_settings_and_limits_whatever_their_role_is(tmp_path: Path) -> None:
+    (tmp_path / "anthropic-proxy.toml").write_text(ROLES)
+    with running_provider() as provider:
+        provider.offers_refresh = True
+        database = {"DATABASE_URL": f"sqlite:///{tmp_path}/ledger.sqlite3", "SERVE_DEMO": "true"}
+        with running_proxy(tmp_path, {**list_sign_in_settings(provider), **database}) as proxy:
+            provider.redirect_uri = f"{proxy.url}/dashboard/oidc/callback"
+            found = []
+            for group in ("developers", "leads", "viewers"):
+                email = f"{group}@example.com"
+                provider.user = {"sub": group, "email": email, "email_verified": True, "groups": [group]}
+                device = Device(proxy)
+                device.sign_in()
+                bearer = {"authorization": f"Bearer {device.tokens['access_token']}"}
+                assert device.send().status_code == 200
+                body = {"model": "demo/demo", "max_tokens": 1, "messages": [{"role": "user", "content": "quota"}]}
+                agent = {"user-agent": "claude-cli/2.1.332 (external, cli)"}
+                asked = device.client.post("/v1/messages", json=body, headers={**bearer, **agent})
+                assert asked.headers["anthropic-ratelimit-unified-status"] == "allowed"
+                usage = device.client.get("/api/oauth/usage", headers=bearer).json()
+                assert usage["extra_usage"]["used_credits"] > 0
+                (limit,) = usage["limits"]
+                managed = device.client.get(PATH, headers=bearer).json()["settings"]
+                recent = wait_for(
+                    lambda device=device, bearer=bearer: device.client.get(  # type: ignore[misc]
+                        "/api/requests/recent", headers=bearer
+                    ).json()["finished"],
+                    lambda finished: sum(one["is_exchange"] for one in finished) == 2,
+                )
+                providers = [one["receipt"]["provider"] for one in recent if one["is_exchange"]]
+                found.append((usage["extra_usage"], limit["percent"], managed, providers))
+            assert found[0] == found[1] == found[2]
+            assert found[0][3] == ["demo", ""], "the question about the limits is no call"

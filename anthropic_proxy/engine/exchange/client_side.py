@@ -208,7 +208,7 @@ class ResponseSink(ABC):
 
     def _begin(self, status: int, headers: dict[str, str], data: bytes, *, is_last: bool) -> Awaitable[None]:
         receipt = self.receipt
-        if receipt.client.role == "member":  # the limits of the provider's key are not those of the person
+        if receipt.client.has_own_limits:  # the limits of the provider's key are not those of the person
             headers = {name: value for name, value in headers.items() if not name.startswith(_LIMITS)}
         if self.has_exchange_headers:
             limits: Mapping[str, str] = receipt.limit_headers

@@ -157,7 +157,7 @@ class Exchange:
         if receipt.client.is_restricted and any(target.is_relayed for choice in plans for target in choice.targets):
             await restrict_relayed_request(engine, incoming)
         # the limits of a virtual key are known here; those of another client are the provider's
-        asks_limits = receipt.client.role == "member" and is_limit_query(incoming.headers, request, incoming.body)
+        asks_limits = receipt.client.has_own_limits and is_limit_query(incoming.headers, request, incoming.body)
         if engine.policies or engine.limiters:
             plan = await self._admission.admit_plan(request, plans, is_limit_query=asks_limits)
             self._record_plan(plan)

@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -162,8 +163,9 @@ async def test_a_used_up_budget_refuses_in_the_words_for_developers(tmp_path: Pa
         assert probe.headers[f"{START}status"] == "rejected"
 
 
+@pytest.mark.parametrize("role", ["member", "team admin"])
 @pytest.mark.parametrize("is_stream", [False, True])
-async def test_limits_of_a_provider_never_reach_a_virtual_key(is_stream: bool) -> None:
+async def test_limits_of_a_provider_never_reach_a_virtual_key(is_stream: bool, role: Any) -> None:
     theirs = {"anthropic-ratelimit-requests-remaining": "3", f"{START}status": "allowed", f"{START}reset": "9"}
     own = {"anthropic-ratelimit-requests-limit": "7", f"{START}status": "allowed", f"{START}overage-status": "allowed"}
 
@@ -173,7 +175,7 @@ async def test_limits_of_a_provider_never_reach_a_virtual_key(is_stream: bool) -
         await sink.send_relayed_bytes(b"{}", given, is_stream=is_stream, is_last=True, status=status)
         return {name: value for name, value in sink.headers.items() if name.startswith("anthropic-")}
 
-    member, organization = Client(role="member"), {"anthropic-organization-id": "org"}
+    member, organization = Client(role=role), {"anthropic-organization-id": "org"}
     assert await relay(Client(), {}) == {**theirs, **organization}
     assert await relay(member, {}) == organization
     assert await relay(member, own) == {**organization, **own}
