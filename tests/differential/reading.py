@@ -57,6 +57,9 @@ def _read_chat(body: dict[str, Any]) -> RequestContent:
     for tool in body.get("tools", ()):
         function = tool.get("function", tool)
         found.tools[function.get("name", tool.get("type"))] = function
+    for name in ("max_tokens", "max_completion_tokens"):
+        if name in body:
+            body["output limit"], body["name of the output limit"] = body.pop(name), name
     _flatten(found.fields, "", {name: value for name, value in body.items() if name not in ("messages", "tools")})
     return found
 
