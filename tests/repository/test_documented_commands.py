@@ -16,6 +16,7 @@ import pytest
 from anthropic_proxy.console.ledger.records import GROUP_NAMES
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.settings import list_variables, load_settings
+from tests.site.client_pages import FRAMEWORKS, PAGES, packages_of, texts
 from tests.site.installation import PROGRAM, SERVE, SERVE_CHECKOUT, TEST
 from tests.site.pages import Block, all_pages, blocks
 from tests.support.paths import ROOT
@@ -35,6 +36,12 @@ def test_the_guide_names_each_grouping_of_the_sums() -> None:
         r"^### Groups\n\n((?:\|.+\n)+)", (ROOT / "docs/guide/commands.md").read_text("utf-8"), re.MULTILINE
     )
     assert sorted(re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE)) == sorted(GROUP_NAMES)
+
+
+def test_each_page_of_a_client_names_its_packages_or_says_that_it_was_not_run() -> None:
+    tested = {name: packages_of(text) for name, text in texts().items()}
+    assert {name for name, packages in tested.items() if packages and any(packages)} == {*PAGES, *FRAMEWORKS}
+    assert {name for name, text in texts().items() if "not run" in text} == {"claude-desktop", "vscode"}
 
 
 def all_blocks() -> list[tuple[str, Block]]:
