@@ -28,6 +28,13 @@ def build_ledger_condition(state: LedgerCondition, text: str) -> Condition:
     return Condition(check="ledger", state=state, problem=problem, is_logged=True)
 
 
+def build_spool_condition(text: str) -> Condition:
+    """`text` has the cause."""
+    reason = f"{text} Requests in it are not stored, and further ones have no place while the ledger is unavailable."
+    problem = report_problem(ProblemKind.STATED, "the file for waiting requests", reason=reason)
+    return Condition(check="spool", state="unusable", problem=problem)
+
+
 def describe_clock_difference(seconds: float) -> str:
     """Return the beginning of a phrase: `25.0 h ahead of`."""
     amount = abs(seconds)

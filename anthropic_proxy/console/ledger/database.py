@@ -236,7 +236,18 @@ def find_spool_file(settings: Settings) -> Path | None:
 
 def has_spool_file(settings: Settings) -> bool:
     file = find_spool_file(settings)
-    return file is not None and os.path.exists(file)
+    return file is not None and may_exist(file)
+
+
+def may_exist(file: Path) -> bool:
+    """False: there is no such file. True also if it cannot be examined, as in a folder of another user."""
+    try:
+        file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def needs_migration(settings: Settings) -> bool:

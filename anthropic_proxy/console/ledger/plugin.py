@@ -20,7 +20,7 @@ from anthropic_proxy.console.ledger.receipt_queue import (
 )
 from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.errors import require_package
-from anthropic_proxy.gateway.conditions import build_ledger_condition
+from anthropic_proxy.gateway.conditions import build_ledger_condition, build_spool_condition
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import (
     Condition,
@@ -141,6 +141,8 @@ class _Ledger:
         events = () if self._events is None else self._events.list_conditions()
         state = self.queue.state
         ledger = [] if state.condition == "ok" else [build_ledger_condition(state.condition, state.problem)]
+        if problem := self.queue.spool_problem:
+            ledger.append(build_spool_condition(problem))
         return [*ledger, *instances, *events]
 
     async def _watch_instances(self, gateway: Gateway[Settings]) -> None:

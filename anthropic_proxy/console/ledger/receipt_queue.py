@@ -170,7 +170,7 @@ class ReceiptQueue:
         self.spooled_rows = 0
         """Number of requests in the file for rows that the database does not take, as the thread last counted them."""
         self.spool_problem = ""
-        """Sentence for the user: why this file does not take rows. "": it takes them."""
+        """Sentence for the user: why this file cannot be used. "": it can."""
         self.in_batch = 0
         """Number of receipts that the thread has removed from the queue and not yet written to the database."""
         self._run = run

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from anthropic_proxy.console.ledger.batch_storage import BatchStorage, list_moved
 from anthropic_proxy.console.ledger.contents import ContentRow, build_content_rows, build_title_row
@@ -100,7 +100,9 @@ class LedgerWriter:
         """True if the log has the file in which requests wait."""
         self._address = find_database(settings)
         spool_file = find_spool_file(settings)
-        self._spool = None if spool_file is None else Spool(spool_file)
+        self._spool = None if spool_file is None else Spool(spool_file, self._note_damage)
+        self._spool_problems: dict[Literal["append", "read"], str] = {}
+        """Use of the spool → reason why its latest attempt failed. "": it did not."""
 
     def run(self) -> None:
         """A failed transaction is repeated later. After the queue is stopped, what waits is stored or put into the
@@ -251,6 +253,7 @@ class LedgerWriter:
         """
         if self._block is None and self._spool is not None and not self._queue.is_stopped:
             self._block = self._spool.claim()
+            self._note_spool_problem("read")
         if self._block is None:
             self._block = self._build_block()
             self._built = None
@@ -324,11 +327,24 @@ class LedgerWriter:
         if is_done:
             self._queue.in_batch -= len(block.rows)
             self._queue.spooled_rows += len(block.rows)
-        self._queue.spool_problem = "" if is_done else f"{spool.file} does not take them either: {spool.problem}."
+        self._note_spool_problem("append")
         return is_done
 
     def _count_spooled(self) -> None:
-        self._queue.spooled_rows = 0 if self._spool is None else self._spool.count_rows()
+        if self._spool is not None:
+            self._queue.spooled_rows = self._spool.count_rows()
+            self._note_spool_problem("read")
+
+    def _note_spool_problem(self, use: Literal["append", "read"]) -> None:
+        assert self._spool is not None
+        self._spool_problems[use] = self._spool.problem
+        reason = next(filter(None, self._spool_problems.values()), "")
+        file = self._spool.file
+        self._queue.spool_problem = f"The file {file} for waiting requests cannot be used: {reason}." if reason else ""
+
+    def _note_damage(self, lost_rows: int, text: str) -> None:
+        self._queue.state.dropped_rows += lost_rows
+        self._warn(text)
 
     def _use_settings(self, settings: Settings) -> None:
         """Use the API keys of `settings` (for redaction) for rows that are built from now on."""
@@ -345,6 +361,7 @@ class LedgerWriter:
         if state.condition == "disk full" and self._ask(partial(self._is_disk_full, self._address)):
             return  # the present file had room for a few rows
         self._failed_attempts = 0
+        self._spool_problems.pop("append", None)
         if state.condition != "ok":
             state.condition = "ok"
             state.problem = ""

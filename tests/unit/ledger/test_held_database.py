@@ -263,8 +263,8 @@ async def test_what_neither_the_database_nor_the_file_takes_is_reported(
     )
     assert warnings == [
         held,
-        f"The ledger did not store the last 2 requests. {held} {spool} does not take them either: "
-        "database or disk is full.",
+        f"The ledger did not store the last 2 requests. {held} The file {spool} for waiting requests "
+        "cannot be used: database or disk is full.",
     ]
 
 

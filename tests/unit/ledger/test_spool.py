@@ -1,6 +1,8 @@
 """Rows wait in a file while the database is unavailable, and are stored once after it is available again."""
 
 import sqlite3
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -231,3 +233,139 @@ def test_a_block_that_is_claimed_again_drops_the_same_rows(tmp_path: Path) -> No
         assert block.problem == "Expected `str`, got `int` - at `$.id`"
         assert (block.rows, block.texts) == ([StoredRequest(id="req_2")], {"req_2": [{"data": b"text"}]})
         spool.release(block)
+
+
+def cut(data: bytes) -> bytes:
+    return data[: len(data) * 6 // 10 // PAGE_BYTES * PAGE_BYTES]
+
+
+def clear_pages(data: bytes) -> bytes:
+    return data[: 10 * PAGE_BYTES] + bytes(8 * PAGE_BYTES) + data[18 * PAGE_BYTES :]
+
+
+def replace_header(data: bytes) -> bytes:
+    return b"\xff" * 100 + data[100:]
+
+
+def clear_first_page(data: bytes) -> bytes:
+    return bytes(PAGE_BYTES) + data[PAGE_BYTES:]
+
+
+def clear_table_page(data: bytes) -> bytes:
+    return data[: 2 * PAGE_BYTES] + bytes(PAGE_BYTES) + data[3 * PAGE_BYTES :]
+
+
+def clear_count_page(data: bytes) -> bytes:
+    return data[: 3 * PAGE_BYTES] + bytes(2 * PAGE_BYTES) + data[5 * PAGE_BYTES :]
+
+
+def replace_all(data: bytes) -> bytes:
+    return b"no database " * (len(data) // 12)
+
+
+PAGE_BYTES = 4096
+MALFORMED = "database disk image is malformed"
+NO_DATABASE = "file is not a database"
+DAMAGES: Mapping[str, tuple[Callable[[bytes], bytes], str, float, bool]] = {
+    "its end is missing": (cut, MALFORMED, 0.4, True),
+    "zeros in place of pages": (clear_pages, MALFORMED, 0.7, True),
+    "another header": (replace_header, NO_DATABASE, 1.0, True),
+    "zeros in place of the first page": (clear_first_page, NO_DATABASE, 1.0, True),
+    "zeros in place of the table": (clear_table_page, MALFORMED, 0.0, True),
+    "zeros in place of the counts": (clear_count_page, MALFORMED, 0.9, False),
+    "other bytes": (replace_all, NO_DATABASE, 0.0, False),
+}
+"""How a file was damaged → what SQLite says, the least share of the rows that can be read, and True if the number of
+the others is known."""
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_file_is_replaced_and_its_readable_rows_are_stored(tmp_path: Path, name: str) -> None:
+    damage, reason, least_share, knows_lost = DAMAGES[name]
+    settings = Settings(data_directory=tmp_path)
+    spool = open_spool(tmp_path, settings)
+    for number in range(60):
+        names = [f"req_{number}_{row}" for row in range(number % 5 + 1)]
+        rows = [StoredRequest(id=name, started_at=to_microseconds(NOON), error="x" * 500) for name in names]
+        assert spool.append(SpooledBlock(rows, {}))
+    total = spool.count_rows()
+    spool.file.write_bytes(damage(spool.file.read_bytes()))
+    with running_ledger(settings) as ledger:
+        ledger.queue.start()
+        ledger.wait_until(lambda: bool(ledger.warnings) and not spool.count_rows())
+        ledger.stop()
+        state = ledger.queue.state
+        assert not knows_lost or state.written_rows + state.dropped_rows == total
+        (text,) = ledger.warnings
+        lost = f"{state.dropped_rows} are" if state.dropped_rows else "none is"
+        kept = text.partition("Of the requests in it, ")[2].partition(" ")[0]  # some were stored before
+        assert text == (
+            f"The file {spool.file} for waiting requests was damaged ({reason}). Of the requests in it, {kept} can be "
+            f"read, and {lost if knows_lost else 'an unknown number is'} lost. "
+            f"The damaged file is now {spool.file}.damaged."
+        )
+        assert total * least_share <= int(kept) <= state.written_rows
+        assert (state.condition, ledger.queue.spool_problem) == ("ok", "")
+    assert count_rows(settings) == state.written_rows
+    assert Path(f"{spool.file}.damaged").exists()
+    assert spool.append(SpooledBlock([StoredRequest(id="req_later")], {}))
+    assert spool.count_rows() == 1
+    assert [file.name for file in tmp_path.iterdir() if file.is_dir()] == []
+
+
+def test_two_workers_replace_a_damaged_file_once(tmp_path: Path) -> None:
+    notes = list[int]()
+    workers = [Spool(tmp_path / _NAME, lambda lost, text: notes.append(lost)) for _ in range(2)]
+    for number in range(40):
+        assert workers[0].append(SpooledBlock([StoredRequest(id=f"req_{number}", error="x" * 2_000)], {}))
+    workers[0].file.write_bytes(cut(workers[0].file.read_bytes()))
+    with ThreadPoolExecutor(2) as threads:
+        blocks = list(threads.map(lambda worker: worker.claim(), workers))
+    kept = workers[0].count_rows()
+    assert None not in blocks
+    assert notes == [40 - kept]
+
+
+def test_the_journal_of_a_damaged_file_does_not_change_the_new_one(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / _NAME)
+    assert spool.append(SpooledBlock([StoredRequest(id="req_1")], {}))
+    spool.file.write_bytes(replace_header(spool.file.read_bytes()))
+    journal = Path(f"{spool.file}-journal")
+    journal.write_bytes(b"journal")
+    spool._replace_damaged(NO_DATABASE)
+    assert claim(spool).rows == [StoredRequest(id="req_1")]
+    assert (journal.exists(), Path(f"{spool.file}.damaged-journal").read_bytes()) == (False, b"journal")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("a folder", "it is a folder"), ("a lock of another program", "database is locked")],
+)
+async def test_a_file_that_cannot_be_used_is_shown_and_does_not_count_as_empty(
+    tmp_path: Path, name: str, reason: str
+) -> None:
+    settings = Settings(data_directory=tmp_path)
+    spool = open_spool(tmp_path, settings)
+    assert spool.append(SpooledBlock([StoredRequest(id="req_1")], {}))
+    with ExitStack() as stack, running_ledger(settings) as ledger:
+        if name == "a folder":
+            moved = spool.file.rename(tmp_path / "moved")
+            spool.file.mkdir()
+            stack.callback(lambda: (spool.file.rmdir(), moved.rename(spool.file)))
+        else:
+            other = stack.enter_context(closing(sqlite3.connect(spool.file, isolation_level=None)))
+            other.execute("BEGIN EXCLUSIVE")
+        await ledger.record(new_receipt(2))
+        problem = f"The file {spool.file} for waiting requests cannot be used: {reason}."
+        ledger.wait_until(lambda: ledger.queue.spool_problem == problem and ledger.queue.state.written_rows == 1)
+        assert ledger.queue.state.condition == "ok"
+        stack.close()
+        ledger.wait_until(lambda: ledger.queue.spool_problem == "" and ledger.queue.state.written_rows == 2)
+    assert count_rows(settings) == 2
+
+
+def test_a_file_in_a_folder_of_another_user_is_no_empty_file(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / ("x" * 300) / _NAME)  # as one that cannot be examined: the name is too long
+    assert (spool.claim(), spool.count_rows(), spool.problem) == (None, 0, "file name too long")
+    other = Spool(tmp_path / "none" / _NAME)
+    assert (other.claim(), other.count_rows(), other.problem) == (None, 0, "")
