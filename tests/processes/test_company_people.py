@@ -145,6 +145,7 @@ def test_who_gets_the_address_of_somebody_else_reads_nothing_of_the_earlier_pers
         assert "walrus" not in next(stream.iter_text())
     lead = company.open_dashboard("sub-2", groups=("leads",))
     assert "words of walrus 0" not in lead.get(f"/dashboard/requests/{ids[0]}").text
+    company.open_dashboard("sub-2")  # the device of the person is not of a lead any more either
     company.send(other.tokens["access_token"], "narwhal")
     assert [one["name"] for one in api.get("/api/usage?by=key").json()["groups"]] == [SECOND]
     bill = company.admin.get("/api/usage?by=owner").json()["groups"]

@@ -222,7 +222,10 @@ def test_a_person_without_a_group_gets_no_access_by_keys_of_the_dashboard(compan
     names = [one["name"] for one in company.admin.get("/admin/keys?limit=1000").json()["data"]]
     assert "leo-2" not in names
     refused = wait_for(lambda: device.send(created["key"]), lambda answer: answer.status_code == 401)
-    assert "because the access of its owner has ended" in refused.json()["error"]["message"]
+    assert refused.json()["error"]["message"] == (
+        'The key "leo\'s laptop" is rejected, because none of the groups of its owner gives access any more. Ask for '
+        "access: https://go.example.com/claude"
+    ), "the sign-in to the dashboard has stated no group"
 
 
 def test_own_keys_end_with_the_access_of_their_person(company: Company) -> None:

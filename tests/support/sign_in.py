@@ -2,11 +2,14 @@
 
 import html
 import re
+import time
+from collections.abc import Callable
 from typing import Any
 
 import httpx2 as httpx
 
 from anthropic_proxy.console.gateway_protocol.grants import Grants
+from anthropic_proxy.console.identity.oidc_client import ProviderReply
 from anthropic_proxy.console.identity.people import OidcUser
 from anthropic_proxy.console.keys.access_tokens import TokenKeys
 from anthropic_proxy.console.keys.sign_ins import SignIn
@@ -35,29 +38,37 @@ def list_sign_in_settings(provider: FakeProvider) -> dict[str, str]:
     }
 
 
-def open_grants(database_url: str) -> Grants:
+def open_grants(database_url: str, clock: Callable[[], float] = time.time) -> Grants:
     """Return the grants in a database. The identity provider itself is not asked."""
     sign_in = SignInSettings(secrets=(Secret(SECRET),))
     oidc = OidcSettings(issuer=ISSUER, client_id=_CLIENT)
-    return Grants(Settings(database_url=Secret(database_url), oidc=oidc, sign_in=sign_in), TokenKeys(sign_in))
+    return Grants(Settings(database_url=Secret(database_url), oidc=oidc, sign_in=sign_in), TokenKeys(sign_in), clock)
 
 
-def approve_device(database_url: str, user_code: str, email: str = "ann@example.org") -> None:
+def approve_device(
+    database_url: str, user_code: str, email: str = "ann@example.org", clock: Callable[[], float] = time.time
+) -> None:
     """Let a person approve the device with this code, as the identity provider and the browser would cause it."""
-    grants = open_grants(database_url)
+    grants = open_grants(database_url, clock)
     waiting = grants.find_code("user_code", user_code)
     assert waiting is not None
     grants.approve(grants.identify(waiting.code_hash, OidcUser(ISSUER, _CLIENT, f"id of {email}", email), ""))
 
 
-def store_sign_in(database_url: str, email: str = "ann@example.org") -> SignIn:
+def store_sign_in(database_url: str, email: str = "ann@example.org", clock: Callable[[], float] = time.time) -> SignIn:
     """Return a sign-in in a database."""
-    grants = open_grants(database_url)
+    grants = open_grants(database_url, clock)
     code, user_code = grants.create_code(USER_AGENT, "192.0.2.1")
-    approve_device(database_url, user_code, email)
+    approve_device(database_url, user_code, email, clock)
     _, stored, _ = grants.redeem(code)
     assert stored is not None
     return stored
+
+
+def answer(user: OidcUser, asked_at: float, refresh_token: str = "token") -> ProviderReply:
+    """Return the answer to a refresh that states everything about the user. `asked_at`: seconds since the epoch."""
+    claims = {"sub": user.subject, "email": user.email, "email_verified": True, "groups": [*user.groups]}
+    return ProviderReply({**claims, "name": user.name, "cost_center": user.cost_center}, refresh_token, asked_at)
 
 
 class Device:

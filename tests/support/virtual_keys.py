@@ -66,7 +66,7 @@ def admit(
 ) -> VirtualKey:
     """Return the key of a person that signs in. `subject` "": the address. `fields`: those of its group."""
     user = OidcUser(ISSUER, "proxy", subject or address, address)
-    return KeyAdministration(connection, actor, clock).admit_user(user, lambda _: fields).key
+    return KeyAdministration(connection, actor, clock).admit_user(user, lambda _: fields, stated_at=clock()).key
 
 
 class User(Struct, frozen=True, kw_only=True):

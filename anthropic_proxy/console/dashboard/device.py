@@ -9,7 +9,7 @@ code, the account and a cookie, so that only the browser that returned from the 
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from msgspec import structs
@@ -39,6 +39,9 @@ from anthropic_proxy.console.ledger.database import LEDGER_FAILURES
 from anthropic_proxy.engine.platforms.program import COMMANDS_USER_AGENT
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, Limit, RouteRequest, RouteResponse
+
+if TYPE_CHECKING:
+    from anthropic_proxy.console.identity.oidc_client import ProviderReply
 
 _WRONG_CODES = AddressLimit("sign-in/user-codes", (Window(300, 600.0),))
 """Limit of user codes that no device waits with. Those that are looked up at the moment count too. Each guess finds one
@@ -172,10 +175,12 @@ async def finish_device(services: DashboardServices, request: RouteRequest, atte
     """Answer the provider's response: ask the user whether the device may sign in."""
     settings = services.gateway.settings
 
-    async def ask(user: OidcUser, provider_token: str) -> RouteResponse:
+    async def ask(user: OidcUser, reply: "ProviderReply") -> RouteResponse:
         target = attempt.target
         try:
-            code = await _use_grants(services, request, lambda grants: grants.identify(target, user, provider_token))
+            code = await _use_grants(
+                services, request, lambda grants: grants.identify(target, user, reply.refresh_token)
+            )
         except LEDGER_FAILURES:
             raise OidcError(NO_DATABASE, status=503) from None
         browser = _BROWSER_COOKIE.read(request, settings) or secrets.token_urlsafe(32)

@@ -67,10 +67,10 @@ async def finish_sign_in(services: DashboardServices, request: RouteRequest, att
     """Open a session of the dashboard for the user of the provider's response."""
     settings = services.gateway.settings
 
-    async def open_session(user: OidcUser, _: str) -> RouteResponse:
+    async def open_session(user: OidcUser, reply: "ProviderReply") -> RouteResponse:
         person = ""
         if settings.virtual_keys:
-            admitted = await _admit(services, request, user)
+            admitted = await _admit(services, request, user, reply.asked_at)
             log_notices(services, admitted)
             person = admitted.key.id
             user = admitted.user or user
@@ -90,12 +90,12 @@ async def finish_sign_in(services: DashboardServices, request: RouteRequest, att
     return await complete_attempt(services, request, attempt, open_session, partial(explain_error, services, request))
 
 
-async def _admit(services: DashboardServices, request: RouteRequest, user: OidcUser) -> KeyOutcome:
+async def _admit(services: DashboardServices, request: RouteRequest, user: OidcUser, stated_at: float) -> KeyOutcome:
     """Raises `OidcError`."""
 
     def admit(gateway: Gateway[Settings]) -> KeyOutcome:
         with open_administration(gateway.settings, f"dashboard ({user.email})") as administration:
-            return admit_person(administration, gateway.settings, user, require_role)
+            return admit_person(administration, gateway.settings, user, require_role, stated_at=stated_at)
 
     try:
         # the address may be that of a whole company, and its requests are limited before
@@ -108,10 +108,10 @@ async def complete_attempt(
     services: DashboardServices,
     request: RouteRequest,
     attempt: SignInAttempt,
-    complete: Callable[[OidcUser, str], Awaitable[RouteResponse]],
+    complete: Callable[[OidcUser, "ProviderReply"], Awaitable[RouteResponse]],
     explain: Callable[[OidcError], Awaitable[RouteResponse]],
 ) -> RouteResponse:
-    """Find the user of the provider's response. `complete` gets the user and the refresh token of the provider, and may
+    """Find the user of the provider's response. `complete` gets the user and the response, and may
     raise `OidcError`. `explain` answers if the response or the user is rejected.
     """
     begun = await _FAILED_RESPONSES.reserve(services.gateway.store, request)
@@ -119,7 +119,7 @@ async def complete_attempt(
         return await refuse_sign_in(services, request, "", begun)
     try:
         reply = await _request_user(services, request, attempt)
-        page = await complete(accept_user(services.gateway.settings, reply.claims), reply.refresh_token)
+        page = await complete(accept_user(services.gateway.settings, reply.claims), reply)
     except OidcError as error:
         await _FAILED_RESPONSES.settle(services.gateway.store, begun, is_success=False)
         return await explain(error)

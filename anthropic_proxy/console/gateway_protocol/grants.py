@@ -10,13 +10,20 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy.console.identity.limits import SITE_BITS, name_network
-from anthropic_proxy.console.identity.people import OidcError, OidcUser, require_group
+from anthropic_proxy.console.identity.people import (
+    OidcError,
+    OidcUser,
+    UserRefused,
+    accept_user,
+    require_group,
+    states_facts,
+)
 from anthropic_proxy.console.keys.access_tokens import TokenKeys
 from anthropic_proxy.console.keys.administration import KeyAdministration, KeyCommand, KeyOutcome, name_key
 from anthropic_proxy.console.keys.admission import admit_person
@@ -35,6 +42,9 @@ from anthropic_proxy.console.ledger.schema import DEVICE_CODES, SIGN_INS
 from anthropic_proxy.console.units import DAY_SECONDS, HOUR_SECONDS, to_microseconds
 from anthropic_proxy.errors import UnknownModel
 from anthropic_proxy.gateway.settings import Settings, SignInSettings
+
+if TYPE_CHECKING:
+    from anthropic_proxy.console.identity.oidc_client import ProviderReply
 
 CODE_SECONDS = 600
 """Lifetime of a device code."""
@@ -75,6 +85,8 @@ class DeviceCode(Struct, frozen=True, kw_only=True):
     provider_token: str
     created_at: float
     expires_at: float
+    stated_at: float
+    """Time at which the identity provider has described the person."""
 
     @property
     def user(self) -> OidcUser | None:
@@ -140,16 +152,18 @@ class Grants:
             code = self._find_code(connection, "code_hash", code_hash)
             if code is None or code.state != "pending":
                 raise OidcError(WAITS_NO_LONGER)
-            named = self._admit(connection, user, dry_run=True).user or user
+            now = self._clock()
+            named = self._admit(connection, user, now, dry_run=True).user or user
             person = encode_user(named)
             encrypted = self._encrypt(provider_token, user)
             with connection.transaction():
                 statement = (
-                    "UPDATE device_codes SET person = ?, provider_token = ? WHERE code_hash = ? AND state = 'pending'"
+                    "UPDATE device_codes SET person = ?, provider_token = ?, stated_at = ? "
+                    "WHERE code_hash = ? AND state = 'pending'"
                 )
-                if not connection.execute(statement, (person, encrypted, code_hash)):
+                if not connection.execute(statement, (person, encrypted, to_microseconds(now), code_hash)):
                     raise OidcError(WAITS_NO_LONGER)
-        return structs.replace(code, person=person, provider_token=encrypted)
+        return structs.replace(code, person=person, provider_token=encrypted, stated_at=now)
 
     def approve(self, code: DeviceCode) -> KeyOutcome:
         """Let the device sign in as the user of `code`, and return the key of the person. Raises `OidcError` with the
@@ -158,7 +172,7 @@ class Grants:
         user = code.user
         assert user is not None
         with self._open() as connection:
-            admitted = self._admit(connection, user)
+            admitted = self._admit(connection, user, code.stated_at)
             with connection.transaction():
                 statement = (
                     "UPDATE device_codes SET state = 'approved', key_id = ?, person = ? "
@@ -243,38 +257,46 @@ class Grants:
         with self._open() as connection, connection.transaction():
             connection.execute("UPDATE sign_ins SET claimed_until = 0 WHERE id = ?", (sign_in,))
 
-    def renew(self, sign_in: SignIn, user: OidcUser, provider_token: str, *, is_checked: bool) -> SignIn | None:
+    def renew(self, sign_in: SignIn, reply: "ProviderReply | None") -> SignIn | None:
         """End a claim, and store what the identity provider said about the person. None: the sign-in has ended
-        meanwhile. `is_checked`: the provider was asked. Raises `UserRefused` if the person may not sign in any more,
-        and `OidcError` if the sign-in is of another person.
+        meanwhile. `reply` None: the provider was not asked. Raises `UserRefused` if the person may not sign in any more
+        by this answer, and `OidcError` if this sign-in has no access: by earlier answers, or as that of another person.
         """
         now = self._clock()
-        checked_at = now if is_checked else sign_in.checked_at
+        checked_at = sign_in.checked_at if reply is None else now
+        claims = {} if reply is None else reply.claims
+        stated_at = reply.asked_at if reply is not None and states_facts(self._settings, claims) else 0.0
+        is_stated = False
+
+        def complete(known: OidcUser) -> OidcUser:
+            nonlocal is_stated
+            is_stated = stated_at > 0
+            return accept_user(self._settings, claims, known) if is_stated else known
+
         with self._open() as connection:
-            admitted = self._admit(connection, user)
+            try:
+                admitted = self._admit(connection, sign_in.user, stated_at, complete)
+            except UserRefused as error:
+                if is_stated:
+                    raise
+                raise OidcError(error.cause, remedy=error.remedy, wish=error.wish) from None
             key = admitted.key
-            user = admitted.user or user
+            user = admitted.user or sign_in.user
             if key.id != sign_in.key_id:
                 raise OidcError("The sign-in is of a person who has been moved or replaced. Sign in again.")
             administration = self._administer(connection, user)
-            encrypted = self._encrypt(provider_token, user)
-            values = (encode_user(user), encrypted, *map(to_microseconds, (checked_at, now)), sign_in.id)
+            encrypted = "" if reply is None else self._encrypt(reply.refresh_token, user)
             with administration.changing():
                 statement = (
-                    "UPDATE sign_ins SET person = ?, provider_token = ?, checked_at = ?, refreshed_at = ?, "
+                    "UPDATE sign_ins SET provider_token = ?, checked_at = ?, refreshed_at = ?, "
                     "refused_at = NULL, denied_at = NULL, end_reason = '', claimed_until = 0 "
                     "WHERE id = ? AND ended_at IS NULL"
                 )
-                if not connection.execute(statement, values):
+                if not connection.execute(statement, (encrypted, *map(to_microseconds, (checked_at, now)), sign_in.id)):
                     return None
-                shown = {
-                    "email": (sign_in.user.email, user.email),
-                    "groups": (sign_in.user.groups, user.groups),
-                    "refused_at": (format_time(sign_in.refused_at), None),
-                }
-                changed = {name: pair for name, pair in shown.items() if pair[0] != pair[1]}
-                if changed or user != sign_in.user:
-                    administration.record("change sign-in", name_key(key), changed)
+                if sign_in.refused_at is not None:
+                    changes = {"refused_at": (format_time(sign_in.refused_at), None)}
+                    administration.record("change sign-in", name_key(key), changes)
         times = {"checked_at": checked_at, "refreshed_at": now, "refused_at": None, "end_reason": ""}
         return structs.replace(sign_in, user=user, provider_token=encrypted, **times)
 
@@ -341,10 +363,26 @@ class Grants:
         assert self._settings.sign_in is not None
         return self._settings.sign_in
 
-    def _admit(self, connection: Connection, user: OidcUser, *, dry_run: bool = False) -> KeyOutcome:
+    def _admit(
+        self,
+        connection: Connection,
+        user: OidcUser,
+        stated_at: float,
+        complete: Callable[[OidcUser], OidcUser] | None = None,
+        *,
+        dry_run: bool = False,
+    ) -> KeyOutcome:
         """Raises `UserRefused`."""
         administration = self._administer(connection, user)
-        return admit_person(administration, self._settings, user, require_group, dry_run=dry_run)
+        return admit_person(
+            administration,
+            self._settings,
+            user,
+            require_group,
+            stated_at=stated_at,
+            complete=complete,
+            dry_run=dry_run,
+        )
 
     def _administer(self, connection: Connection, user: OidcUser | None) -> KeyAdministration:
         actor = "sign-in" if user is None else f"sign-in ({user.unique_name})"
@@ -360,7 +398,7 @@ class Grants:
         rows = name_columns(DEVICE_CODES, connection.query(sql, (value, to_microseconds(self._clock()))))
         if not rows:
             return None
-        return msgspec.convert(to_seconds(rows[0], ("created_at", "expires_at")), DeviceCode)
+        return msgspec.convert(to_seconds(rows[0], ("created_at", "expires_at", "stated_at")), DeviceCode)
 
 
 def _end_oldest(connection: Connection, key_id: str, now: float) -> Sequence[str]:

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 import msgspec
@@ -18,9 +18,7 @@ from anthropic_proxy.console.identity.limits import AddressLimit, Window, explai
 from anthropic_proxy.console.identity.oidc_client import GrantRejected, UnclearRefusal
 from anthropic_proxy.console.identity.people import (
     OidcError,
-    OidcUser,
     UserRefused,
-    accept_user,
     is_of_issuer,
     require_provider,
 )
@@ -33,6 +31,9 @@ from anthropic_proxy.console.ledger.reader_threads import ReaderThreads
 from anthropic_proxy.errors import LimitReached, ProxyBusy, UnknownModel
 from anthropic_proxy.gateway.settings import Settings, SignInSettings
 from anthropic_proxy.plugins import Gateway, Limit, RouteRequest, RouteResponse
+
+if TYPE_CHECKING:
+    from anthropic_proxy.console.identity.oidc_client import ProviderReply
 
 DEVICE_AUTHORIZATION_PATH = "/oauth/device_authorization"
 TOKEN_PATH = "/oauth/token"
@@ -233,10 +234,8 @@ class SignInEndpoints:
 
     async def _renew_own(self, grants: Grants, sign_in: SignIn) -> SignIn | None:
         try:
-            user, token = await self._ask_provider(grants, sign_in)
-            return await self._threads.run(
-                sign_in.id, lambda: grants.renew(sign_in, user, token, is_checked=bool(token))
-            )
+            reply = await self._ask_provider(grants, sign_in)
+            return await self._threads.run(sign_in.id, lambda: grants.renew(sign_in, reply))
         except OAuthError:
             await self._threads.run(sign_in.id, lambda: grants.release(sign_in.id))
             raise
@@ -264,15 +263,14 @@ class SignInEndpoints:
                 f"unless a refresh succeeds. {refusal.message}"
             )
 
-    async def _ask_provider(self, grants: Grants, sign_in: SignIn) -> tuple[OidcUser, str]:
-        """Return the person as the provider describes it now, and its next refresh token. Without a refresh token, the
-        provider cannot be asked. Raises `OidcError` if the provider or the settings refuse the person, and `OAuthError`
-        if the provider gives no answer about the person.
+    async def _ask_provider(self, grants: Grants, sign_in: SignIn) -> "ProviderReply | None":
+        """None: without a refresh token, the provider cannot be asked. Raises `OidcError` if the provider refuses the
+        person, and `OAuthError` if it gives no answer about the person.
         """
         if not is_of_issuer(require_provider(self._settings), sign_in.user):  # the token is a secret of the earlier one
             raise OidcError("It is of another identity provider or client than this proxy has now. Sign in again.")
         if not sign_in.provider_token:
-            return sign_in.user, ""
+            return None
         if (token := grants.decrypt(sign_in)) is None:
             raise OidcError("The secret of SIGN_IN_SECRET with which the sign-in was stored is not set any more.")
 
@@ -281,13 +279,12 @@ class SignInEndpoints:
 
         try:
             client = await self._provider.find_client()
-            reply = await client.refresh_claims(token, sign_in.user.subject, keep)
+            return await client.refresh_claims(token, sign_in.user.subject, keep)
         except (GrantRejected, UnclearRefusal):
             raise
         except OidcError as error:
             self._gateway.log_warning_each_time(f"A refresh from Claude Code has to wait. {error.message}")
             raise _unavailable(self._describe(error)) from None
-        return accept_user(self._settings, reply.claims, sign_in.user), reply.refresh_token
 
     async def _revoke(self, request: RouteRequest, form: Mapping[str, str]) -> RouteResponse:
         """End the sign-in of an access token or a refresh token (RFC 7009). The answer is the same for all tokens."""

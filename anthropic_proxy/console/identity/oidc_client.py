@@ -97,6 +97,8 @@ class ProviderReply(NamedTuple):
     """Empty: it only says that the user still has access."""
     refresh_token: str
     """Token for the next question. "": the provider gave none."""
+    asked_at: float
+    """Time before the request, in seconds since the epoch."""
 
 
 class GrantRejected(OidcError):
@@ -172,6 +174,7 @@ class OidcClient:
 
     async def request_claims(self, code: str, attempt: SignInAttempt, redirect_uri: str) -> ProviderReply:
         """Raises `OidcError` if the sign-in is rejected."""
+        asked_at = self._clock()
         tokens = await self._request_tokens(
             "authorization_code", redirect_uri=redirect_uri, code=code, code_verifier=attempt.verifier
         )
@@ -181,7 +184,7 @@ class OidcClient:
             raise OidcError("The identity provider sent no ID token.", remedy=CHECK_CLIENT)
         claims = await self._check(id_token, attempt.nonce, access_token)
         claims = await self._add_user_info(claims, str(claims["sub"]), access_token)
-        return ProviderReply(claims, _find_refresh_token(tokens))
+        return ProviderReply(claims, _find_refresh_token(tokens), asked_at)
 
     async def refresh_claims(
         self, refresh_token: str, subject: str, keep: Callable[[str], Awaitable[None]]
@@ -191,10 +194,11 @@ class OidcClient:
 
         `keep` gets the token for the next question if the provider fails after it has replaced the token.
         """
+        asked_at = self._clock()
         tokens = await self._request_tokens("refresh_token", refresh_token=refresh_token)
         next_token = _find_refresh_token(tokens) or refresh_token
         try:
-            return ProviderReply(await self._find_claims(tokens, subject), next_token)
+            return ProviderReply(await self._find_claims(tokens, subject), next_token, asked_at)
         except OidcError:
             await keep(next_token)
             raise

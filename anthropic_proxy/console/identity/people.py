@@ -114,6 +114,13 @@ def accept_user(settings: Settings, claims: Mapping[str, Any], known: OidcUser |
     return user
 
 
+def states_facts(settings: Settings, claims: Mapping[str, Any]) -> bool:
+    """Return False for an answer to a refresh that only confirms the access."""
+    provider = require_provider(settings)
+    paths = (provider.email_claim, provider.role_claim, "name", provider.cost_center_claim)
+    return any(find_claim(claims, path) is not None for path in paths if path)
+
+
 def _accept_address(provider: OidcSettings, claims: Mapping[str, Any]) -> str:
     """Raises `UserRefused`."""
     email = claims.get(provider.email_claim)
@@ -287,6 +294,11 @@ def _find_nested(value: Any, names: Sequence[str]) -> Any:
         if name in value and (claim := _find_nested(value[name], names[number:])) is not None:
             return claim
     return None
+
+
+def is_same_user(first: OidcUser, second: OidcUser) -> bool:
+    """Return True if a client of an identity provider has described both as one user."""
+    return (first.issuer, first.client_id, first.subject) == (second.issuer, second.client_id, second.subject)
 
 
 def is_of_issuer(provider: OidcSettings, user: OidcUser) -> bool:

@@ -195,16 +195,17 @@ def read_key_facts(connection: Reader, settings: Settings, keys: Sequence[Virtua
     sign_in = settings.sign_in
     groups = find_scim_facts(connection, settings)
     described = {key_id: groups.describe(key_id, user) for key_id, user in list_people(connection).items()}
+    access_ends = {} if sign_in is None else list_access_ends(connection, sign_in.token_seconds)
     refused = set()
-    for person_id, user in described.items() if sign_in is not None else ():
+    for person_id in access_ends.keys() & described.keys():  # others have only used the dashboard
         try:
-            require_group(settings, user)
+            require_group(settings, described[person_id])
         except OidcError:
             refused.add(person_id)
     return KeyFacts(
         people=people,
         unreadable_teams={team.name for team in list_teams(connection) if team.problem},
-        access_ends={} if sign_in is None else list_access_ends(connection, sign_in.token_seconds),
+        access_ends=access_ends,
         access_seconds=math.inf if sign_in is None else sign_in.days * DAY_SECONDS,
         refused=refused,
         described=described,

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.identity.people import OidcUser, is_address
+from anthropic_proxy.console.identity.people import OidcUser, is_address, is_same_user
 from anthropic_proxy.console.keys.acceptance import list_key_states
 from anthropic_proxy.console.keys.descriptions import (
     build_key_hint,
@@ -52,7 +52,14 @@ from anthropic_proxy.console.keys.scim_people import (
     find_link,
     read_scim_facts,
 )
-from anthropic_proxy.console.keys.sign_ins import SignIn, list_sign_ins, store_refusal
+from anthropic_proxy.console.keys.sign_ins import (
+    PersonFacts,
+    SignIn,
+    find_person_facts,
+    list_sign_ins,
+    store_person_facts,
+    store_refusal,
+)
 from anthropic_proxy.console.keys.table_rules import find_table_fields
 from anthropic_proxy.console.keys.virtual_keys import (
     ACTIVE,
@@ -349,10 +356,16 @@ class KeyAdministration:
         user: OidcUser,
         find_fields: Callable[[OidcUser], Mapping[str, Any]],
         *,
+        stated_at: float,
+        complete: Callable[[OidcUser], OidcUser] | None = None,
         named_groups: Collection[str] = (),
         dry_run: bool = False,
     ) -> KeyOutcome:
         """Create or change the key of a user of the identity provider. Without changes, nothing is stored.
+
+        `stated_at`: time at which the identity provider was asked about the user. If it has described the user later to
+        another device or browser, that counts, so that no answer undoes a newer one. `complete` adds what the answer
+        leaves out to a user, from what the provider has said before.
 
         `find_fields` returns what the settings give to the user, whose label is set, and may raise the reason for which
         the user is refused. `named_groups`: those of the settings. Raises `InvalidRequest` if the user may not sign in.
@@ -361,6 +374,13 @@ class KeyAdministration:
         """
         with self.changing():
             before = find_person(self._connection, user)
+            known = None if before is None else find_person_facts(self._connection, before.id)
+            if known is not None and not is_same_user(known.user, user):
+                known = None
+            if known is not None and known.stated_at > stated_at:
+                user, stated_at = known
+            elif complete is not None:
+                user = complete(user if known is None else known.user)
             link = find_link(self._connection, user, before)
             label = "" if before is None else before.label
             if before is None or find_address(label) != user.email:
@@ -384,6 +404,8 @@ class KeyAdministration:
             outcome = self._store_person(before, command, dry_run=dry_run)
             if link is not None and not dry_run:
                 self._link_scim_user(link, outcome.key)
+            if not dry_run:
+                self._store_facts(outcome.key, known, PersonFacts(named, stated_at))
             notices = []
             if before is None and named.label:
                 notices = [
@@ -391,6 +413,15 @@ class KeyAdministration:
                     f"{user.email} is not for this person."
                 ]
             return structs.replace(outcome, user=named, notices=notices)
+
+    def _store_facts(self, key: VirtualKey, before: PersonFacts | None, after: PersonFacts) -> None:
+        if after == before:
+            return
+        store_person_facts(self._connection, key.id, after)
+        if before is not None and before.user != after.user:
+            shown = {name: (getattr(before.user, name), getattr(after.user, name)) for name in ("email", "groups")}
+            changes = {name: pair for name, pair in shown.items() if pair[0] != pair[1]}
+            self.record("change sign-in", name_key(key), changes)
 
     def _add_scim_facts(self, user: OidcUser, link: ScimLink | None, named_groups: Collection[str]) -> OidcUser:
         if link is None:

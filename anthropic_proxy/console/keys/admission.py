@@ -16,10 +16,13 @@ def admit_person(
     user: OidcUser,
     require_access: Callable[[Settings, OidcUser], object],
     *,
+    stated_at: float,
+    complete: Callable[[OidcUser], OidcUser] | None = None,
     dry_run: bool = False,
 ) -> KeyOutcome:
     """Create or change the key of the person by the table of its group. Without a table, its rules are those that an
-    administrator has set. `require_access`: `require_group` or `require_role`. Raises `UserRefused`.
+    administrator has set. `require_access`: `require_group` or `require_role`. `stated_at`, `complete`: as those of
+    `admit_user`. Raises `UserRefused`.
     """
 
     def find_fields(named: OidcUser) -> Mapping[str, Any]:
@@ -27,6 +30,13 @@ def admit_person(
         return list_person_fields(settings, named)
 
     try:
-        return administration.admit_user(user, find_fields, named_groups=list_named_groups(settings), dry_run=dry_run)
+        return administration.admit_user(
+            user,
+            find_fields,
+            stated_at=stated_at,
+            complete=complete,
+            named_groups=list_named_groups(settings),
+            dry_run=dry_run,
+        )
     except InvalidRequest as error:
         raise UserRefused(error.message_without_remedy, remedy=error.remedy, wish=error.wish) from None

@@ -6,12 +6,12 @@ A person is a virtual key without a secret, so that limits, budgets, ledger and 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
 
-from anthropic_proxy.console.identity.people import OidcUser
+from anthropic_proxy.console.identity.people import OidcUser, is_same_user
 from anthropic_proxy.console.keys.descriptions import format_time
 from anthropic_proxy.console.keys.queries import name_columns, to_seconds
 from anthropic_proxy.console.ledger.connection import Connection, Reader
@@ -117,17 +117,37 @@ def store_refusal(connection: Connection, sign_ins: str, value: str, at: int) ->
     )
 
 
+class PersonFacts(NamedTuple):
+    """What the identity provider has said last about a person."""
+
+    user: OidcUser
+    stated_at: float
+    """Time at which the provider was asked, in seconds since the epoch."""
+
+
 def list_people(connection: Reader) -> Mapping[str, OidcUser]:
     """Return the id of each person's key → the person, as the identity provider described it last."""
-    newest = "SELECT key_id AS person_key, max(refreshed_at) AS newest FROM sign_ins GROUP BY key_id"
-    condition = "key_id = person_key AND refreshed_at = newest"
     people: dict[str, OidcUser] = {}
-    for key_id, person in connection.query(
-        f"SELECT key_id, person FROM sign_ins JOIN ({newest}) AS newest_refreshes ON {condition}"
-    ):
-        with suppress(msgspec.MsgspecError):  # such a row signs nobody in
+    for key_id, person in connection.query("SELECT key_id, person FROM people"):
+        with suppress(msgspec.MsgspecError):  # such a row describes nobody
             people[str(key_id)] = msgspec.json.decode(person, type=OidcUser)
     return people
+
+
+def find_person_facts(connection: Reader, key_id: str) -> PersonFacts | None:
+    """None: the identity provider has said nothing about the person of this key."""
+    for person, stated_at in connection.query("SELECT person, stated_at FROM people WHERE key_id = ?", (key_id,)):
+        with suppress(msgspec.MsgspecError):
+            return PersonFacts(msgspec.json.decode(person, type=OidcUser), stated_at / MICROSECONDS)
+    return None
+
+
+def store_person_facts(connection: Connection, key_id: str, facts: PersonFacts) -> None:
+    connection.execute(
+        "INSERT INTO people (key_id, person, stated_at) VALUES (?, ?, ?) "
+        "ON CONFLICT (key_id) DO UPDATE SET person = excluded.person, stated_at = excluded.stated_at",
+        (key_id, encode_user(facts.user), to_microseconds(facts.stated_at)),
+    )
 
 
 def find_active_sign_in(connection: Reader, column: str, value: str, now: float) -> SignIn | None:
@@ -150,12 +170,16 @@ def encode_user(user: OidcUser) -> str:
 def _read(connection: Reader, condition: str, value: object) -> list[SignIn]:
     """A row that cannot be read signs nobody in."""
     sign_ins = []
-    sql = f"SELECT {', '.join(SIGN_INS.columns)} FROM sign_ins WHERE {condition}"
+    newest = "SELECT people.person FROM people WHERE people.key_id = sign_ins.key_id"
+    sql = f"SELECT {', '.join(SIGN_INS.columns)}, ({newest}) FROM sign_ins WHERE {condition}"
     times = ("created_at", "checked_at", "refreshed_at", "ends_at", "ended_at", "refused_at")
-    for columns in name_columns(SIGN_INS, connection.query(sql, (value,))):
+    for *row, described in connection.query(sql, (value,)):
+        (columns,) = name_columns(SIGN_INS, [row])
         try:
             values = to_seconds(columns, times)
-            values["user"] = msgspec.json.decode(values["person"], type=OidcUser)
+            user = msgspec.json.decode(values["person"], type=OidcUser)
+            person = user if described is None else msgspec.json.decode(described, type=OidcUser)
+            values["user"] = person if is_same_user(person, user) else user
             sign_ins.append(msgspec.convert({name: values[name] for name in SignIn.__struct_fields__}, SignIn))
         except Exception:  # noqa: BLE001  # SQLite stores any value in any column
             continue

@@ -12,7 +12,7 @@ from msgspec import structs
 
 from anthropic_proxy.console.identity.people import OidcUser, find_group
 from anthropic_proxy.console.keys.scim_people import find_scim_facts
-from anthropic_proxy.console.keys.sign_ins import list_people
+from anthropic_proxy.console.keys.sign_ins import find_person_facts
 from anthropic_proxy.console.keys.virtual_keys import VirtualKey
 from anthropic_proxy.console.ledger.connection import Reader
 from anthropic_proxy.gateway.settings import Settings, SignInGroup, TokenIssuer
@@ -34,8 +34,8 @@ def list_person_fields(settings: Settings, user: OidcUser) -> dict[str, Any]:
 
 def find_table_fields(connection: Reader, settings: Settings, key: VirtualKey) -> Mapping[str, Any]:
     """Return what the present settings give to a person or a service."""
-    if (user := list_people(connection).get(key.id)) is not None:
-        return list_person_fields(settings, find_scim_facts(connection, settings).describe(key.id, user))
+    if (facts := find_person_facts(connection, key.id)) is not None:
+        return list_person_fields(settings, find_scim_facts(connection, settings).describe(key.id, facts.user))
     name, separator, _ = key.label.partition("/")
     issuer = next((table for table in settings.token_issuers if table.name == name), None) if separator else None
     return {} if issuer is None else list_table_fields(issuer)

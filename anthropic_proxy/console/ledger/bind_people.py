@@ -1,4 +1,4 @@
-"""The step of a migration that binds people to the subjects of their identity provider.
+"""Steps of migrations that read stored sign-ins, and bind people to the subjects of their identity provider.
 
 Before, a person was an e-mail address. From now on it is an issuer and a subject (decision 0050), and the address only
 names it. Each stored sign-in says whose it is, so its person is bound at once. People without one, who only used the
@@ -108,6 +108,25 @@ def _choose(several: list[_User]) -> _User:
         user for user in several if (user.identity.issuer, user.identity.client_id) == (newest.issuer, newest.client_id)
     ]
     return min(at_newest, key=lambda user: user.first_at)
+
+
+def store_people(connection: "Connection") -> Iterator[str]:
+    """Store what the identity provider has said last about each person, which its sign-ins have had until this step."""
+    yield from ()
+    bound = {str(key_id): user for key_id, *user in connection.query("SELECT id, issuer, subject FROM virtual_keys")}
+    newest: dict[str, tuple[str, int]] = {}
+    for key_id, person, at in connection.query(
+        "SELECT key_id, person, checked_at FROM sign_ins ORDER BY checked_at, refreshed_at"
+    ):
+        try:
+            identity = msgspec.json.decode(person, type=_Identity)
+        except (msgspec.MsgspecError, TypeError):  # such a row signs nobody in
+            continue
+        if bound.get(str(key_id)) == [identity.issuer, identity.subject]:
+            newest[str(key_id)] = person, at
+    if newest:
+        rows = [(key_id, *facts) for key_id, facts in newest.items()]
+        connection.insert("people", ("key_id", "person", "stated_at"), rows)
 
 
 def store_former_labels(connection: "Connection") -> Iterator[str]:

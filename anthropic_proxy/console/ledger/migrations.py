@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from anthropic_proxy.console.ledger.bind_people import bind_people, store_former_labels
+from anthropic_proxy.console.ledger.bind_people import bind_people, store_former_labels, store_people
 from anthropic_proxy.console.ledger.schema import COUNT, TEXT, TIME, VERSION_TABLE, adapt_types, list_statements
 from anthropic_proxy.engine.patterns import compile_later
 
@@ -257,6 +257,11 @@ _STEPS: Mapping[str, Sequence[str | _Statements]] = {
         _set_key("hour instance project session key_label owner team", "session_hours"),
         "CREATE INDEX session_hours_by_session ON session_hours (session, hour)",
         "CREATE INDEX requests_by_person ON requests (lower(owner), started_at) WHERE owner != ''",
+    ),
+    "0041": (
+        f"CREATE TABLE people (key_id TEXT NOT NULL PRIMARY KEY, person {TEXT}, stated_at {TIME})",
+        store_people,
+        *_add_columns("stated_at", COUNT, "device_codes"),
     ),
 }
 """Version of the schema → statements of the migration from the version before, or a function that returns some."""

@@ -104,6 +104,8 @@ class Retention:
             connection.execute("DELETE FROM device_codes WHERE expires_at < ?", (days_ago(0),))
             rows = "DELETE FROM sign_ins WHERE ends_at < ? OR (ended_at < ? AND ended_at < ends_at)"
             connection.execute(rows, (days_ago(ACCESS_END_DAYS), days_ago(SIGNED_OUT_DAYS)))
+            rows = "DELETE FROM people WHERE stated_at < ? AND key_id NOT IN (SELECT key_id FROM sign_ins)"
+            connection.execute(rows, (days_ago(ACCESS_END_DAYS),))
             tokens = "UPDATE sign_ins SET provider_token = '' WHERE ends_at < ? AND provider_token != ''"
             connection.execute(tokens, (days_ago(0),))
             connection.execute(

@@ -177,14 +177,19 @@ SIGN_INS = TableDefinition(
     },
     ("id",),
 )
-"""One row per device on which a person has signed in from Claude Code. `person`: JSON of `OidcUser`. `end_reason`: why
-the identity provider or the settings refused the person, as the person reads it. `refused_at`: time since which the
-provider refuses each refresh; NULL: it does not. `denied_at`: time of the first refusal of the device after the newest
-success of any device of the person; NULL: it was not refused.
+"""One row per device on which a person has signed in from Claude Code. `person`: JSON of `OidcUser` at the sign-in, for
+its identity; `people` has what was said later. `end_reason`: why the identity provider or the settings refused the
+person, as the person reads it. `refused_at`: time since which the provider refuses each refresh; NULL: it does not.
+`denied_at`: time of the first refusal of the device after the newest success of any device of the person; NULL: it was
+not refused.
 
 `refresh_hash`: hash of the refresh token of the device. `provider_token`: encrypted refresh token of the identity
 provider. `claimed_until`: until then, one instance asks the identity provider about the person.
 """
+
+PEOPLE = TableDefinition("people", {"key_id": _KEY, "person": TEXT, "stated_at": TIME}, ("key_id",))
+"""What the identity provider has said last about each person, by whatever device or browser. `key_id`: id of the
+person's key. `person`: JSON of `OidcUser`. `stated_at`: time at which the provider was asked."""
 
 DEVICE_CODES = TableDefinition(
     "device_codes",
@@ -193,11 +198,13 @@ DEVICE_CODES = TableDefinition(
         "user_code": f"{_KEY} UNIQUE",
         **dict.fromkeys(("state", "reason", "device", "address", "key_id", "person", "provider_token"), TEXT),
         **dict.fromkeys(("created_at", "expires_at"), TIME),
+        "stated_at": COUNT,
     },
     ("code_hash",),
 )
 """One row per device that waits for a person to sign in. `state`: `pending`, `approved`, `denied`, or `refused` for a
-`reason`. The columns `key_id`, `person` and `provider_token` are those of the later sign-in."""
+`reason`. The columns `key_id`, `person` and `provider_token` are those of the later sign-in. `stated_at`: time at which
+the identity provider has described the person."""
 
 SCIM_USERS = TableDefinition(
     "scim_users",
@@ -366,6 +373,7 @@ TABLES = (
     PARKED_EVENTS,
     FORMER_LABELS,
     SIGN_INS,
+    PEOPLE,
     DEVICE_CODES,
     SCIM_USERS,
     SCIM_GROUPS,

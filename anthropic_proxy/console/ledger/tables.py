@@ -45,7 +45,7 @@ def _build(table: schema.TableDefinition) -> Table:
 
 requests, hourly, session_hours = map(_build, (schema.REQUESTS, schema.HOURLY, schema.SESSION_HOURS))
 contents, virtual_keys = map(_build, (schema.CONTENTS, schema.VIRTUAL_KEYS))
-sign_ins, device_codes = map(_build, (schema.SIGN_INS, schema.DEVICE_CODES))
+sign_ins, people, device_codes = map(_build, (schema.SIGN_INS, schema.PEOPLE, schema.DEVICE_CODES))
 key_hashes, teams, audit_log = map(_build, (schema.KEY_HASHES, schema.TEAMS, schema.AUDIT_LOG))
 session_titles = _build(schema.SESSION_TITLES)
 instances = _build(schema.INSTANCES)

@@ -16,6 +16,7 @@ from anthropic_proxy.gateway.settings import OidcSettings, Settings, SignInGroup
 from anthropic_proxy.plugins import Client
 from anthropic_proxy.secrets import Secret
 from tests.support.ledger import NOON
+from tests.support.sign_in import answer
 
 URL, ISSUER = "https://proxy.example.org", "https://login.example.org"
 ANN = OidcUser(ISSUER, "proxy", "1", "ann@example.org", ("build", "night"), "Ann")
@@ -245,7 +246,7 @@ async def test_a_token_that_was_used_has_the_role_and_groups_of_the_latest_refre
     grants = Grants(proxy.settings, TokenKeys(sign_in), lambda: proxy.now)
     stored = grants.find_active(number)
     assert stored is not None
-    grants.renew(stored, structs.replace(ANN, groups=("build",)), "token", is_checked=True)
+    grants.renew(stored, answer(structs.replace(ANN, groups=("build",)), proxy.now))
     assert await proxy.table.refresh()
     found.append(await proxy.identify(token))
     assert [client and (client.role, client.groups) for client in found] == [

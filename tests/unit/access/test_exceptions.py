@@ -25,7 +25,7 @@ from anthropic_proxy.gateway.settings import OidcSettings, Settings, SignInGroup
 from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
 from anthropic_proxy.secrets import Secret
 from tests.support.ledger import NOON
-from tests.support.sign_in import SECRET, store_sign_in
+from tests.support.sign_in import SECRET, answer, store_sign_in
 
 PERSON = "ann@example.org"
 DEVELOPERS = SignInGroup(
@@ -41,7 +41,7 @@ class Company:
         self.now = NOON
         self.settings = structs.replace(
             settings,
-            oidc=OidcSettings(issuer="https://login.example.org", client_id="proxy"),
+            oidc=OidcSettings(issuer="https://login.example.org", client_id="proxy", cost_center_claim="cost_center"),
             sign_in=SignInSettings(secrets=(Secret(SECRET),), groups=(DEVELOPERS,)),
             token_issuers=(CI,),
         )
@@ -51,7 +51,7 @@ class Company:
     def sign_in(self) -> SignIn:
         url = self.settings.database_url
         path = f"sqlite:///{self.settings.data_directory}/ledger.sqlite3"
-        self.device = store_sign_in(path if url is None else url.reveal())
+        self.device = store_sign_in(path if url is None else url.reveal(), clock=lambda: self.now)
         return self.refresh()
 
     def refresh(self) -> SignIn:
@@ -59,7 +59,7 @@ class Company:
         sign_in = self.settings.sign_in
         assert sign_in is not None
         grants = Grants(self.settings, TokenKeys(sign_in), lambda: self.now)
-        renewed = grants.renew(self.device, self.device.user, "", is_checked=False)
+        renewed = grants.renew(self.device, answer(self.device.user, self.now))
         assert renewed is not None
         return renewed
 

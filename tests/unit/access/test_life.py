@@ -28,6 +28,7 @@ from anthropic_proxy.gateway.permissions import Role
 from anthropic_proxy.gateway.settings import OidcSettings, Settings, SignInGroup, SignInSettings
 from anthropic_proxy.secrets import Secret
 from tests.support.ledger import NOON
+from tests.support.sign_in import answer
 from tests.support.virtual_keys import User
 
 URL, ISSUER = "https://proxy.example.org", "https://login.example.org"
@@ -222,7 +223,7 @@ async def test_a_success_of_one_device_ends_an_earlier_refusal_of_another_one(co
     company.now += 60
     company.grants.mark_refused(refused, OidcError("no"))
     company.now += 60
-    company.grants.renew(renewed, renewed.user, "token", is_checked=True)
+    company.grants.renew(renewed, answer(renewed.user, company.now))
     company.now += sign_in.token_seconds
     assert await company.present(text) == ""
     assert company.list_states()["laptop"].status == "active"
@@ -486,7 +487,7 @@ async def test_personal_keys_end_with_their_person_and_team_keys_show_their_crea
     company.grants.end(ann.key_id, ann.user, UserRefused("The user left the group."))
     assert [bool(await company.present(texts[label])) for label in texts] == [False, False, True]
     user = structs.replace(lead.user, groups=("build",))
-    assert company.grants.renew(lead, user, "token", is_checked=True)
+    assert company.grants.renew(lead, answer(user, company.now))
     assert company.list_states()["deploy"] == KeyState("active", "", "no team admin")
     company.now += 1
     company.grants.end(lead.key_id, lead.user, UserRefused("The user left the group."))

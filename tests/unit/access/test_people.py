@@ -40,6 +40,7 @@ from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
 from anthropic_proxy.plugins import Client, Cost
 from anthropic_proxy.secrets import Secret
 from tests.support.ledger import NOON, new_receipt, reading, store
+from tests.support.sign_in import answer
 
 ISSUER, CLIENT = "https://login.example.org", "proxy"
 ANN, SECOND = "ann@example.org", "ann@example.org (2)"
@@ -224,7 +225,7 @@ async def test_a_person_keeps_everything_with_another_address(company: Company) 
     company.execute("change", "ci", label="deploy")
     await company.store_requests(ANN, "laptop", "deploy")
     user = OidcUser(ISSUER, CLIENT, "1", "ann.lee@example.org")
-    renewed = company.grants.renew(before, user, "token", is_checked=True)
+    renewed = company.grants.renew(before, answer(user, company.now))
     assert renewed is not None
     assert renewed.key_id == before.key_id
     assert company.list_changes(before.key_id)[2][1]["label"] == (ANN, "ann.lee@example.org")
@@ -449,7 +450,7 @@ async def test_a_sign_in_of_another_person_than_its_key_is_not_accepted(company:
     assert company.table.find_sign_in(second.id) is None
     stolen = structs.replace(second, key_id=first.key_id)
     with pytest.raises(OidcError, match=r"^The sign-in is of a person who has been moved or replaced\."):
-        company.grants.renew(stolen, stolen.user, "token", is_checked=True)
+        company.grants.renew(stolen, answer(stolen.user, company.now))
 
 
 def test_sign_ins_at_the_same_time_make_one_person(company: Company) -> None:

@@ -17,9 +17,11 @@ from anthropic_proxy.console.gateway_protocol.grants import (
     Grants,
     normalize_user_code,
 )
-from anthropic_proxy.console.identity.people import OidcError, OidcUser, UserRefused
+from anthropic_proxy.console.identity.oidc_client import ProviderReply
+from anthropic_proxy.console.identity.people import OidcError, OidcUser, UserRefused, require_role
 from anthropic_proxy.console.keys.access_tokens import TokenKeys
 from anthropic_proxy.console.keys.administration import KeyCommand, open_administration
+from anthropic_proxy.console.keys.admission import admit_person
 from anthropic_proxy.console.keys.queries import list_audit_entries, list_keys
 from anthropic_proxy.console.keys.sign_ins import SignIn, encode_user, list_access_ends, list_sign_ins
 from anthropic_proxy.console.ledger.database import open_for_reading, open_for_writing
@@ -29,6 +31,7 @@ from anthropic_proxy.gateway.settings import OidcSettings, Settings, SignInGroup
 from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
 from anthropic_proxy.secrets import Secret
 from tests.support.ledger import NOON
+from tests.support.sign_in import answer
 from tests.support.waiting import WAIT_SECONDS
 
 ISSUER, CLIENT = "https://login.example.org", "proxy"
@@ -168,13 +171,13 @@ def test_a_renewal_stores_person_rules_and_the_next_token_of_the_provider(stored
     assert (claim.is_own, other.is_own) == (True, False)
     assert claim.sign_in == sign_in
     assert stored.grants.decrypt(sign_in) == "token-of-the-provider"
-    renewed = stored.grants.renew(sign_in, ANN, "next token", is_checked=True)
+    renewed = stored.grants.renew(sign_in, answer(ANN, stored.now, "next token"))
     assert renewed is not None
     assert (renewed.refreshed_at, renewed.checked_at, renewed.ends_at) == (stored.now, stored.now, sign_in.ends_at)
     assert stored.list_actions() == before, "nothing has changed about the person"
     assert stored.grants.claim(sign_in.id).is_own
     moved = structs.replace(ANN, groups=("core",))
-    renewed = stored.grants.renew(renewed, moved, "last token", is_checked=True)
+    renewed = stored.grants.renew(renewed, answer(moved, stored.now, "last token"))
     label, team, rules = stored.find_person()
     assert (label, team, rules) == (
         "ann@example.org",
@@ -191,10 +194,96 @@ def test_a_renewal_stores_person_rules_and_the_next_token_of_the_provider(stored
     assert stored.grants.decrypt(found) == "last token"
 
 
+MOVED = structs.replace(ANN, email="ann.lee@example.org", groups=("core",))
+
+
+def move_by_device(stored: Database) -> None:
+    stored.sign_in(MOVED)
+
+
+def move_by_dashboard(stored: Database) -> None:
+    with open_administration(stored.settings, "dashboard", lambda: stored.now) as administration:
+        admit_person(administration, stored.settings, MOVED, require_role, stated_at=stored.now)
+
+
+def refresh_without_question(stored: Database, old: SignIn, asked_at: float) -> object:
+    return stored.grants.renew(old, None)
+
+
+def refresh_with_an_answer_without_facts(stored: Database, old: SignIn, asked_at: float) -> object:
+    return stored.grants.renew(old, ProviderReply({"sub": "1"}, "next token", stored.now))
+
+
+def refresh_with_a_late_answer(stored: Database, old: SignIn, asked_at: float) -> object:
+    return stored.grants.renew(old, answer(ANN, asked_at, "next token"))
+
+
+def refresh_with_a_part(stored: Database, old: SignIn, asked_at: float) -> object:
+    claims = {"sub": "1", "groups": ["core"]}
+    return stored.grants.renew(old, ProviderReply(claims, "next token", stored.now))
+
+
+MOVES = [move_by_device, move_by_dashboard]
+LATER = [
+    refresh_without_question,
+    refresh_with_an_answer_without_facts,
+    refresh_with_a_late_answer,
+    refresh_with_a_part,
+]
+
+
+@pytest.mark.parametrize("move", MOVES)
+@pytest.mark.parametrize("later", LATER)
+def test_the_newest_answer_of_the_provider_counts_for_all_devices(
+    stored: Database, move: Callable[[Database], None], later: Callable[[Database, SignIn, float], object]
+) -> None:
+    """A person is moved to another group, and another device of it refreshes its token afterwards."""
+    old, refresh_token = stored.sign_in()
+    code, user_code = stored.grants.create_code("claude-code", "192.0.2.1")
+    waiting = stored.grants.find_code("user_code", user_code)
+    assert waiting is not None
+    identified = stored.grants.identify(waiting.code_hash, ANN, "")
+    asked_at = stored.now + 30
+    stored.now += 60
+    move(stored)
+    budgets = (Budget(5, "usd", "day", since=stored.now),)
+    moved = ("ann.lee@example.org", "core", structs.replace(CORE.rules, budgets=budgets))
+    assert stored.find_person() == moved
+    stored.now += 60
+    renewed = later(stored, old, asked_at)
+    assert stored.find_person() == moved
+    assert stored.grants.find_sign_in(refresh_token) == renewed
+    assert isinstance(renewed, SignIn)
+    assert renewed.user == MOVED
+    stored.grants.approve(identified)
+    assert stored.find_person() == moved, "the device has waited for its approval meanwhile"
+    _, approved, _ = stored.grants.redeem(code)
+    assert approved is not None
+    assert stored.grants.find_active(approved.id) == structs.replace(approved, user=MOVED)
+    back = stored.grants.renew(old, answer(ANN, stored.now))
+    assert back is not None
+    assert stored.find_person()[:2] == ("ann@example.org", "build"), "a newer answer counts"
+
+
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_only_facts_of_the_present_answer_refuse_the_whole_person(stored: Database, is_asked: bool) -> None:
+    sign_in, _ = stored.sign_in()
+    assert stored.settings.sign_in is not None
+    of_core = structs.replace(stored.settings.sign_in, groups=(CORE,))
+    stored.settings = structs.replace(stored.settings, sign_in=of_core)
+    with pytest.raises(OidcError) as refused:
+        stored.grants.renew(sign_in, answer(ANN, stored.now) if is_asked else None)
+    assert isinstance(refused.value, UserRefused) == is_asked
+    assert refused.value.message == (
+        "ann@example.org may not use Claude Code, because none of the groups of the user gives access. An "
+        "administrator should add the user to a group with a table [sign_in.groups.NAME] (core), or add a table."
+    )
+
+
 def test_a_person_with_a_new_address_is_the_same_key(stored: Database) -> None:
     sign_in, refresh_token = stored.sign_in()
     renamed = structs.replace(ANN, email="ann.lee@example.org")
-    renewed = stored.grants.renew(sign_in, renamed, "next token", is_checked=True)
+    renewed = stored.grants.renew(sign_in, answer(renamed, stored.now, "next token"))
     assert stored.grants.find_sign_in(refresh_token) == renewed
     assert renewed is not None
     assert renewed.key_id == sign_in.key_id
@@ -246,7 +335,7 @@ def test_an_ended_sign_in_is_not_renewed(stored: Database, end: Callable[[Databa
 def test_a_person_without_group_or_with_a_revoked_key_may_not_sign_in(stored: Database) -> None:
     sign_in, _ = stored.sign_in()
     with pytest.raises(UserRefused, match=r"^ann@example\.org may not use Claude Code, because none of the groups"):
-        stored.grants.renew(sign_in, structs.replace(ANN, groups=()), "token", is_checked=True)
+        stored.grants.renew(sign_in, answer(structs.replace(ANN, groups=()), stored.now))
     revoke_key(stored, sign_in)
     with pytest.raises(UserRefused, match=r"^The key 'ann@example\.org' is revoked, so the person may not sign in\.$"):
         stored.sign_in()
@@ -295,7 +384,9 @@ def test_a_refusal_that_may_pass_limits_the_access_until_a_refresh_succeeds(stor
     marked = stored.grants.find_sign_in(refresh_token)
     assert marked == structs.replace(sign_in, refused_at=NOON + 60, end_reason="second")
     assert marked is not None
-    assert stored.grants.renew(marked, ANN, "next token", is_checked=True) == stored.grants.find_sign_in(refresh_token)
+    assert stored.grants.renew(marked, answer(ANN, stored.now, "next token")) == stored.grants.find_sign_in(
+        refresh_token
+    )
     assert find_end() == sign_in.ends_at
     assert stored.list_actions()[2:] == [
         ("sign-in (ann@example.org)", "refuse sign-in"),
@@ -321,7 +412,7 @@ def test_another_device_keeps_the_access_only_if_it_asks_after_the_refusal(store
         stored.grants.mark_refused(first, OidcError("refused"))
     assert list_ends() == {first.key_id: stored.now + 3_600}
     stored.now += 7_200
-    assert stored.grants.renew(second, ANN, "next token", is_checked=True) is not None
+    assert stored.grants.renew(second, answer(ANN, stored.now, "next token")) is not None
     assert list_ends() == {first.key_id: second.ends_at}
 
 
@@ -333,7 +424,7 @@ def test_a_device_for_which_the_provider_is_not_asked_proves_no_access(stored: D
     stored.grants.mark_refused(first, OidcError("refused"))
     refused_at = stored.now
     stored.now += 60
-    renewed = stored.grants.renew(second, ANN, "", is_checked=False)
+    renewed = stored.grants.renew(second, None)
     assert renewed == structs.replace(second, refreshed_at=stored.now)
     assert stored.grants.find_sign_in(refresh_token) == renewed
     with closing(open_for_reading(stored.settings)) as connection:
@@ -347,7 +438,7 @@ def test_the_last_refusal_of_a_device_counts_and_its_sign_out_is_no_answer(store
     second, _ = stored.sign_in()
     stored.grants.mark_refused(first, OidcError("refused"))
     stored.now += DAY_SECONDS
-    assert stored.grants.renew(second, ANN, "next token", is_checked=True) is not None
+    assert stored.grants.renew(second, answer(ANN, stored.now, "next token")) is not None
     stored.now += 2 * DAY_SECONDS
     stored.grants.end(first.id, ANN, OidcError("refused again") if is_refused else None)
     with closing(open_for_reading(stored.settings)) as connection:
@@ -361,7 +452,7 @@ def test_a_refusal_after_the_success_of_another_device_counts_before_it_ends_the
     second, _ = stored.sign_in()
     stored.grants.mark_refused(first, OidcError("refused"))
     stored.now += 60
-    assert stored.grants.renew(second, ANN, "next token", is_checked=True) is not None
+    assert stored.grants.renew(second, answer(ANN, stored.now, "next token")) is not None
     for _ in range(2):
         stored.now += 60
         stored.grants.mark_refused(first, OidcError("refused"))
@@ -480,7 +571,7 @@ def test_a_person_has_a_hundred_devices_and_the_one_refreshed_longest_ago_gives_
     with closing(open_for_writing(stored.settings)) as connection, connection.transaction():
         connection.insert("sign_ins", columns, rows)
     stored.now += 2
-    assert stored.grants.renew(first, ANN, "next token", is_checked=True) is not None
+    assert stored.grants.renew(first, answer(ANN, stored.now, "next token")) is not None
     stored.now += 1
     newest, _ = stored.sign_in()
     active = [stored.grants.find_active(each.id) is not None for each in (first, second, newest, other)]
@@ -495,7 +586,7 @@ def test_a_rotation_of_the_secret_keeps_tokens_readable(stored: Database) -> Non
     stored.rotate("b" * 32, "a" * 32)
     assert stored.grants.find_sign_in(refresh_token) == sign_in
     assert stored.grants.decrypt(sign_in) == "token-of-the-provider"
-    renewed = stored.grants.renew(sign_in, ANN, "next token", is_checked=True)
+    renewed = stored.grants.renew(sign_in, answer(ANN, stored.now, "next token"))
     assert renewed is not None
     stored.rotate("b" * 32)
     assert stored.grants.decrypt(renewed) == "next token"

@@ -17,13 +17,14 @@ from anthropic_proxy.console.identity.people import OidcError, OidcUser
 from anthropic_proxy.console.keys.access_tokens import TokenKeys
 from anthropic_proxy.console.keys.key_table import KeyTable
 from anthropic_proxy.console.keys.queries import find_counted_labels, list_audit_entries, list_keys
-from anthropic_proxy.console.keys.sign_ins import list_sign_ins
+from anthropic_proxy.console.keys.sign_ins import list_people, list_sign_ins
 from anthropic_proxy.console.keys.virtual_keys import VirtualKey
 from anthropic_proxy.console.ledger.connection import Connection
 from anthropic_proxy.console.ledger.database import open_for_reading, open_for_writing
 from anthropic_proxy.gateway.settings import OidcSettings, Settings, SignInGroup, SignInSettings
 from anthropic_proxy.secrets import Secret
 from tests.support.ledger import NOON, create_earlier_schema, plain_connection
+from tests.support.sign_in import answer
 
 ISSUER, CLIENT = "https://login.example.org", "proxy"
 START = 1_795_262_410_000_000
@@ -150,11 +151,23 @@ async def test_people_with_a_sign_in_are_bound_to_it_and_need_not_sign_in_again(
     }
 
 
+def test_the_latest_answer_about_each_person_counts_after_the_migration(company: Company) -> None:
+    with closing(open_for_reading(company.settings)) as connection:
+        people = list_people(connection)
+    assert {key_id: (user.subject, user.email) for key_id, user in people.items()} == {
+        "key_ann": ("sub-ann", "ann@example.org"),
+        "key_cem": ("sub-cem-1", "cem@example.org"),
+        "key_dan_new": ("sub-dan", "dan.new@example.org"),
+        "key_gus": ("sub-gus", "gus@example.org"),
+        "key_hal": ("sub-hal", "hal@example.org"),
+    }
+
+
 def test_a_refresh_after_the_migration_goes_on(company: Company) -> None:
     sign_in = company.grants.find_active("sign_dan_2")
     assert sign_in is not None
     user = OidcUser(ISSUER, CLIENT, "sub-dan", "dan.new@example.org", ("build",))
-    renewed = company.grants.renew(sign_in, user, "token", is_checked=True)
+    renewed = company.grants.renew(sign_in, answer(user, company.now))
     assert renewed is not None
     assert renewed.key_id == "key_dan_new"
 

@@ -88,6 +88,11 @@ PROOFS = {
         "unit/access/test_people.py::test_sign_ins_at_the_same_time_make_one_person",
         "processes/test_company_instances.py::test_instances_ask_the_provider_once_for_refreshes_at_the_same_time",
     ),
+    "people": Proof(
+        "unit/access/test_people.py::test_a_name_is_given_once",
+        "unit/gateway_protocol/test_grants.py::test_the_newest_answer_of_the_provider_counts_for_all_devices",
+        "processes/test_company_instances.py::test_instances_ask_the_provider_once_for_refreshes_at_the_same_time",
+    ),
     "device_codes": Proof(
         "unit/dashboard/test_approval.py::test_two_devices_are_approved_in_two_tabs_of_a_browser",
         "unit/gateway_protocol/test_grants.py::test_instances_that_redeem_a_code_at_the_same_time_give_one_sign_in",
