@@ -57,7 +57,8 @@ def decode_whole(decoder: Decoder, body: bytes) -> list[Delta]:
 
 
 def decode_frames(decoder: Decoder, *frames: bytes) -> list[Delta]:
-    return [delta for frame in frames for delta in decoder.decode_frame(frame)] + decoder.decode_end()
+    deltas = [delta for frame in frames for delta in decoder.decode_frame(frame)]
+    return [*deltas, *decoder.decode_kept(), *decoder.decode_end()]
 
 
 def decode_stream(wire: Any, body: bytes, call: TranslatedCall) -> list[Delta]:

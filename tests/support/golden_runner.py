@@ -275,13 +275,14 @@ class GoldenCase:
             return tuple(chunks)
         if self.fields.get("status", 200) != 200 or not self.streams:
             return (b"".join(chunks),)
-        reader = FRAME_READERS[self.target.wire.framing](foreign=ForeignLines())
+        foreign = ForeignLines()
+        reader = FRAME_READERS[self.target.wire.framing](foreign=foreign)
         frames = list[bytes]()
         for chunk in chunks:
             frames += reader.feed(chunk)
             if self.finished_at is not None and len(frames) >= self.finished_at:
                 return tuple(frames)
-        return (*frames, *reader.finish())
+        return (*frames, *reader.finish(), foreign.build_last_frame())
 
 
 class _Reads:
@@ -331,7 +332,7 @@ class _Reads:
             yield from self._streamed()
 
     def _streamed(self) -> Iterable[list[Delta]]:
-        reader = FRAME_READERS[self._wire.framing](foreign=ForeignLines())
+        reader = FRAME_READERS[self._wire.framing](foreign=self._decoder.open_foreign())
         count = 0
         for chunk in (*self._chunks, b""):
             for frame in reader.feed(chunk) if chunk else reader.finish():
@@ -341,6 +342,7 @@ class _Reads:
                     self._scenario.finished_at = count
             if self._decoder.finished:
                 break
+        yield self._decoder.decode_kept()
         yield self._decoder.decode_end()
 
 

@@ -41,8 +41,7 @@ from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.contract import Wire
 from anthropic_proxy.engine.wires.dialect import BaseDialect
-from anthropic_proxy.engine.wires.foreign_lines import ForeignLines
-from anthropic_proxy.engine.wires.framing import FRAME_READERS
+from anthropic_proxy.engine.wires.framing import FRAME_READERS, FrameReader
 from anthropic_proxy.engine.wires.upstream_http import UpstreamResponse, build_size_error, read_body, require_few_parts
 from anthropic_proxy.errors import UnreadableReply, UpstreamError, UpstreamProtocolError
 
@@ -65,6 +64,9 @@ _BODY = compile_anchored(rb"\s*+(?:\{|\[\s*+\{|\Z)")
 """Beginning of a complete reply. Another one is that of a stream or of a text."""
 _UNDECIDED = (b"", b"\xef", b"\xef\xbb")
 """Beginnings of a response, without white space, that do not show yet whether it is a stream."""
+_FIRST_LINE = compile_anchored(rb"[^\r\n]*+(?=[\r\n])")
+_MAX_BEGINNING_BYTES = 1_000
+"""Size of a first line that is one of NDJSON: that of JSON with one value a line is shorter."""
 _WITHOUT_ANSWER = {Thinking, Usage, Stop}
 
 
@@ -176,11 +178,10 @@ class UpstreamStream(DeltaStream):
         self.default_signature = self._decoder.default_signature
         self._late_thinking = TrailingThinkingBuffer()
         self._framing = wire.framing
-        self._foreign = ForeignLines()
-        self._reader = FRAME_READERS[self._framing](foreign=self._foreign) if call.streams_upstream else None
+        self._reader = self._open_reader() if call.streams_upstream else None
         """Reader that divides a streamed response into frames (events). None: the response is not streamed."""
-        self._check_framing = self._framing == "sse"
-        """True until the first bytes prove that an SSE answer is streamed. NDJSON is indistinguishable from a body."""
+        self._check_framing = True
+        """True until the first bytes show whether the response is streamed."""
         self.reply_filter = reply_filter
         """None: the client wants nothing of the reply that the provider does not do."""
         request = call.request
@@ -268,9 +269,12 @@ class UpstreamStream(DeltaStream):
                 if self._check_framing:
                     self._body = (self._body + chunk).lstrip().removeprefix(BOM_UTF8).lstrip()
                     self._check_framing = self._body in _UNDECIDED
-                    if self._body[:1] in (b"{", b"["):  # the server ignored `stream`
-                        self._reader = None
-                        continue
+                    if self._body[:1] in (b"{", b"["):
+                        is_stream = self._framing == "ndjson" and _is_ndjson(self._body)
+                        if is_stream is False:  # the server ignored `stream`
+                            self._reader = None
+                            continue
+                        self._check_framing = is_stream is None
                     if not self._check_framing:
                         self._body = b""
                 # its frames and their deltas
@@ -288,6 +292,7 @@ class UpstreamStream(DeltaStream):
                             break
                     if not chunk or decoder.finished:
                         self._ended = True
+                        deltas += decoder.decode_kept()
                         deltas += decoder.decode_end()
                 except UpstreamError as error:
                     self._fail(error, deltas)  # raised after the client has received the earlier deltas
@@ -348,9 +353,9 @@ class UpstreamStream(DeltaStream):
     async def close(self) -> None:
         self._report.add_notes(self._decoder.notes)
         self.has_unopened_reasoning = self._decoder.has_unopened_reasoning
-        if count := self._foreign.count:
+        if (foreign := self._decoder.foreign) is not None and (count := foreign.count):
             lines = "a line" if count == 1 else f"{count} lines"
-            self._report.add_notes((FidelityNote("kept", "reply", f"{lines} outside of its events skipped"),))
+            self._report.add_notes((FidelityNote("kept", "reply", f"{lines} outside of the reply skipped"),))
         if self.reply_filter is not None:
             self._report.add_notes(self.reply_filter.notes)
         await self._response.close(wait_for_end=self._decoder.finished)
@@ -393,16 +398,31 @@ class UpstreamStream(DeltaStream):
     def _decode_complete(self, body: bytes, deltas: list[Delta]) -> None:
         """Append the deltas of a body. Some servers send a stream though none was requested, or a text."""
         self._ended = True
-        is_stream = self._framing == "sse" and (b"\ndata:" in body or b"\rdata:" in body)
+        if self._framing == "sse":
+            is_stream = b"\ndata:" in body or b"\rdata:" in body
+        else:
+            is_stream = b"\n" in body and bool(_is_ndjson(body.strip()))
         if is_stream or _BODY.match(body) is None:
-            reader = FRAME_READERS[self._framing](foreign=self._foreign)
+            reader = self._open_reader()
             for frame in reader.feed(body) + reader.finish():
                 deltas += self._decoder.decode_frame(frame)
                 if self._decoder.finished:
                     break
         else:
             deltas += self._decoder.decode_body(body)
+        deltas += self._decoder.decode_kept()
         deltas += self._decoder.decode_end()
+
+    def _open_reader(self) -> FrameReader:
+        return FRAME_READERS[self._framing](foreign=self._decoder.open_foreign())
+
+
+def _is_ndjson(start: bytes) -> bool | None:
+    """Return True if JSON is one value a line, and False if it is one of several lines. None: `start` has no line."""
+    line = _FIRST_LINE.match(start)
+    if line is None:
+        return True if len(start) > _MAX_BEGINNING_BYTES else None
+    return line[0].rstrip()[-1:] in (b"}", b"]")
 
 
 def _has_content(delta: Delta) -> bool:

@@ -17,6 +17,8 @@ from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import DocumentBlock, ImageBlock
 from anthropic_proxy.engine.wires.calls import CallT
 from anthropic_proxy.engine.wires.dialect import Adaptation, BaseDialect, DialectT, RequestPart
+from anthropic_proxy.engine.wires.failures import UpstreamFault, find_bare_error
+from anthropic_proxy.engine.wires.foreign_lines import ForeignLines
 from anthropic_proxy.engine.wires.json_repair import FrameRepair
 from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest, select_fields
 from anthropic_proxy.errors import UnsupportedFeature, UpstreamError
@@ -40,8 +42,16 @@ class Decoder(ABC):
     divided only if this is known before. None: the reply does not show it."""
     usage_of_error: Usage | None = None
     """Token counts beside the error that was raised. The provider bills them. None: there are none."""
+    foreign: ForeignLines | None = None
+    """What a stream has beside the reply. None: nothing was read as a stream."""
     _frame_repair: FrameRepair | None = None
     """None: each frame so far was valid."""
+
+    def open_foreign(self) -> ForeignLines:
+        """Return `foreign` of a response that is read as a stream."""
+        if self.foreign is None:
+            self.foreign = ForeignLines()
+        return self.foreign
 
     @property
     def notes(self) -> Sequence[FidelityNote]:
@@ -53,6 +63,21 @@ class Decoder(ABC):
         if self._frame_repair is None:
             self._frame_repair = FrameRepair()
         return self._frame_repair.repair(frame)
+
+    def find_error(self, data: bytes, *, is_whole: bool = False) -> UpstreamFault | None:
+        """Return the error in a body (`is_whole`) or in a frame, neither of which has a field of a reply. None: none.
+
+        Each text is the error of a body. In a stream, the reply may follow it, so that only a stated error is one.
+        """
+        return find_bare_error(data) if is_whole else self.open_foreign().read_frame(data)
+
+    def decode_kept(self) -> list[Delta]:
+        """Read the text that a stream has beside the reply. It is the error of a reply without a stop reason.
+
+        The caller then calls `decode_end`.
+        """
+        foreign = self.foreign
+        return self.decode_frame(foreign.build_last_frame()) if foreign is not None and foreign.has_kept else []
 
     @abstractmethod
     def decode_frame(self, frame: bytes) -> list[Delta]:

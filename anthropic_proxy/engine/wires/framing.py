@@ -34,14 +34,12 @@ def divide_events(events: bytes) -> Iterator[bytes]:
 
 _CR, _LF = b"\r\n"
 """Numbers, because `number in bytes` is six times as fast as `bytes in bytes`."""
-_DONE = b"[DONE]"
-"""Frame behind the last one of a reply, at servers with OpenAI's APIs and at gateways."""
 
 
 class FrameReader(ABC):
     """Splits one streamed body into frames. Lines end with LF, CRLF or CR. An unfinished frame is held."""
 
-    __slots__ = ("_after_cr", "_begun", "_foreign", "_has_foreign", "_held_bytes", "_is_odd", "_limit", "_pieces")
+    __slots__ = ("_after_cr", "_begun", "_foreign", "_held_bytes", "_limit", "_pieces")
     _end: ClassVar[bytes]
     """Bytes that end a frame: one or two LF."""
 
@@ -51,13 +49,9 @@ class FrameReader(ABC):
         """
         self._limit = limit
         self._foreign = foreign
-        self._has_foreign = False
-        """True if such lines are kept, which are an error if the reply ends without a stop reason."""
         self._pieces: list[bytes] = []
         self._held_bytes = 0
         self._begun = self._after_cr = False
-        self._is_odd = False
-        """True if `_after_cr` or `_has_foreign`, one value for the usual read."""
 
     @abstractmethod
     def _split(self, whole: bytes) -> list[bytes]:
@@ -69,9 +63,8 @@ class FrameReader(ABC):
             if self._after_cr and data:
                 data = data.removeprefix(b"\n")
                 self._after_cr = False
-                self._is_odd = self._has_foreign
             if data.endswith(b"\r"):
-                self._after_cr = self._is_odd = True
+                self._after_cr = True
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         if pieces := self._pieces:
             if self._end not in data and pieces[-1][-1:] + data[:1] != self._end:
@@ -93,9 +86,8 @@ class FrameReader(ABC):
         return self._split(data)
 
     def finish(self) -> list[bytes]:
-        """Return the last frame if the body ended without `_end`, and the error in kept lines. Empty list: none."""
-        frames = self.feed(b"\n" + self._end) if self._pieces else []
-        return frames if self._foreign is None or not self._has_foreign else [*frames, self._foreign.build_last_frame()]
+        """Return the last frame if the body ended without `_end`. Empty list: none."""
+        return self.feed(b"\n" + self._end) if self._pieces else []
 
     def _hold(self, data: bytes) -> None:
         if not data:
@@ -117,9 +109,9 @@ class SSEReader(FrameReader):
     _end = b"\n\n"
 
     def feed(self, data: bytes) -> list[bytes]:
-        if not (self._pieces or self._is_odd):
+        if not (self._pieces or self._after_cr):
             # the usual network read: one whole event, its data in one line
-            # `response.…` is the name of an event of the Responses API; `error` is read by `_split`
+            # `response.…` is the name of an event of the Responses API; `error` and `ping` are read by `_split`
             line = data[data.find(b"\n") + 1 :] if data[:8] == b"event: r" else data
             frame = line.removesuffix(b"\n\n").removeprefix(b"data: ")  # less than half the cost of slices
             if len(frame) == len(line) - 8 and _LF not in frame and _CR not in data:
@@ -128,7 +120,7 @@ class SSEReader(FrameReader):
         return super().feed(data)
 
     def _split(self, whole: bytes) -> list[bytes]:
-        if whole[:6] == b"data: " and not self._has_foreign:
+        if whole[:6] == b"data: ":
             frames = whole.split(b"\n\ndata: ")
             frames[0] = frames[0][6:]
             frames[-1] = frames[-1][:-2]
@@ -144,13 +136,8 @@ class SSEReader(FrameReader):
                 if line[:5] == b"data:" or line == b"data"
             ]
             found = [values[0] if len(values) == 1 else b"\n".join(values)] if any(values) else []
-            if foreign is not None:
-                if len(values) < len(lines) and foreign.count < MAX_LINES and has_foreign_line(lines):
-                    found = foreign.read_event(lines, found)
-                    self._has_foreign = foreign.has_kept
-                    self._is_odd = self._is_odd or self._has_foreign
-                if self._has_foreign and found[-1:] == [_DONE]:
-                    found.insert(-1, foreign.build_last_frame())
+            if foreign is not None and len(values) < len(lines) and foreign.count < MAX_LINES:
+                found = foreign.read_event(lines, found) if has_foreign_line(lines) else found
             frames += found
         return frames
 
@@ -164,7 +151,7 @@ class NDJSONReader(FrameReader):
     def feed(self, data: bytes) -> list[bytes]:
         # the usual network read: one whole line
         is_line = data[:2] == b'{"' and data.find(b"\n") == len(data) - 1 and _CR not in data
-        if is_line and not (self._pieces or self._is_odd):
+        if is_line and not (self._pieces or self._after_cr):
             self._begun = True
             return [data[:-1]]
         return super().feed(data)
@@ -179,8 +166,6 @@ class NDJSONReader(FrameReader):
                 frames.append(line)
             elif line.strip() and line[:1] != b":" and (error := self._foreign.read_lines([line])) is not None:
                 frames.append(error)
-        self._has_foreign = self._foreign.has_kept
-        self._is_odd = self._is_odd or self._has_foreign
         return frames
 
 

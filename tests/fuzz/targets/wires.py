@@ -9,7 +9,6 @@ from anthropic_proxy.engine.messages.reply_filter import ReplyFilter
 from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.engine.wires.calls import Call, TranslatedCall
 from anthropic_proxy.engine.wires.contract import Wire
-from anthropic_proxy.engine.wires.foreign_lines import ForeignLines
 from anthropic_proxy.engine.wires.framing import FRAME_READERS
 from anthropic_proxy.errors import ProxyError
 from tests.fuzz.targets.scenarios import MAX_SEED_BYTES, WIRES, call_of, complete_replies, playable, scenario_of
@@ -79,7 +78,7 @@ def _whole(decoder: Any, payload: bytes) -> Iterator[list[Delta]]:
 
 
 def _streamed(wire: Wire, decoder: Any, payload: bytes) -> Iterator[list[Delta]]:
-    reader = FRAME_READERS[wire.framing](foreign=ForeignLines())
+    reader = FRAME_READERS[wire.framing](foreign=decoder.open_foreign())
     for chunk in (*cuts_of(payload), b""):
         for frame in reader.feed(chunk) if chunk else reader.finish():
             yield decoder.decode_frame(frame)
@@ -87,6 +86,7 @@ def _streamed(wire: Wire, decoder: Any, payload: bytes) -> Iterator[list[Delta]]
                 break
         if decoder.finished:
             break
+    yield decoder.decode_kept()
     yield decoder.decode_end()
 
 

@@ -38,6 +38,7 @@ from anthropic_proxy.engine.wires.failures import (
     build_upstream_error,
     decode_error_body,
     find_bare_error,
+    read_error_field,
 )
 from anthropic_proxy.engine.wires.framing import MAX_FRAME_BYTES
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_repaired, parse_token_count, repair_json
@@ -265,7 +266,9 @@ class _Kind(Struct, gc=False):
 
     @property
     def is_error(self) -> bool:
-        return self.type == "error" or (self.error not in (ABSENT, _NULL) and self.content == ABSENT)
+        if self.type == "error":
+            return True
+        return self.error is not ABSENT and self.content == ABSENT and read_error_field(self.error) is not None
 
 
 class _Reply(_Kind, gc=False):
@@ -279,8 +282,6 @@ class _Event(_Kind, gc=False):
     delta: _Ending | None = None
     usage: Raw = ABSENT
 
-
-_NULL = Raw(b"null")
 
 _decode_kind = msgspec.json.Decoder(_Kind).decode
 _decode_event = msgspec.json.Decoder(_Event).decode

@@ -21,8 +21,12 @@ from anthropic_proxy.engine.wires.failures.error_body import (
     decode_error_body,
     describe_text,
     find_bare_error,
+    is_error_stated,
+    read_bare_error,
+    read_error_field,
     read_error_object,
     remove_wrappers,
+    states_error,
 )
 from anthropic_proxy.engine.wires.failures.sizes import KnownTokenCounts
 
@@ -38,9 +42,13 @@ __all__ = [
     "find_rejected_parameter",
     "find_replacement_effort",
     "find_reply_end",
+    "is_error_stated",
+    "read_bare_error",
+    "read_error_field",
     "read_error_object",
     "rejects_developer_role",
     "rejects_tool_result_content",
     "rejects_tool_result_images",
     "remove_wrappers",
+    "states_error",
 ]

@@ -11,8 +11,9 @@ from contextlib import suppress
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
+from anthropic_proxy.engine.messages.models.raw_json import ABSENT
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.wires.json_repair import decode_repaired
 from anthropic_proxy.secrets import redact_key_patterns
@@ -175,9 +176,9 @@ def read_error_object(content: Any, status: int | None, headers: Mapping[str, st
     while isinstance(content, list) and content:
         content = content[0]
     outer = content if isinstance(content, dict) else {}
-    inner = outer.get("error", content)
+    inner = outer["error"] if is_error_stated(outer.get("error")) else content
     if inner is outer and not _message_value(outer):
-        inner = next((outer[name] for name in _ERROR_MEMBERS if outer.get(name)), content)
+        inner = next((outer[name] for name in _ERROR_MEMBERS if is_error_stated(outer.get(name))), content)
         while isinstance(inner, list) and inner:
             inner = inner[0]
     error = inner if isinstance(inner, dict) else {"message": inner, "code": outer.get("code")}
@@ -231,19 +232,66 @@ def read_error_object(content: Any, status: int | None, headers: Mapping[str, st
     )
 
 
+_ERROR_NAME = compile_later(r"(?:error|failed|failure)\Z", re.IGNORECASE)
+_NO_ERROR = (b"null", b"false", b"{}", b'""', b"[]", b"0")
+
+
+def read_error_field(field: Raw) -> UpstreamFault | None:
+    """Return the error in the field `error` of a reply. None: it states none."""
+    if field is ABSENT or bytes(field) in _NO_ERROR:
+        return None
+    value = decode_repaired(field)
+    if not is_error_stated(value):
+        return None
+    is_nested = isinstance(value, dict) and is_error_stated(value.get("error")) and not _message_value(value)
+    return read_error_object(value if is_nested else {"error": value}, 200, {})
+
+
+def is_error_stated(value: Any) -> bool:
+    """Return True if the value of a field `error` states one. Servers that write each field of a struct send null,
+    false, 0, an empty text, or an object of these.
+    """
+    return bool(any(value.values()) if isinstance(value, dict) else value)
+
+
+def states_error(content: Any) -> bool:
+    """Return True if the decoded JSON of an event without a field of a reply says that it is an error. Without that,
+    its text may be the state of a request: `{"detail": "waiting in queue"}`.
+    """
+    while isinstance(content, list) and content:
+        content = content[0]
+    if not isinstance(content, dict):
+        return False
+    names = (content.get(name) for name in ("type", "object", "code", "status"))
+    if content.get("success") is False or any(_ERROR_NAME.search(name) for name in names if isinstance(name, str)):
+        return True
+    if any(is_error_stated(content.get(name)) for name in ("error", *_ERROR_MEMBERS)):
+        return True
+    base = content.get("base_resp")
+    if isinstance(base, dict) and base.get("status_code"):
+        return True
+    return any(_status(content.get(name)) is not None for name in ("code", "status", "status_code"))
+
+
 def find_bare_error(data: bytes) -> UpstreamFault | None:
-    """Return the error in a body or event of status 200 that has no field of a reply. None: it states no error.
+    """Return the error in a body or event of status 200 that has no field of a reply. None: it has no text.
 
     Servers send `error`, or only the fields of an error object: FastAPI `detail` (saberjack/SHTUCodeProxy issue 4),
     MiniMax `base_resp` (platform.minimax.io/docs/api-reference/errorcode.md), Z.ai `msg` and `success`, vLLM before
     0.10 `message` (serving_engine.py; read 2026-11). Others send a text or a page in place of JSON.
     """
-    content = decode_repaired(data)
+    return read_bare_error(decode_repaired(data))
+
+
+def read_bare_error(content: Any) -> UpstreamFault | None:
+    """`find_bare_error` for decoded JSON. A text is not JSON, or a JSON string."""
     if isinstance(content, str):
         return _read_text(content)
     while isinstance(content, list) and content:
         content = content[0]
-    if not isinstance(content, dict) or isinstance(content.get("message"), dict):  # Ollama's replies have a message
+    if (
+        not content or not isinstance(content, dict) or isinstance(content.get("message"), dict)
+    ):  # Ollama's replies have a message
         return None
     if content.get("object") not in (None, "error"):  # a part of a reply
         return None

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct, field
+from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from anthropic_proxy.engine.messages.deltas import (
@@ -50,9 +50,12 @@ from anthropic_proxy.engine.wires.contract import Decoder
 from anthropic_proxy.engine.wires.failures import (
     UpstreamFault,
     build_call_error,
-    find_bare_error,
     find_reply_end,
-    read_error_object,
+    read_error_field,
+)
+from anthropic_proxy.engine.wires.foreign_lines import (
+    is_end_mark,
+    is_part_of_reply,
 )
 from anthropic_proxy.engine.wires.gemini.dialect import Dialect
 from anthropic_proxy.engine.wires.gemini.partial_calls import OpenCalls, PartialArg
@@ -233,13 +236,18 @@ class GenerateContentResponse(Struct, rename="camel", gc=False):
     candidates: list[Candidate] | None = None
     prompt_feedback: PromptFeedback | None = None
     usage_metadata: UsageMetadata | None = None
-    error: Any = field(default=None)
+    error: Raw = ABSENT
     """Error object of the provider, in a stream that began with status 200."""
+
+    @property
+    def is_bare(self) -> bool:
+        """True if no field of a reply was sent, and no error in its field."""
+        is_reply = self.candidates is not None or self.prompt_feedback is not None or self.usage_metadata is not None
+        return not is_reply and read_error_field(self.error) is None
 
 
 CALLS_BEFORE = "callsBefore"
 """Field of a part about a tool of Google in a signature: number of the following calls that stood before it."""
-_NO_REPLY = GenerateContentResponse()
 _decode_list = msgspec.json.Decoder(list[GenerateContentResponse]).decode
 decode_strict_reply = msgspec.json.Decoder(GenerateContentResponse).decode
 """Decode a response or frame. Raises `msgspec.ValidationError` for unexpected types."""
@@ -253,9 +261,8 @@ def decode_replies(data: bytes) -> list[GenerateContentResponse]:
     Raises `msgspec.DecodeError` for invalid JSON, and for values of unexpected types. Token counts are an exception: a
     string of digits or a fraction becomes an integer, and a value of another type becomes None.
     """
-    start = data.lstrip()
-    if start[:1] == b"[":
-        return [] if start.startswith(b"[DONE]") else _decode_list(data)
+    if data.lstrip()[:1] == b"[":
+        return _decode_list(data)
     try:
         return [decode_strict_reply(data)]
     except msgspec.ValidationError:
@@ -327,8 +334,8 @@ class GeminiDecoder(Decoder):
             for reply in self._replies_in(frame, self.repair_frame, deltas):
                 self._read(reply, deltas)
         else:
-            if reply == _NO_REPLY:
-                self._fail(find_bare_error(frame), deltas)
+            if reply.candidates is None and reply.is_bare:
+                self._fail(self.find_error(frame), deltas)
             self._read(reply, deltas)
             if self._stopped and reply.usage_metadata is not None:
                 self._ending_frame = frame
@@ -345,9 +352,9 @@ class GeminiDecoder(Decoder):
 
     def decode_body(self, body: bytes) -> list[Delta]:
         deltas: list[Delta] = []
-        replies = self._replies_in(body, repair_json, deltas)
-        if all(reply == _NO_REPLY for reply in replies):
-            self._fail(find_bare_error(body), deltas)
+        replies = self._replies_in(body, repair_json, deltas, is_whole=True)
+        if all(reply.is_bare for reply in replies):
+            self._fail(self.find_error(body, is_whole=True), deltas)
         for reply in replies:
             self._read(reply, deltas)
         if not self._stopped and self._unreadable is None:
@@ -357,13 +364,15 @@ class GeminiDecoder(Decoder):
         return deltas + self.flush_pending()
 
     def _replies_in(
-        self, frame: bytes, repair: Callable[[bytes], bytes], deltas: list[Delta]
+        self, frame: bytes, repair: Callable[[bytes], bytes], deltas: list[Delta], *, is_whole: bool = False
     ) -> list[GenerateContentResponse]:
         try:
             return decode_or_repair(decode_replies, frame, repair)
         except DECODE_ERRORS as error:
-            self._fail(find_bare_error(frame), deltas)
-            if self._stopped or self._unreadable is not None:
+            if is_end_mark(frame):
+                return []
+            self._fail(self.find_error(frame, is_whole=is_whole), deltas)
+            if self._stopped or self._unreadable is not None or not is_part_of_reply(frame):
                 return []
             raise self._call.build_protocol_error(f": a frame of the reply cannot be decoded: {error}") from None
 
@@ -376,8 +385,8 @@ class GeminiDecoder(Decoder):
         deltas += self._stop(end)
 
     def _read(self, reply: GenerateContentResponse, deltas: list[Delta]) -> None:
-        if reply.error is not None:
-            self._fail(read_error_object({"error": reply.error}, None, {}), deltas)
+        if reply.error is not ABSENT:
+            self._fail(read_error_field(reply.error), deltas)
         candidates = reply.candidates or ()
         candidate = candidates[0] if candidates else None
         if candidate is not None and candidate.index:

@@ -17,7 +17,8 @@ from anthropic_proxy.engine.messages.models.raw_json import ABSENT
 from anthropic_proxy.engine.messages.models.tool_arguments import divide_arguments, is_truncated_object
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.contract import Decoder
-from anthropic_proxy.engine.wires.failures import UpstreamFault, find_bare_error, read_error_object
+from anthropic_proxy.engine.wires.failures import UpstreamFault, find_bare_error, read_error_field
+from anthropic_proxy.engine.wires.foreign_lines import is_part_of_reply
 from anthropic_proxy.engine.wires.json_repair import (
     DECODE_ERRORS,
     decode_or_repair,
@@ -129,7 +130,7 @@ class OllamaDecoder(Decoder):
         read = self._decode(body, repair_json)
         if self._text is not None and read.message is not None and not read.message.thinking:
             self._text.expect_text(read.message.content or "")
-        return self._read(read, body)
+        return self._read(read, body, is_whole=True)
 
     def decode_end(self) -> list[Delta]:
         if self._unreadable is not None:
@@ -145,18 +146,16 @@ class OllamaDecoder(Decoder):
         try:
             return decode_or_repair(decode_frame, data, repair)
         except DECODE_ERRORS as error:
-            if find_bare_error(data) is not None:
+            if not is_part_of_reply(data) or find_bare_error(data) is not None:
                 return Frame()
             raise self._call.build_protocol_error(" sent an invalid line.") from error
 
-    def _read(self, read: Frame, data: bytes) -> list[Delta]:
+    def _read(self, read: Frame, data: bytes, *, is_whole: bool = False) -> list[Delta]:
         if self.finished:
             return []
-        fault: UpstreamFault | None = None
-        if read.error is not ABSENT:
-            fault = read_error_object({"error": decode_repaired(read.error)}, None, {})
-        elif read.message is None and not read.done:
-            fault = find_bare_error(data)
+        fault = read_error_field(read.error) if read.error is not ABSENT else None
+        if fault is None and read.message is None and not read.done:
+            fault = self.find_error(data, is_whole=is_whole)
         if fault is not None:
             if (reply := decode_reply_end(fault, self._call, has_content=self._has_content)) is None:
                 raise classify_fault(fault, self._call)

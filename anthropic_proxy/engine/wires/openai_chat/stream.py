@@ -36,8 +36,9 @@ from anthropic_proxy.engine.wires.failures import (
     UpstreamFault,
     build_upstream_error,
     find_bare_error,
-    read_error_object,
+    read_error_field,
 )
+from anthropic_proxy.engine.wires.foreign_lines import is_end_mark, is_part_of_reply
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_or_repair, decode_repaired, repair_json
 from anthropic_proxy.engine.wires.openai_chat.dialect import Dialect
 from anthropic_proxy.engine.wires.openai_chat.errors import classify_fault, decode_reply_in_error
@@ -131,6 +132,9 @@ class ChatDecoder(Decoder):
         try:
             chunk = decode_chunk(frame)
         except DECODE_ERRORS:
+            if is_end_mark(frame):
+                self.finished = True
+                return []
             chunk = self._decode_odd(frame, self.repair_frame)
         try:
             deltas = self._read(chunk, frame)
@@ -188,7 +192,7 @@ class ChatDecoder(Decoder):
             content = decode_or_repair(msgspec.json.decode, data, repair)
             return msgspec.convert(convert_unusual_values(content), Chunk, strict=False)
         except DECODE_ERRORS as error:
-            if self._has_ended or find_bare_error(data) is not None:
+            if self._has_ended or not is_part_of_reply(data) or find_bare_error(data) is not None:
                 return Chunk()
             raise self._call.build_protocol_error(" sent invalid JSON.") from error
 
@@ -200,9 +204,10 @@ class ChatDecoder(Decoder):
     def _read(self, chunk: Chunk, data: bytes, source: _Source = "fragment") -> list[Delta]:
         # without its index: LiteLLM counts the content blocks of Claude in it (BerriAI/litellm issue 23178, 2026-03)
         choice = chunk.choices[0] if chunk.choices else None
-        if chunk.error is not ABSENT and is_present(chunk.error):
-            return self._read_fault(read_error_object({"error": decode_repaired(chunk.error)}, 200, {}), chunk, data)
-        if chunk.choices is None and chunk.usage is None and (fault := find_bare_error(data)) is not None:
+        if chunk.error is not ABSENT and (fault := read_error_field(chunk.error)) is not None:
+            return self._read_fault(fault, chunk, data)
+        is_bare = chunk.choices is None and chunk.usage is None
+        if is_bare and (fault := self.find_error(data, is_whole=source == "body")) is not None:
             return self._read_fault(fault, chunk, data)
         deltas: list[Delta] = []
         if choice is not None:
@@ -247,8 +252,7 @@ class ChatDecoder(Decoder):
             if choice.native_finish_reason:
                 self._native_reason = choice.native_finish_reason
             if choice.finish_reason:
-                if is_present(choice.error):
-                    fault = read_error_object({"error": decode_repaired(choice.error)}, 200, {})
+                if (fault := read_error_field(choice.error)) is not None:
                     return deltas + self._read_fault(fault, chunk, data)
                 self._finish(choice.finish_reason, deltas)
         if chunk.usage is not None or chunk.x_groq is not None or (choice is not None and choice.usage is not None):

@@ -15,7 +15,6 @@ from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
     UpstreamFault,
     build_call_error,
-    find_bare_error,
     read_error_object,
     rejects_tool_result_content,
 )
@@ -65,16 +64,11 @@ def decode_error_object(error: Any) -> UpstreamFault:
     an object with the field `error`.
     """
     nested = error.get("error") if isinstance(error, dict) else None
-    return _correct_status(read_error_object({"error": error if nested is None else nested}, 200, {}))
+    return correct_status(read_error_object({"error": error if nested is None else nested}, 200, {}))
 
 
-def decode_bare_error(data: bytes) -> UpstreamFault | None:
-    """`find_bare_error` with the status of an invalid image."""
-    fault = find_bare_error(data)
-    return fault and _correct_status(fault)
-
-
-def _correct_status(fault: UpstreamFault) -> UpstreamFault:
+def correct_status(fault: UpstreamFault) -> UpstreamFault:
+    """Return the error of a stream or of a failed response with the status of an invalid image."""
     if fault.status in (None, 200) and fault.codes & _CLIENT_FAULTS:
         return structs.replace(fault, status=400)
     return fault

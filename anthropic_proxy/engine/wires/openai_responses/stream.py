@@ -20,15 +20,24 @@ from msgspec.structs import replace
 
 from anthropic_proxy.engine.messages.deltas import Delta, Text, Thinking, Usage
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
-from anthropic_proxy.engine.messages.models.raw_json import ABSENT, is_present
+from anthropic_proxy.engine.messages.models.raw_json import ABSENT
 from anthropic_proxy.engine.messages.server_blocks import describe_generated_file
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.contract import Decoder
 from anthropic_proxy.engine.wires.delivered_text import DeliveredText, Keys, find_counterparts
-from anthropic_proxy.engine.wires.failures import UpstreamFault, find_reply_end
+from anthropic_proxy.engine.wires.failures import (
+    UpstreamFault,
+    find_reply_end,
+    read_error_field,
+)
+from anthropic_proxy.engine.wires.foreign_lines import is_end_mark, is_part_of_reply
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_or_repair, decode_repaired, repair_json
 from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
-from anthropic_proxy.engine.wires.openai_responses.errors import classify_fault, decode_bare_error, decode_error_object
+from anthropic_proxy.engine.wires.openai_responses.errors import (
+    classify_fault,
+    correct_status,
+    decode_error_object,
+)
 from anthropic_proxy.engine.wires.openai_responses.reply import (
     InputTokenDetails,
     OutputContent,
@@ -191,9 +200,17 @@ class ResponsesDecoder(Decoder):
         try:
             event = decode_strict_event(frame)
         except DECODE_ERRORS:
-            if (fault := decode_bare_error(frame)) is not None:
-                return self._fail(fault)
-            event = self._decode(decode_event, frame, self.repair_frame)
+            if is_end_mark(frame):
+                self.finished = True
+                return []
+            try:
+                event = decode_or_repair(decode_event, frame, self.repair_frame)
+            except DECODE_ERRORS as error:
+                if (fault := self.find_error(frame)) is not None:
+                    return self._fail(correct_status(fault))
+                if not is_part_of_reply(frame):
+                    return []
+                raise self._call.build_protocol_error(" sent invalid JSON.") from error
         if frame == self._frame and self._earlier_number is not None and event.sequence_number != self._earlier_number:
             return []  # the server numbers its events, so this one arrived twice
         self._earlier_number = self._number
@@ -211,8 +228,8 @@ class ResponsesDecoder(Decoder):
         with suppress(*DECODE_ERRORS):
             response = decode_or_repair(decode_response, body, repair_json)
         if response.status not in _STATUSES and response.output is None:
-            if (fault := decode_bare_error(body)) is not None:
-                return self._fail(fault)
+            if (fault := self.find_error(body, is_whole=True)) is not None:
+                return self._fail(correct_status(fault))
             self._decode(decode_response, body)  # raises the error of invalid JSON
         self._read_end(response, deltas)
         return deltas
@@ -230,9 +247,9 @@ class ResponsesDecoder(Decoder):
         deltas += self._search.release_buffered_deltas()
         return deltas
 
-    def _decode(self, decode: Callable[[Any], Any], data: Any, repair: Callable[[bytes], bytes] = repair_json) -> Any:
+    def _decode(self, decode: Callable[[Any], Any], data: Any) -> Any:
         try:
-            return decode_or_repair(decode, data, repair)
+            return decode_or_repair(decode, data, repair_json)
         except DECODE_ERRORS as error:
             raise self._call.build_protocol_error(" sent invalid JSON.") from error
 
@@ -507,20 +524,19 @@ class ResponsesDecoder(Decoder):
         deltas += self._fail(decode_error_object(decode_repaired(self._frame)))
 
     def _read_untyped(self, event: StreamEvent, deltas: list[Delta]) -> None:
-        fault = decode_bare_error(self._frame)
-        if fault is None and is_present(event.error):
-            fault = decode_error_object(decode_repaired(self._frame))
+        fault = self.find_error(self._frame) or read_error_field(event.error)
         if fault is not None:
-            deltas += self._fail(fault)
+            deltas += self._fail(correct_status(fault))
 
     def _read_end(self, response: Response, deltas: list[Delta]) -> None:
         if self._stopped:
             return
-        if response.status not in _STATUSES and response.output is None and not is_present(response.error):
+        fault = read_error_field(response.error)
+        if response.status not in _STATUSES and response.output is None and fault is None:
             raise self._call.build_protocol_error(" sent an answer without any output.")
-        if is_present(response.error):
+        if fault is not None:
             self.usage_of_error = self._read_usage(response, deltas)
-            deltas += self._fail(decode_error_object(decode_repaired(response.error)))
+            deltas += self._fail(correct_status(fault))
             return
         if response.status in ("failed", "cancelled", "in_progress", "queued"):
             self.usage_of_error = self._read_usage(response, deltas)

@@ -48,6 +48,7 @@ from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.delivered_text import DeliveredText
+from anthropic_proxy.engine.wires.failures import is_error_stated
 from anthropic_proxy.engine.wires.json_repair import decode_or_empty
 from anthropic_proxy.engine.wires.json_schema import SchemaRules, find_schema_rules
 from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
@@ -468,8 +469,9 @@ class ServerToolItemDecoder:
             return [*announced, *self.abort_call()]
         announced = self.start_call(item.arguments or "")
         failure = decode_or_empty(item.error, object) if item.error is not ABSENT else None
-        words = _in_words(failure) if failure else item.output or ""
-        is_error = bool(failure) or item.status in ("failed", "incomplete")
+        has_failed = is_error_stated(failure)
+        words = _in_words(failure) if has_failed else item.output or ""
+        is_error = has_failed or item.status in ("failed", "incomplete")
         return [*announced, encode_mcp_result(self._identifier, words, is_error=is_error)]
 
     def abort_call(self) -> list[Delta]:
