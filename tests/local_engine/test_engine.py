@@ -187,5 +187,6 @@ def test_a_wrong_key_is_rejected_and_not_shown(engine: Engine, tmp_path: Path) -
     }
     with running_proxy(tmp_path, settings) as other:
         client = anthropic.Anthropic(base_url=other.url, api_key="none", max_retries=0)
-        with pytest.raises(anthropic.AuthenticationError, match="OPENAI_API_KEY"):
+        with pytest.raises(anthropic.APIStatusError, match="OPENAI_API_KEY") as rejected:
             client.messages.create(**ask())
+    assert rejected.value.status_code == 424  # the key is that of the proxy

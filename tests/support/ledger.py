@@ -244,7 +244,7 @@ class RunningLedger:
     def wait_written(self, count: int) -> None:
         self.wait_until(lambda: self.queue.state.written_rows >= count)
 
-    def wait_until(self, condition: Callable[[], bool]) -> None:
+    def wait_until(self, condition: Callable[[], object]) -> None:
         """Wait for a condition. A failure shows the state of the queue and the warnings."""
         wait_for(lambda: (condition(), self.queue.state, self.warnings), itemgetter(0))
 
