@@ -502,7 +502,8 @@ class LedgerState(Struct):
     them without a known price.
     """
     late_rows: int = 0
-    """Number of stored requests that had waited in a file. Those of an earlier process are among them."""
+    """Number of stored requests that had waited for longer than a moment, in memory or in a file. Those of an earlier
+    process are among them."""
     dropped_rows: int = 0
     """Number of lost requests: the queue was full, or the database rejected the values."""
     lost_rows: int = 0

@@ -1,6 +1,7 @@
 """`ProcessLimits`: the reservations of limits and the reports about budgets of one process."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
@@ -19,6 +20,8 @@ _COUNTING = "keys/counting"
 """Value by which one of several workers counts the use of budgets before the start."""
 _COUNTING_SECONDS = 3600.0
 _COUNTED_SCOPES = 100
+_LATE_ROWS_SECONDS = 60.0
+"""Time after which budgets are compared although further requests are stored late."""
 _FOLLOW_SECONDS = 0.5
 """Pause before the next reading of what other servers have used, or look for requests that were stored late."""
 _PAUSE_SHARE = 20.0
@@ -101,17 +104,24 @@ class ProcessLimits:
     async def _count_late_use(
         self, store: Store, reservations: Reservations, list_scopes: Callable[[], Sequence[Scope]]
     ) -> None:
-        """Compare all budgets with the ledger after this process has stored requests that had waited in a file: they
-        may be those of a server that was killed, or of an earlier version, which counted elsewhere.
+        """Compare all budgets with the ledger after this process has stored requests late: they may be those of a
+        server that was killed, or of an earlier version, which counted elsewhere. Each comparison is repeated at rest.
         """
         counted = 0
+        compare_at = math.inf
         while (ledger := self.gateway.ledger_state) is not None:
             await asyncio.sleep(_FOLLOW_SECONDS)
+            with suppress(*LEDGER_FAILURES, StoreUnavailable):  # the ledger and the store report them
+                await reservations.compare_again(reservations.find_time(time.time))
             state = store.state
             stored = ledger.late_rows
             if stored == counted or not state.available or state.pending_settlements:
                 continue
+            compare_at = min(compare_at, time.monotonic() + _LATE_ROWS_SECONDS)
             await asyncio.sleep(_SETTLING_SECONDS)
+            if ledger.late_rows != stored and time.monotonic() < compare_at:  # further ones follow
+                continue
+            compare_at = math.inf
             reservations.forget_checks()
             if await self._compare(reservations, list_scopes()):
                 counted = stored

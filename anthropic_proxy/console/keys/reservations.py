@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from itertools import islice
 
 from msgspec import Struct, field, structs
 
@@ -21,7 +22,7 @@ from anthropic_proxy.console.keys.budget_states import (
     list_budget_states,
 )
 from anthropic_proxy.console.keys.descriptions import format_time
-from anthropic_proxy.console.keys.limits import KeyLimit, Scope, find_actual_amounts
+from anthropic_proxy.console.keys.limits import KeyLimit, Scope, build_budget_counter, find_actual_amounts
 from anthropic_proxy.console.ledger.costs import Amounts
 from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.errors import BudgetUsedUp, LimitReached, ProxyError
@@ -42,7 +43,10 @@ _REPORTED_SECONDS = 86_400.0
 _MAX_REPORTED = 500
 _READ_AGAIN_SECONDS = 10.0
 """Pause after the ledger could not be read. Requests are served meanwhile."""
+AT_REST_SECONDS = 1.5
+"""Time after which a settled request is in the ledger, or counts as one that was stored late."""
 _SETTLED_WITHIN_SECONDS = 2.0
+_MAX_COMPARED = 100
 _MAX_CHECKED = 100_000
 
 
@@ -51,6 +55,16 @@ class HeldLimits(Struct, eq=False):
     reservation: Reservation
     additions: list["HeldLimits"] = field(default_factory=list)
     """Reservations for further calls of the same request."""
+
+
+class _Comparison(Struct):
+    """A comparison of a budget with the ledger after which another one is due."""
+
+    key_limit: KeyLimit
+    settled: int
+    """Its counter at the latest look."""
+    seen_at: float
+    """Time by `ticks` at which the counter first had this amount."""
 
 
 class Reservations:
@@ -74,6 +88,8 @@ class Reservations:
         self._read_used = read_used
         self._checked: set[str] = set()
         """Counters of budgets with at least the use by the ledger, since the last interruption of the store."""
+        self._compared = BoundedDict[str, _Comparison](_MAX_CHECKED)
+        """Counter of a budget → its latest comparison, until one at rest finds no difference."""
         self._checking = asyncio.Lock()
         self._next_check = -math.inf
         """Time by `ticks` before which the ledger is not read, because it could not be read."""
@@ -169,7 +185,7 @@ class Reservations:
             if self._ticks() < self._next_check:
                 return False
             try:
-                await self.raise_counters(chosen, await self._read_used(chosen, now))
+                reservation = await self.raise_counters(chosen, await self._read_used(chosen, now))
             except Exception as error:  # noqa: BLE001  # of the database or the store: requests are served
                 self._next_check = self._ticks() + _READ_AGAIN_SECONDS
                 self._warn(f"The use of budgets was not read from the ledger: {type(error).__name__}: {error}")
@@ -177,16 +193,55 @@ class Reservations:
             if len(self._checked) > _MAX_CHECKED:
                 self._checked.clear()
             self._checked.update(key_limit.limit.key for key_limit in chosen)
+            for key_limit, settled in zip(chosen, reservation.settled, strict=True):
+                self._compared[key_limit.limit.key] = _Comparison(key_limit, settled, self._ticks())
         return True
 
-    async def raise_counters(self, limits: Sequence[KeyLimit], known: Sequence[int]) -> None:
+    async def compare_again(self, now: float) -> None:
+        """Compare budgets again whose counters have not changed for `AT_REST_SECONDS`.
+
+        While requests run, the counter has some whose rows are not stored yet, and the ledger perhaps late ones that
+        the counter lacks: the higher of both lacks the fewer. So the last comparison of a budget is one at rest that
+        finds no difference. Raises the errors of the store and of the database.
+        """
+        state = self._store.state
+        if not self._compared or self._read_used is None or not state.available or state.pending_settlements:
+            return
+        present = list[_Comparison]()
+        for key, one in [*islice(self._compared.items(), _MAX_COMPARED)]:
+            del self._compared[key]
+            assert one.key_limit.budget is not None
+            limit = build_budget_counter(one.key_limit.scope, one.key_limit.budget, now)
+            if limit.key == key:  # its period has not ended
+                one.key_limit = structs.replace(one.key_limit, limit=limit)
+                self._compared[key] = one
+                present.append(one)
+        found = await self._store.reserve([one.key_limit.limit for one in present])
+        at_rest = list[_Comparison]()
+        for one, settled in zip(present, found.settled, strict=True):
+            if settled != one.settled:
+                one.settled = settled
+                one.seen_at = self._ticks()
+            elif self._ticks() >= one.seen_at + AT_REST_SECONDS:
+                at_rest.append(one)
+        if not at_rest:
+            return
+        limits = [one.key_limit for one in at_rest]
+        known = await self._read_used(limits, now)
+        if any(used > one.settled for one, used in zip(at_rest, known, strict=True)):
+            await self.raise_counters(limits, known)
+        for one, used in zip(at_rest, known, strict=True):
+            if used <= one.settled and self._compared.get(one.key_limit.limit.key) is one:
+                del self._compared[one.key_limit.limit.key]
+
+    async def raise_counters(self, limits: Sequence[KeyLimit], known: Sequence[int]) -> Reservation:
         """Raise the counters of budgets at least to their use by the ledger, `known`.
 
         What the ledger has is settled, or about to be: a request that is settled later would count twice.
         """
         if self._settling:
             await asyncio.wait({*self._settling}, timeout=_SETTLED_WITHIN_SECONDS)
-        await self._store.reserve(
+        return await self._store.reserve(
             [
                 structs.replace(key_limit.limit, amount=0, at_least=used)
                 for key_limit, used in zip(limits, known, strict=True)

@@ -55,6 +55,8 @@ STOP_ANSWER_SECONDS = 2.0
 """The same after the stop."""
 _MOMENT_SECONDS = 0.5
 """Pause between two looks at the requests that arrive while the database is silent."""
+LATE_SECONDS = 0.5
+"""Time of a write after which the further requests count as stored late."""
 _STOP_PAUSE_SECONDS = 0.1
 _CLOSE_SECONDS = 1.0
 _T = TypeVar("_T")
@@ -96,6 +98,8 @@ class LedgerWriter:
         self._built: SpooledBlock | None = None
         """The next batch. None: it is not built yet."""
         self._failed_attempts = 0
+        self._is_late = False
+        """True if the requests that wait are stored late, after a failure or a long write."""
         self._has_named_spool = False
         """True if the log has the file in which requests wait."""
         self._address = find_database(settings)
@@ -198,6 +202,7 @@ class LedgerWriter:
 
     def _write_all(self) -> bool:
         """False: the database did not take a batch, which is kept."""
+        late_at = time.monotonic() + LATE_SECONDS
         while (block := self._take_block()) is not None:
             is_repeated = bool(self._failed_attempts or block.id)
             try:
@@ -206,6 +211,7 @@ class LedgerWriter:
                 self._fail(error)
                 self._spool_waiting()
                 return False
+            self._is_late = self._is_late or time.monotonic() > late_at
             self._note_stored(block, rejected)
             self._block = None
             self._count_spooled()
@@ -213,6 +219,7 @@ class LedgerWriter:
         self._count_spooled()
         if not self._queue.state.queued_rows:
             self._queue.state.waiting_since = None
+        self._is_late = time.monotonic() > late_at  # what has arrived meanwhile is late too
         return True
 
     def _note_stored(self, block: SpooledBlock, rejected: Mapping[str, str]) -> None:
@@ -227,9 +234,9 @@ class LedgerWriter:
         for request_id, reason in rejected.items():
             self._drop(request_id, reason, is_queued=not block.id)
         rows = [row for row in block.rows if row.id not in rejected]
-        if block.id:
+        if block.id or self._is_late:
             state.late_rows += len(rows)
-        else:
+        if not block.id:
             self._queue.in_batch -= len(rows)
         state.written_rows += len(rows)
         for row in rows:
@@ -371,6 +378,7 @@ class LedgerWriter:
     def _fail(self, error: BaseException) -> None:
         state = self._queue.state
         self._failed_attempts += 1
+        self._is_late = True
         if self._queue.is_stopped and isinstance(error, NoAnswerError) and state.condition != "ok":
             return  # the limit is short at the stop: the earlier error says more
         condition = find_condition(self._address, error)

@@ -216,6 +216,27 @@ async def test_what_was_given_up_is_stored_once_after_the_release(held: Held) ->
     assert count_rows(held.database) == sum(row["requests"] for row in read_hourly(held.database)) == 3
 
 
+@pytest.mark.parametrize("has_file", [True, False], ids=["in a file", "in memory"])
+async def test_what_waited_counts_as_stored_late(tmp_path: Path, *, has_file: bool) -> None:
+    """Budgets are compared with the ledger after such rows."""
+    (tmp_path / "file").touch()
+    place = tmp_path / ("data" if has_file else "file/data")
+    settings = Settings(database_url=Secret(f"sqlite:///{tmp_path / 'ledger.sqlite3'}"), data_directory=place)
+    open_for_writing(settings).close()
+    with running_ledger(settings) as ledger:
+        await ledger.record(new_receipt(0))
+        ledger.wait_written(1)
+        before = ledger.queue.state.late_rows  # 1 on a slow machine
+        with ExitStack() as stack:
+            FileHolder(settings, stack).hold()
+            await ledger.record(new_receipt(1))
+            ledger.wait_until(lambda: ledger.queue.state.condition == "locked")
+            await ledger.record(new_receipt(2))
+            ledger.wait_until(lambda: ledger.queue.spooled_rows == 2 * has_file)
+        ledger.wait_until(lambda: ledger.queue.state.written_rows == 3 and ledger.queue.state.condition == "ok")
+        assert ledger.queue.state.late_rows == before + 2
+
+
 async def test_keys_are_closed_although_a_query_waits_for_a_server_that_does_not_answer(tmp_path: Path) -> None:
     with new_database("postgresql", tmp_path) as database, ExitStack() as stack:
         open_for_writing(database).close()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from anthropic_proxy.console.keys.limits import KeyLimit, Scope, build_limits
-from anthropic_proxy.console.keys.reservations import Reservations
+from anthropic_proxy.console.keys.reservations import AT_REST_SECONDS, Reservations
 from anthropic_proxy.console.ledger.costs import Amounts
 from anthropic_proxy.engine.own_keys import OwnKeys
 from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
@@ -246,13 +246,14 @@ class Fleet:
         """Use by all requests."""
         scope = Scope("key", "a", "key/a", Rules(budgets=(Budget(10_000, "tokens", "total"),)))
         self._limits = build_limits([scope], [[Amounts(5, 0)]], 0.0)
+        self._ticks = 0.0
         self._servers = [self._open() for _ in range(servers)]
 
     def _open(self) -> Reservations:
         async def read_used(limits: Sequence[KeyLimit], _: float) -> Sequence[int]:
             return [sum(self._ledger)] * len(limits)
 
-        return Reservations(self._store, print, read_used=read_used)
+        return Reservations(self._store, print, read_used=read_used, ticks=lambda: self._ticks)
 
     async def take(self, step: str, server: int, amount: int) -> None:
         reservations = self._servers[server]
@@ -297,9 +298,14 @@ class Fleet:
         return read.settled[0], sum(self._ledger)
 
     async def store_all(self) -> None:
+        """Store what waits in a file while batches of the servers wait, and then these. No request follows."""
+        await self.take("store late", 0, 0)
         for server in range(len(self._servers)):
             await self.take("store", server, 0)
-        await self.take("store late", 0, 0)
+        for _ in range(3):
+            self._ticks += AT_REST_SECONDS
+            for reservations in self._servers:
+                await reservations.compare_again(0.0)
 
 
 FLEET_STEPS = ("request", "request of an earlier version", "kill", "store", "store late", "upgrade", "loss")
