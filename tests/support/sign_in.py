@@ -65,10 +65,10 @@ def store_sign_in(database_url: str, email: str = "ann@example.org", clock: Call
     return stored
 
 
-def answer(user: OidcUser, asked_at: float, refresh_token: str = "token") -> ProviderReply:
+def answer(user: OidcUser, asked_at: float) -> ProviderReply:
     """Return the answer to a refresh that states everything about the user. `asked_at`: seconds since the epoch."""
     claims = {"sub": user.subject, "email": user.email, "email_verified": True, "groups": [*user.groups]}
-    return ProviderReply({**claims, "name": user.name, "cost_center": user.cost_center}, refresh_token, asked_at)
+    return ProviderReply({**claims, "name": user.name, "cost_center": user.cost_center}, "", asked_at)
 
 
 class Device:

@@ -41,6 +41,7 @@ from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.console.ledger.schema import DEVICE_CODES, SIGN_INS
 from anthropic_proxy.console.units import DAY_SECONDS, HOUR_SECONDS, to_microseconds
 from anthropic_proxy.errors import UnknownModel
+from anthropic_proxy.gateway.http_calls import TIMEOUT_SECONDS
 from anthropic_proxy.gateway.settings import Settings, SignInSettings
 
 if TYPE_CHECKING:
@@ -61,8 +62,15 @@ _SESSION_SECONDS = 12 * HOUR_SECONDS
 """Lifetime of a sign-in for which the identity provider has given no refresh token, so that it cannot be asked."""
 MAX_DEVICES = 100
 """Maximum number of devices of a person. Each instance keeps all in memory."""
-CLAIM_SECONDS = 15.0
-"""Time for which one instance asks the identity provider about a person, and others wait for the result."""
+DESCRIPTION_SECONDS = 3 * TIMEOUT_SECONDS
+"""Maximum time in which the identity provider describes a person after it has renewed the tokens: keys, newer keys and
+user info."""
+CLAIM_SECONDS = 3 * TIMEOUT_SECONDS + DESCRIPTION_SECONDS + 10.0
+"""Time for which one instance asks the identity provider about a person, and others wait for the result. It is longer
+than all that it protects: a wait for the provider's metadata, these, the tokens, the description, and the storing. A
+second instance would send a refresh token that the first one has used."""
+_END_CLAIM = "claimed_until = CASE WHEN claimed_until = ? THEN 0 ELSE claimed_until END"
+"""A claim of another instance stays."""
 State = Literal["pending", "approved", "denied", "refused"]
 WAITS_NO_LONGER = (
     "The device waits no longer: its code has expired, was used, or was denied. Start the sign-in again there."
@@ -252,10 +260,11 @@ class Grants:
             is_own = connection.execute(statement, values) > 0
             return Claim(sign_in=find_active_sign_in(connection, "id", sign_in, now), is_own=is_own)
 
-    def release(self, sign_in: str) -> None:
-        """End a claim without a result."""
+    def release(self, sign_in: SignIn) -> None:
+        """End a claim without a result. A later claim of another instance stays."""
         with self._open() as connection, connection.transaction():
-            connection.execute("UPDATE sign_ins SET claimed_until = 0 WHERE id = ?", (sign_in,))
+            statement = "UPDATE sign_ins SET claimed_until = 0 WHERE id = ? AND claimed_until = ?"
+            connection.execute(statement, (sign_in.id, to_microseconds(sign_in.claimed_until)))
 
     def renew(self, sign_in: SignIn, reply: "ProviderReply | None") -> SignIn | None:
         """End a claim, and store what the identity provider said about the person. None: the sign-in has ended
@@ -285,26 +294,29 @@ class Grants:
             if key.id != sign_in.key_id:
                 raise OidcError("The sign-in is of a person who has been moved or replaced. Sign in again.")
             administration = self._administer(connection, user)
-            encrypted = "" if reply is None else self._encrypt(reply.refresh_token, user)
             with administration.changing():
                 statement = (
-                    "UPDATE sign_ins SET provider_token = ?, checked_at = ?, refreshed_at = ?, "
-                    "refused_at = NULL, denied_at = NULL, end_reason = '', claimed_until = 0 "
-                    "WHERE id = ? AND ended_at IS NULL"
+                    "UPDATE sign_ins SET checked_at = ?, refreshed_at = ?, refused_at = NULL, denied_at = NULL, "
+                    f"end_reason = '', {_END_CLAIM} WHERE id = ? AND ended_at IS NULL"
                 )
-                if not connection.execute(statement, (encrypted, *map(to_microseconds, (checked_at, now)), sign_in.id)):
+                times = map(to_microseconds, (checked_at, now, sign_in.claimed_until))
+                if not connection.execute(statement, (*times, sign_in.id)):
                     return None
                 if sign_in.refused_at is not None:
                     changes = {"refused_at": (format_time(sign_in.refused_at), None)}
                     administration.record("change sign-in", name_key(key), changes)
-        times = {"checked_at": checked_at, "refreshed_at": now, "refused_at": None, "end_reason": ""}
-        return structs.replace(sign_in, user=user, provider_token=encrypted, **times)
+        renewed = {"checked_at": checked_at, "refreshed_at": now, "refused_at": None, "end_reason": ""}
+        return structs.replace(sign_in, user=user, claimed_until=0.0, **renewed)
 
-    def keep_token(self, sign_in: SignIn, provider_token: str) -> None:
-        """Store the token for the next question, of a refresh that has failed otherwise."""
+    def keep_token(self, sign_in: SignIn, provider_token: str) -> SignIn:
+        """Store the token for the next question, unless another instance has stored one since `sign_in` was claimed."""
+        encrypted = self._encrypt(provider_token, sign_in.user)
         with self._open() as connection, connection.transaction():
-            statement = "UPDATE sign_ins SET provider_token = ? WHERE id = ? AND ended_at IS NULL"
-            connection.execute(statement, (self._encrypt(provider_token, sign_in.user), sign_in.id))
+            statement = (
+                "UPDATE sign_ins SET provider_token = ? WHERE id = ? AND provider_token = ? AND ended_at IS NULL"
+            )
+            connection.execute(statement, (encrypted, sign_in.id, sign_in.provider_token))
+        return structs.replace(sign_in, provider_token=encrypted)
 
     def mark_refused(self, sign_in: SignIn, refusal: OidcError) -> bool:
         """End a claim, and store that the identity provider refuses a refresh. Return False if it has refused the one
@@ -316,10 +328,11 @@ class Grants:
             administration = self._administer(connection, sign_in.user)
             with administration.changing():
                 statement = (
-                    "UPDATE sign_ins SET refused_at = coalesce(refused_at, ?), end_reason = ?, claimed_until = 0 "
+                    f"UPDATE sign_ins SET refused_at = coalesce(refused_at, ?), end_reason = ?, {_END_CLAIM} "
                     "WHERE id = ? AND ended_at IS NULL"
                 )
-                is_stored = connection.execute(statement, (to_microseconds(now), shown, sign_in.id)) > 0
+                values = (to_microseconds(now), shown, to_microseconds(sign_in.claimed_until), sign_in.id)
+                is_stored = connection.execute(statement, values) > 0
                 if is_stored:
                     store_refusal(connection, "id", sign_in.id, to_microseconds(now))
                 is_first = is_stored and sign_in.refused_at is None

@@ -6,14 +6,20 @@ provider is never `invalid_grant`, and refresh tokens are not replaced: several 
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
 
-from anthropic_proxy.console.gateway_protocol.grants import CODE_SECONDS, MAX_WAITING_OF_NETWORK, Grants
+from anthropic_proxy.console.gateway_protocol.grants import (
+    CODE_SECONDS,
+    DESCRIPTION_SECONDS,
+    MAX_WAITING_OF_NETWORK,
+    Grants,
+)
 from anthropic_proxy.console.identity.limits import AddressLimit, Window, explain_limit
 from anthropic_proxy.console.identity.oidc_client import GrantRejected, UnclearRefusal
 from anthropic_proxy.console.identity.people import (
@@ -32,9 +38,6 @@ from anthropic_proxy.errors import LimitReached, ProxyBusy, UnknownModel
 from anthropic_proxy.gateway.settings import Settings, SignInSettings
 from anthropic_proxy.plugins import Gateway, Limit, RouteRequest, RouteResponse
 
-if TYPE_CHECKING:
-    from anthropic_proxy.console.identity.oidc_client import ProviderReply
-
 DEVICE_AUTHORIZATION_PATH = "/oauth/device_authorization"
 TOKEN_PATH = "/oauth/token"
 REVOCATION_PATH = "/oauth/revoke"
@@ -47,6 +50,12 @@ _MIN_INTERVAL_SECONDS = 4.0
 _REFRESH_SECONDS = 3.0
 """Time after which a refresh is answered. Claude Code waits ten seconds, and a load balancer may wait less."""
 _CLAIM_POLL_SECONDS = 0.1
+_STORE_PAUSE_SECONDS = 1.0
+"""Pause after a failure of the database before a refresh token of the identity provider is stored again."""
+_STOP_SECONDS = 8.0
+"""Maximum time for which the stop waits for refreshes: the identity provider may have replaced its refresh tokens."""
+_FAILURES = (*LEDGER_FAILURES, ProxyBusy, LimitReached)
+"""Exceptions of work at the database."""
 _MAX_USES_PER_MINUTE = 120
 """Maximum number of uses of a refresh token, or of sign-outs with an access token."""
 _MAX_FORM_FIELDS = 20
@@ -83,6 +92,8 @@ class SignInEndpoints:
         self._threads = ReaderThreads(MAX_WAITING_OF_NETWORK)  # the limits of addresses and tokens come before
         self._renewals: dict[str, asyncio.Task[SignIn | None]] = {}
         """Id of a sign-in → question to the identity provider, which all refreshes of this time share."""
+        self._storing = asyncio.Lock()
+        """Held while a refresh token is stored that the database has not taken before, so that one of them tries."""
         self._opened: tuple[Settings, TokenKeys] | None = None
         self._posted: Mapping[str, Callable[[RouteRequest, Mapping[str, str]], Awaitable[RouteResponse]]] = {
             DEVICE_AUTHORIZATION_PATH: self._authorize_device,
@@ -91,9 +102,12 @@ class SignInEndpoints:
         }
 
     async def stop(self) -> None:
-        for task in self._renewals.values():
-            task.cancel()
-        await asyncio.gather(*self._renewals.values(), return_exceptions=True)
+        renewals = [*self._renewals.values()]
+        if renewals:
+            _, waiting = await asyncio.wait(renewals, timeout=_STOP_SECONDS)
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
         await self._threads.stop()
 
     async def respond(self, request: RouteRequest) -> RouteResponse:
@@ -116,10 +130,13 @@ class SignInEndpoints:
             return await respond(request, _read_form(request))
         except OAuthError as error:
             return error.build_response()
-        except (*LEDGER_FAILURES, ProxyBusy, LimitReached) as error:
-            cause = find_cause(error) if isinstance(error, DATABASE_ERRORS) else error
-            self._gateway.log_warning_once(f"A sign-in from Claude Code has to wait: {cause}")
+        except _FAILURES as error:
+            self._warn_once(error)
             return OAuthError("temporarily_unavailable", "Try again in a moment.", status=503).build_response()
+
+    def _warn_once(self, error: Exception) -> None:
+        cause = find_cause(error) if isinstance(error, DATABASE_ERRORS) else error
+        self._gateway.log_warning_once(f"A sign-in from Claude Code has to wait: {cause}")
 
     async def _authorize_device(self, request: RouteRequest, form: Mapping[str, str]) -> RouteResponse:
         begun = await _NEW_CODES.reserve(self._gateway.store, request)
@@ -234,16 +251,34 @@ class SignInEndpoints:
 
     async def _renew_own(self, grants: Grants, sign_in: SignIn) -> SignIn | None:
         try:
-            reply = await self._ask_provider(grants, sign_in)
-            return await self._threads.run(sign_in.id, lambda: grants.renew(sign_in, reply))
-        except OAuthError:
-            await self._threads.run(sign_in.id, lambda: grants.release(sign_in.id))
+            return await self._ask_provider(grants, sign_in)
+        except BaseException:
+            with suppress(*_FAILURES):  # it ends by itself
+                await self._threads.run(sign_in.id, lambda: grants.release(sign_in))
             raise
+
+    async def _ask_provider(self, grants: Grants, sign_in: SignIn) -> SignIn | None:
+        try:
+            token = self._require_token(grants, sign_in)
+            reply = None
+            if token:
+                with self._waiting_for_provider():
+                    client = await self._provider.find_client()
+                    renewed = await client.renew_tokens(token)
+                sign_in = await self._keep_token(grants, sign_in, renewed.refresh_token)
+                with self._waiting_for_provider():
+                    async with asyncio.timeout(DESCRIPTION_SECONDS):
+                        reply = await client.describe_user(renewed, sign_in.user.subject)
+            return await self._threads.run(sign_in.id, grants.renew, sign_in, reply)
         except OidcError as error:
             refusal = error
             if isinstance(refusal, UnclearRefusal) and self._may_pass(sign_in):
                 await self._mark_refused(grants, sign_in, refusal)
                 raise _unavailable(self._describe(refusal)) from None
+            if isinstance(refusal, GrantRejected):
+                present = await self._threads.run(sign_in.id, lambda: grants.find_active(sign_in.id))
+                if present is not None and present.provider_token != sign_in.provider_token:
+                    raise _unavailable("Another instance has asked the identity provider.") from None
             ended = sign_in.key_id if isinstance(error, UserRefused) else sign_in.id  # of the person, or of the device
             await self._threads.run(sign_in.id, lambda: grants.end(ended, sign_in.user, refusal))
             self._gateway.log_warning_each_time(
@@ -263,28 +298,45 @@ class SignInEndpoints:
                 f"unless a refresh succeeds. {refusal.message}"
             )
 
-    async def _ask_provider(self, grants: Grants, sign_in: SignIn) -> "ProviderReply | None":
-        """None: without a refresh token, the provider cannot be asked. Raises `OidcError` if the provider refuses the
-        person, and `OAuthError` if it gives no answer about the person.
-        """
+    def _require_token(self, grants: Grants, sign_in: SignIn) -> str:
+        """Return the refresh token of the provider. "": it gave none, so it cannot be asked. Raises `OidcError`."""
         if not is_of_issuer(require_provider(self._settings), sign_in.user):  # the token is a secret of the earlier one
             raise OidcError("It is of another identity provider or client than this proxy has now. Sign in again.")
         if not sign_in.provider_token:
-            return None
+            return ""
         if (token := grants.decrypt(sign_in)) is None:
             raise OidcError("The secret of SIGN_IN_SECRET with which the sign-in was stored is not set any more.")
+        return token
 
-        async def keep(token: str) -> None:
-            await self._threads.run(sign_in.id, lambda: grants.keep_token(sign_in, token))
-
+    @contextmanager
+    def _waiting_for_provider(self) -> Iterator[None]:
+        """Raises `OidcError` if the provider refuses the person, and `OAuthError` if it gives no answer about the
+        person.
+        """
         try:
-            client = await self._provider.find_client()
-            return await client.refresh_claims(token, sign_in.user.subject, keep)
+            yield
         except (GrantRejected, UnclearRefusal):
             raise
+        except TimeoutError:
+            raise _unavailable("The identity provider has not answered in time.") from None
         except OidcError as error:
             self._gateway.log_warning_each_time(f"A refresh from Claude Code has to wait. {error.message}")
             raise _unavailable(self._describe(error)) from None
+
+    async def _keep_token(self, grants: Grants, sign_in: SignIn, token: str) -> SignIn:
+        """Store the next refresh token of the provider, which accepts no other one any more, however long the database
+        fails.
+        """
+        try:
+            return await self._threads.run(sign_in.id, grants.keep_token, sign_in, token)
+        except _FAILURES as error:
+            self._warn_once(error)
+        async with self._storing:
+            while True:
+                try:
+                    return await self._threads.run(sign_in.id, grants.keep_token, sign_in, token)
+                except _FAILURES:
+                    await asyncio.sleep(_STORE_PAUSE_SECONDS)
 
     async def _revoke(self, request: RouteRequest, form: Mapping[str, str]) -> RouteResponse:
         """End the sign-in of an access token or a refresh token (RFC 7009). The answer is the same for all tokens."""

@@ -6,7 +6,7 @@ This module needs Authlib, an optional library, and is loaded with the first sig
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote, urlsplit
@@ -101,6 +101,16 @@ class ProviderReply(NamedTuple):
     """Time before the request, in seconds since the epoch."""
 
 
+class RenewedTokens(NamedTuple):
+    """The answer to a refresh token."""
+
+    tokens: Mapping[str, Any]
+    refresh_token: str
+    """Token for the next question: a new one, or the earlier one."""
+    asked_at: float
+    """Time before the request, in seconds since the epoch."""
+
+
 class GrantRejected(OidcError):
     """Exception: the provider does not accept a code or a refresh token, or answers with the facts of another user. So
     the user has no access.
@@ -186,22 +196,22 @@ class OidcClient:
         claims = await self._add_user_info(claims, str(claims["sub"]), access_token)
         return ProviderReply(claims, _find_refresh_token(tokens), asked_at)
 
-    async def refresh_claims(
-        self, refresh_token: str, subject: str, keep: Callable[[str], Awaitable[None]]
-    ) -> ProviderReply:
-        """Ask whether the user `subject` still has access. Raises `GrantRejected` if not (OpenID Connect Core 1.0,
-        sections 5.3.2 and 12.2), `UnclearRefusal`, and `OidcError` if the provider gives no answer about the user.
+    async def renew_tokens(self, refresh_token: str) -> RenewedTokens:
+        """Ask whether the user of the token still has access. Raises `GrantRejected` if not (OpenID Connect Core 1.0,
+        section 12.2), `UnclearRefusal`, and `OidcError` if the provider gives no answer about the user.
 
-        `keep` gets the token for the next question if the provider fails after it has replaced the token.
+        The provider may accept the earlier token no more.
         """
         asked_at = self._clock()
         tokens = await self._request_tokens("refresh_token", refresh_token=refresh_token)
-        next_token = _find_refresh_token(tokens) or refresh_token
-        try:
-            return ProviderReply(await self._find_claims(tokens, subject), next_token, asked_at)
-        except OidcError:
-            await keep(next_token)
-            raise
+        return RenewedTokens(tokens, _find_refresh_token(tokens) or refresh_token, asked_at)
+
+    async def describe_user(self, renewed: RenewedTokens, subject: str) -> ProviderReply:
+        """Return what the answer and the user info say about the user `subject`. Raises `GrantRejected` if they are of
+        another user (section 5.3.2), and others as `renew_tokens`.
+        """
+        claims = await self._find_claims(renewed.tokens, subject)
+        return ProviderReply(claims, renewed.refresh_token, renewed.asked_at)
 
     async def _find_claims(self, tokens: Mapping[str, Any], subject: str) -> Mapping[str, Any]:
         """Return what the answer to a refresh and the user info say about the user `subject`."""

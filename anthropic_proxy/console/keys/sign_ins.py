@@ -47,6 +47,8 @@ class SignIn(Struct, frozen=True, kw_only=True):
     """Why the identity provider or the settings refuse the person, as the person reads it. "": they do not."""
     provider_token: str = ""
     """Encrypted refresh token of the identity provider. "": it gave none."""
+    claimed_until: float = 0.0
+    """Time until which one instance asks the identity provider about the person. 0: none does."""
 
     def is_active(self, now: float) -> bool:
         return self.ended_at is None and now < self.ends_at
@@ -172,7 +174,7 @@ def _read(connection: Reader, condition: str, value: object) -> list[SignIn]:
     sign_ins = []
     newest = "SELECT people.person FROM people WHERE people.key_id = sign_ins.key_id"
     sql = f"SELECT {', '.join(SIGN_INS.columns)}, ({newest}) FROM sign_ins WHERE {condition}"
-    times = ("created_at", "checked_at", "refreshed_at", "ends_at", "ended_at", "refused_at")
+    times = ("created_at", "checked_at", "refreshed_at", "ends_at", "ended_at", "refused_at", "claimed_until")
     for *row, described in connection.query(sql, (value,)):
         (columns,) = name_columns(SIGN_INS, [row])
         try:

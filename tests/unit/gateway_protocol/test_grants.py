@@ -169,15 +169,20 @@ def test_a_renewal_stores_person_rules_and_the_next_token_of_the_provider(stored
     stored.now += 3_600
     claim, other = stored.grants.claim(sign_in.id), stored.grants.claim(sign_in.id)
     assert (claim.is_own, other.is_own) == (True, False)
-    assert claim.sign_in == sign_in
+    assert claim.sign_in == structs.replace(sign_in, claimed_until=stored.now + CLAIM_SECONDS)
     assert stored.grants.decrypt(sign_in) == "token-of-the-provider"
-    renewed = stored.grants.renew(sign_in, answer(ANN, stored.now, "next token"))
+    kept = stored.grants.keep_token(claim.sign_in, "next token")
+    renewed = stored.grants.renew(kept, answer(ANN, stored.now))
     assert renewed is not None
     assert (renewed.refreshed_at, renewed.checked_at, renewed.ends_at) == (stored.now, stored.now, sign_in.ends_at)
     assert stored.list_actions() == before, "nothing has changed about the person"
     assert stored.grants.claim(sign_in.id).is_own
     moved = structs.replace(ANN, groups=("core",))
-    renewed = stored.grants.renew(renewed, answer(moved, stored.now, "last token"))
+    claimed = stored.grants.find_active(sign_in.id)
+    assert claimed is not None
+    kept = stored.grants.keep_token(claimed, "last token")
+    assert stored.grants.find_active(sign_in.id) == kept, "the token is stored before the provider describes the person"
+    renewed = stored.grants.renew(kept, answer(moved, stored.now))
     label, team, rules = stored.find_person()
     assert (label, team, rules) == (
         "ann@example.org",
@@ -215,7 +220,7 @@ def refresh_with_an_answer_without_facts(stored: Database, old: SignIn, asked_at
 
 
 def refresh_with_a_late_answer(stored: Database, old: SignIn, asked_at: float) -> object:
-    return stored.grants.renew(old, answer(ANN, asked_at, "next token"))
+    return stored.grants.renew(old, answer(ANN, asked_at))
 
 
 def refresh_with_a_part(stored: Database, old: SignIn, asked_at: float) -> object:
@@ -283,7 +288,7 @@ def test_only_facts_of_the_present_answer_refuse_the_whole_person(stored: Databa
 def test_a_person_with_a_new_address_is_the_same_key(stored: Database) -> None:
     sign_in, refresh_token = stored.sign_in()
     renamed = structs.replace(ANN, email="ann.lee@example.org")
-    renewed = stored.grants.renew(sign_in, answer(renamed, stored.now, "next token"))
+    renewed = stored.grants.renew(sign_in, answer(renamed, stored.now))
     assert stored.grants.find_sign_in(refresh_token) == renewed
     assert renewed is not None
     assert renewed.key_id == sign_in.key_id
@@ -292,11 +297,37 @@ def test_a_person_with_a_new_address_is_the_same_key(stored: Database) -> None:
 
 def test_a_claim_ends_by_itself_or_by_its_release(stored: Database) -> None:
     sign_in, _ = stored.sign_in()
-    assert [stored.grants.claim(sign_in.id).is_own for _ in range(2)] == [True, False]
-    stored.grants.release(sign_in.id)
+    first, other = stored.grants.claim(sign_in.id), stored.grants.claim(sign_in.id)
+    assert (first.is_own, other.is_own) == (True, False)
+    assert first.sign_in is not None
+    stored.grants.release(first.sign_in)
+    second = stored.grants.claim(sign_in.id)
+    assert second.is_own
+    stored.now += CLAIM_SECONDS
+    assert not stored.grants.claim(sign_in.id).is_own
+    stored.now += 1
+    third = stored.grants.claim(sign_in.id).sign_in
+    assert second.sign_in is not None
+    assert third is not None
+    stored.grants.release(second.sign_in)
+    stored.grants.mark_refused(second.sign_in, OidcError("late"))
+    stored.grants.renew(second.sign_in, answer(ANN, stored.now))
+    assert not stored.grants.claim(sign_in.id).is_own, "another instance asks, and ends its claim itself"
+    stored.grants.renew(third, answer(ANN, stored.now))
     assert stored.grants.claim(sign_in.id).is_own
-    stored.now += CLAIM_SECONDS + 1
-    assert stored.grants.claim(sign_in.id).is_own
+
+
+def test_a_token_of_the_provider_replaces_the_one_that_was_used_and_no_other(stored: Database) -> None:
+    sign_in, refresh_token = stored.sign_in()
+    kept = stored.grants.keep_token(sign_in, "second token")
+    stored.grants.keep_token(sign_in, "late token")
+    found = stored.grants.find_sign_in(refresh_token)
+    assert found == kept
+    assert stored.grants.decrypt(kept) == "second token"
+    stored.grants.end(sign_in.id, ANN)
+    stored.grants.keep_token(kept, "third token")
+    with closing(open_for_reading(stored.settings)) as connection:
+        assert connection.query("SELECT provider_token FROM sign_ins") == [("",)]
 
 
 def end_by_administrator(stored: Database, sign_in: SignIn) -> None:
@@ -384,9 +415,7 @@ def test_a_refusal_that_may_pass_limits_the_access_until_a_refresh_succeeds(stor
     marked = stored.grants.find_sign_in(refresh_token)
     assert marked == structs.replace(sign_in, refused_at=NOON + 60, end_reason="second")
     assert marked is not None
-    assert stored.grants.renew(marked, answer(ANN, stored.now, "next token")) == stored.grants.find_sign_in(
-        refresh_token
-    )
+    assert stored.grants.renew(marked, answer(ANN, stored.now)) == stored.grants.find_sign_in(refresh_token)
     assert find_end() == sign_in.ends_at
     assert stored.list_actions()[2:] == [
         ("sign-in (ann@example.org)", "refuse sign-in"),
@@ -412,7 +441,7 @@ def test_another_device_keeps_the_access_only_if_it_asks_after_the_refusal(store
         stored.grants.mark_refused(first, OidcError("refused"))
     assert list_ends() == {first.key_id: stored.now + 3_600}
     stored.now += 7_200
-    assert stored.grants.renew(second, answer(ANN, stored.now, "next token")) is not None
+    assert stored.grants.renew(second, answer(ANN, stored.now)) is not None
     assert list_ends() == {first.key_id: second.ends_at}
 
 
@@ -438,7 +467,7 @@ def test_the_last_refusal_of_a_device_counts_and_its_sign_out_is_no_answer(store
     second, _ = stored.sign_in()
     stored.grants.mark_refused(first, OidcError("refused"))
     stored.now += DAY_SECONDS
-    assert stored.grants.renew(second, answer(ANN, stored.now, "next token")) is not None
+    assert stored.grants.renew(second, answer(ANN, stored.now)) is not None
     stored.now += 2 * DAY_SECONDS
     stored.grants.end(first.id, ANN, OidcError("refused again") if is_refused else None)
     with closing(open_for_reading(stored.settings)) as connection:
@@ -452,7 +481,7 @@ def test_a_refusal_after_the_success_of_another_device_counts_before_it_ends_the
     second, _ = stored.sign_in()
     stored.grants.mark_refused(first, OidcError("refused"))
     stored.now += 60
-    assert stored.grants.renew(second, answer(ANN, stored.now, "next token")) is not None
+    assert stored.grants.renew(second, answer(ANN, stored.now)) is not None
     for _ in range(2):
         stored.now += 60
         stored.grants.mark_refused(first, OidcError("refused"))
@@ -571,7 +600,7 @@ def test_a_person_has_a_hundred_devices_and_the_one_refreshed_longest_ago_gives_
     with closing(open_for_writing(stored.settings)) as connection, connection.transaction():
         connection.insert("sign_ins", columns, rows)
     stored.now += 2
-    assert stored.grants.renew(first, answer(ANN, stored.now, "next token")) is not None
+    assert stored.grants.renew(first, answer(ANN, stored.now)) is not None
     stored.now += 1
     newest, _ = stored.sign_in()
     active = [stored.grants.find_active(each.id) is not None for each in (first, second, newest, other)]
@@ -586,8 +615,7 @@ def test_a_rotation_of_the_secret_keeps_tokens_readable(stored: Database) -> Non
     stored.rotate("b" * 32, "a" * 32)
     assert stored.grants.find_sign_in(refresh_token) == sign_in
     assert stored.grants.decrypt(sign_in) == "token-of-the-provider"
-    renewed = stored.grants.renew(sign_in, answer(ANN, stored.now, "next token"))
-    assert renewed is not None
+    renewed = stored.grants.keep_token(sign_in, "next token")
     stored.rotate("b" * 32)
     assert stored.grants.decrypt(renewed) == "next token"
     assert stored.grants.decrypt(sign_in) is None
