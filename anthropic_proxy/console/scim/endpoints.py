@@ -15,14 +15,22 @@ from anthropic_proxy.console.ledger.reader_threads import ReaderThreads
 from anthropic_proxy.console.scim.errors import ScimError, find_no_resource
 from anthropic_proxy.console.scim.filters import decode_filter
 from anthropic_proxy.console.scim.paths import ALLOWED, BASE_PATH, ENDPOINTS, Kind
-from anthropic_proxy.console.scim.resources import Patch, Resource, decode_resource, is_wanted, list_names, project
+from anthropic_proxy.console.scim.resources import (
+    Patch,
+    Resource,
+    decode_resource,
+    is_returned,
+    list_names,
+    project,
+    project_parts,
+)
 from anthropic_proxy.console.scim.schema import (
     MAX_RESULTS,
     build_provider_config,
     build_resource_types,
     build_schemas,
 )
-from anthropic_proxy.console.scim.store import ScimStore, Stored
+from anthropic_proxy.console.scim.store import LINKS, MAX_PAGE_BYTES, ScimStore, Stored
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.gateway.settings import Settings
@@ -33,9 +41,10 @@ _OVERLOADED = 529
 _UNAVAILABLE = 503
 _LIST_SCHEMA = "urn:ietf:params:scim:api:messages:2.0:ListResponse"
 _KINDS: Mapping[str, Kind] = {path: kind for kind, path in ENDPOINTS.items()}
-_LINKS: Mapping[Kind, str] = {"User": "groups", "Group": "members"}
 _HEADERS = {"content-type": "application/scim+json", "cache-control": "no-store"}
 _NOT_IMPLEMENTED = (".search", "Bulk", "Me")
+_MAX_HOST_CHARACTERS = 253 + len(":65535")
+"""A name of DNS (RFC 1035, section 2.3.4) and a port."""
 
 
 class Endpoints:
@@ -91,6 +100,8 @@ class _Exchange:
         self._settings = settings
         self._clock = clock
         host = request.headers.get("host", "localhost")
+        if len(host) > _MAX_HOST_CHARACTERS:  # each member of a group in a response repeats it
+            raise ScimError(f"The header Host has {len(host):,} characters; {_MAX_HOST_CHARACTERS} are allowed.")
         site = settings.dashboard_url or f"{request.scheme}://{host}"
         self._base = f"{site}{BASE_PATH}"
         self._query = {name.lower(): values[-1] for name, values in request.query.items()}
@@ -127,12 +138,16 @@ class _Exchange:
         condition = decode_filter(query["filter"], kind) if query.get("filter") else None
         start = max(_read_number(query, "startindex", 1), 1)
         count = min(max(_read_number(query, "count", MAX_RESULTS), 0), MAX_RESULTS)
-        wanted, excluded = _list_wanted(query, kind)
         with closing(open_for_writing(self._settings)) as connection:
             store = self._open_store(connection)
             found, number = store.list(kind, condition, start - 1, count)
-            with_links = _has_links(kind, wanted, excluded)
-            resources = [project(store.encode(one, with_links=with_links), wanted, excluded) for one in found]
+            resources, size = list[msgspec.Raw](), 0
+            for one in found:
+                if size >= MAX_PAGE_BYTES:  # fewer than `count`; the client goes on (RFC 7644, section 3.4.2.4)
+                    break
+                encoded = msgspec.json.encode(_describe(store, one, query))
+                resources.append(msgspec.Raw(encoded))
+                size += len(encoded)
         return _send(_list_response(resources, number, start))
 
     def get(self, kind: Kind, resource_id: str) -> RouteResponse:
@@ -203,10 +218,8 @@ class _Exchange:
         return ScimStore(connection, administration, self._settings, self._base, self._clock)
 
     def _send_resource(self, store: ScimStore, stored: Stored, status: int = 200) -> RouteResponse:
-        wanted, excluded = _list_wanted(self._query, stored.kind)
-        document = store.encode(stored, with_links=_has_links(stored.kind, wanted, excluded))
-        headers = {"etag": stored.etag, "location": document["meta"]["location"]}
-        return _send(project(document, wanted, excluded), status, headers)
+        headers = {"etag": stored.etag, "location": store.locate(stored)}
+        return _send(_describe(store, stored, self._query), status, headers)
 
     def _decode_body(self) -> object:
         try:
@@ -215,13 +228,15 @@ class _Exchange:
             raise ScimError(f"The body is not valid: {error}.", "invalidSyntax") from None
 
 
-def _list_wanted(query: Mapping[str, str], kind: Kind) -> tuple[frozenset[str], frozenset[str]]:
-    return list_names(query.get("attributes", ""), kind), list_names(query.get("excludedattributes", ""), kind)
-
-
-def _has_links(kind: Kind, wanted: frozenset[str], excluded: frozenset[str]) -> bool:
-    name = _LINKS[kind]
-    return name not in excluded and (not wanted or is_wanted(name, wanted))
+def _describe(store: ScimStore, stored: Stored, query: Mapping[str, str]) -> Resource:
+    """Return the attributes that the request asks for. Members and groups are JSON already."""
+    kind, name = stored.kind, LINKS[stored.kind]
+    wanted = list_names(query.get("attributes", ""), kind)
+    excluded = list_names(query.get("excludedattributes", ""), kind)
+    links = msgspec.Raw()
+    if is_returned(name, wanted, excluded):
+        links = store.encode_links(stored, lambda items: project_parts(items, name, wanted, excluded))
+    return project(store.encode(stored, links), wanted, excluded)
 
 
 def _require_method(request: RouteRequest, place: str) -> None:
@@ -251,7 +266,7 @@ def _matches(header: str, stored: Stored) -> bool:
     return "*" in tags or stored.etag.removeprefix("W/") in tags
 
 
-def _list_response(resources: Sequence[Mapping[str, Any]], number: int, start: int) -> Resource:
+def _list_response(resources: Sequence[Mapping[str, Any] | msgspec.Raw], number: int, start: int) -> Resource:
     return {
         "schemas": [_LIST_SCHEMA],
         "totalResults": number,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -48,7 +49,7 @@ Predicate = Callable[[Mapping[str, Any]], bool]
 
 
 class Equality(Struct, frozen=True):
-    """A filter that only compares one attribute, such as `userName eq "ann"`, so that an index finds the resources."""
+    """A comparison such as `userName eq "ann"`. `name`: of the attribute, also if its parts `value` are compared."""
 
     name: str
     value: str
@@ -56,12 +57,19 @@ class Equality(Struct, frozen=True):
 
 class Filter(Struct, frozen=True):
     matches: Predicate
-    equality: Equality | None = None
-    """None: each resource has to be compared."""
+    equalities: tuple[Equality, ...] = ()
+    """Each is necessary for a match, so that an index finds the resources."""
+    is_conjunction: bool = False
+    """True if the equalities are the whole filter."""
     terms: int = 1
     """Number of its comparisons."""
     reads_links: bool = False
     """True if it compares members or groups, which other tables have."""
+
+    @property
+    def equality(self) -> Equality | None:
+        """The equality that is the whole filter."""
+        return self.equalities[0] if self.is_conjunction and len(self.equalities) == 1 else None
 
 
 class AttributePath(Struct, frozen=True):
@@ -108,7 +116,8 @@ def decode_filter(text: str, kind: Kind) -> Filter:
     found = _decode_or(tokens, (*_COMMON, *list_all_attributes(kind)), kind, 0)
     if rest := tokens.peek():
         raise ScimError(f"The filter has {rest[:40]!r} after its end.", "invalidFilter")
-    return structs.replace(found, reads_links="members" in text.lower() or "groups" in text.lower())
+    reads_links = "members" in text.lower() or "groups" in text.lower()
+    return structs.replace(found, terms=tokens.terms, reads_links=reads_links)
 
 
 def decode_path(text: str, kind: Kind) -> AttributePath | None:
@@ -167,7 +176,9 @@ def _decode_and(tokens: _Tokens, attributes: Sequence[Attribute], kind: Kind, de
         found.append(_decode_term(tokens, attributes, kind, depth))
     if len(found) == 1:
         return found[0]
-    return Filter(lambda resource: all(part.matches(resource) for part in found))
+    equalities = tuple(equality for part in found for equality in part.equalities)
+    is_conjunction = all(part.is_conjunction for part in found)
+    return Filter(lambda resource: all(part.matches(resource) for part in found), equalities, is_conjunction)
 
 
 def _decode_term(tokens: _Tokens, attributes: Sequence[Attribute], kind: Kind, depth: int) -> Filter:
@@ -184,7 +195,7 @@ def _decode_term(tokens: _Tokens, attributes: Sequence[Attribute], kind: Kind, d
     if first == "(":
         inner = _decode_or(tokens, attributes, kind, depth + 1)
         tokens.expect(")")
-        return Filter(inner.matches)
+        return inner
     return _decode_comparison(first, tokens, attributes, kind, depth)
 
 
@@ -199,10 +210,15 @@ def _decode_comparison(first: str, tokens: _Tokens, attributes: Sequence[Attribu
     chosen: Predicate | None = None
     if tokens.peek() == "[":
         tokens.take()
-        chosen = _decode_or(tokens, attribute.parts, kind, depth + 1).matches
+        inner = _decode_or(tokens, attribute.parts, kind, depth + 1)
+        chosen = inner.matches
         tokens.expect("]")
         if not tokens.peek().startswith("."):
-            return Filter(lambda resource: bool(_list_values(resource, attribute, None, chosen)))
+            id_ = inner.equality if inner.equality is not None and inner.equality.name == "value" else None
+            equalities = () if id_ is None else (Equality(attribute.name, id_.value),)
+            return Filter(
+                lambda resource: bool(_list_values(resource, attribute, None, chosen)), equalities, bool(equalities)
+            )
         part = _find_part(attribute, (after := tokens.take())[1:])  # emails[type eq "work"].value, as Entra ID sends it
         if part is None or not part.is_stored:
             raise ScimError(
@@ -235,8 +251,9 @@ def _compare(tokens: _Tokens, attribute: Attribute, part: Attribute | None, chos
         raise ScimError(
             f'The filter has the value {given!r:.40}. Use a time such as "2026-12-01T08:00:00Z".', "invalidFilter"
         )
-    is_equality = operator == "eq" and isinstance(given, str) and not attribute.parts
-    equality = Equality(attribute.name, str(given)) if is_equality else None
+    is_equality = operator == "eq" and isinstance(given, str) and chosen is None
+    is_equality &= not attribute.parts or leaf.name == "value"
+    equalities = (Equality(attribute.name, str(given)),) if is_equality else ()
 
     def matches(resource: Mapping[str, Any]) -> bool:
         found = _list_values(resource, attribute, leaf if attribute.parts else None, chosen)
@@ -245,7 +262,7 @@ def _compare(tokens: _Tokens, attribute: Attribute, part: Attribute | None, chos
             return wanted not in values
         return any(value is not None and compare(value, wanted) for value in values)
 
-    return Filter(matches, equality)
+    return Filter(matches, equalities, bool(equalities))
 
 
 def _decode_value(token: str) -> object:
@@ -266,12 +283,17 @@ def _normalize(value: object, attribute: Attribute) -> str | None:
         return str(value).lower()
     text = str(value)
     if attribute.type == "dateTime":
-        try:
-            at = datetime.fromisoformat(text)
-            return at.replace(tzinfo=at.tzinfo or UTC).astimezone(UTC).isoformat(timespec="microseconds")
-        except (ValueError, OverflowError):
-            return None
+        return _normalize_time(text)
     return text if attribute.case_exact else text.lower()
+
+
+@lru_cache(maxsize=16)  # each comparison of a filter needs the times of the same resource
+def _normalize_time(text: str) -> str | None:
+    try:
+        at = datetime.fromisoformat(text)
+        return at.replace(tzinfo=at.tzinfo or UTC).astimezone(UTC).isoformat(timespec="microseconds")
+    except (ValueError, OverflowError):
+        return None
 
 
 def _list_items(value: object) -> Sequence[Mapping[str, Any]]:

@@ -3,7 +3,6 @@
 A resource is a dictionary with the attributes of `schema`, in their spelling, without `id` and `meta`.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 from anthropic_proxy.console.scim.errors import ScimError
@@ -22,8 +21,11 @@ Resource = dict[str, Any]
 MAX_TEXT_CHARACTERS = 1_000
 _MAX_OPERATIONS = 1_000
 _MAX_COMPARISONS = 200_000
-"""Comparisons of one PATCH with items of multi-valued attributes, which are counted before they are made: half a
-second, whatever its paths are."""
+"""Work of one PATCH, which is counted before it is done: half a second, whatever its paths and values are. A unit is
+the comparison of an item of a multi-valued attribute, or a value of one that the body has."""
+_COMPARISONS_PER_PATH = 5
+_CHARACTERS_PER_COMPARISON = 4
+"""Work for the decoding of a path, and for these characters of it, as a number of comparisons."""
 _ALWAYS_RETURNED = ("schemas", "id")
 
 
@@ -68,12 +70,12 @@ def _decode_item(attribute: Attribute, value: object) -> Any:
             value = {"value": value}
         if not isinstance(value, dict):
             raise ScimError(f"{attribute.name} is {_show(value)}. Use an object.")
+        by_name = {str(name).lower(): inner for name, inner in value.items()}
         parts = {}
-        for name, inner in value.items():
-            part = attribute.find_part(str(name))
-            if part is None or not part.is_stored or part.mutability == "readOnly" or part.type == "reference":
+        for part in attribute.parts:
+            if not part.is_stored or part.mutability == "readOnly" or part.type == "reference":
                 continue
-            if (decoded := _decode_value(part, inner)) is not None:
+            if (decoded := _decode_value(part, by_name.get(part.name.lower()))) is not None:
                 parts[part.name] = decoded
         return parts or None
     if attribute.type == "boolean":
@@ -155,9 +157,12 @@ class Patch:
             for key, inner in value.items():
                 self._change(name, f"{text}:{key}", inner)
             return
+        self._count(_COMPARISONS_PER_PATH + len(text) // _CHARACTERS_PER_COMPARISON)
         path = decode_path(text, self._kind)
         if path is None:
             return
+        if path.attribute.multi_valued and isinstance(value, list):
+            self._count(len(value))
         if is_key and path.filter is not None:  # a value without a path also adds what is missing
             name = "add"
         if path.attribute.mutability == "readOnly":
@@ -284,35 +289,25 @@ def list_names(text: str, kind: Kind) -> frozenset[str]:
 
 def project(document: Resource, wanted: frozenset[str], excluded: frozenset[str]) -> Resource:
     """Return the attributes that a request asks for (RFC 7644, section 3.9), as a response has them. Empty: all."""
-    if wanted:
-        chosen = {
-            name: _project_parts(value, name.lower(), wanted)
-            for name, value in document.items()
-            if name in _ALWAYS_RETURNED or is_wanted(name, wanted)
-        }
-    else:
-        chosen = {
-            name: _exclude_parts(value, name.lower(), excluded)
-            for name, value in document.items()
-            if name in _ALWAYS_RETURNED or name.lower() not in excluded
-        }
+    chosen = {
+        name: project_parts(value, name.lower(), wanted, excluded)
+        for name, value in document.items()
+        if name in _ALWAYS_RETURNED or is_returned(name.lower(), wanted, excluded)
+    }
     if (extension := chosen.pop(ENTERPRISE, None)) is not None:
         chosen |= {"schemas": [*chosen["schemas"], ENTERPRISE_SCHEMA], ENTERPRISE_SCHEMA: extension}
     return chosen
 
 
-def is_wanted(name: str, wanted: Iterable[str]) -> bool:
-    return any(other.partition(".")[0] == name.lower() for other in wanted)
+def is_returned(name: str, wanted: frozenset[str], excluded: frozenset[str]) -> bool:
+    """`name`: in lower case."""
+    return any(other.partition(".")[0] == name for other in wanted) if wanted else name not in excluded
 
 
-def _project_parts(value: Any, name: str, wanted: frozenset[str]) -> Any:
-    parts = {other.partition(".")[2] for other in wanted if other.startswith(f"{name}.")}
-    return _filter_parts(value, parts, keeps=True) if parts and name not in wanted else value
-
-
-def _exclude_parts(value: Any, name: str, excluded: frozenset[str]) -> Any:
-    parts = {other.partition(".")[2] for other in excluded if other.startswith(f"{name}.")}
-    return _filter_parts(value, parts, keeps=False) if parts else value
+def project_parts(value: Any, name: str, wanted: frozenset[str], excluded: frozenset[str]) -> Any:
+    """Return the parts of the attribute `name` that a request asks for."""
+    parts = {other.partition(".")[2] for other in wanted or excluded if other.startswith(f"{name}.")}
+    return _filter_parts(value, parts, keeps=bool(wanted)) if parts and name not in wanted else value
 
 
 def _filter_parts(value: Any, parts: set[str], *, keeps: bool) -> Any:

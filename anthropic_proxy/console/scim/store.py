@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from anthropic_proxy.console import formats
 from anthropic_proxy.console.identity.people import is_address
 from anthropic_proxy.console.keys.administration import KeyAdministration
 from anthropic_proxy.console.keys.group_tables import apply_group_tables
@@ -22,23 +23,51 @@ from anthropic_proxy.console.scim.paths import ENDPOINTS, Kind
 from anthropic_proxy.console.scim.resources import Resource
 from anthropic_proxy.console.scim.schema import ENTERPRISE, SCHEMAS
 from anthropic_proxy.console.units import MICROSECONDS, to_microseconds
-from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.errors import InvalidRequest, join_with_or
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_rules import is_name
 
 MAX_USERS = 50_000
 MAX_GROUPS = 5_000
+MAX_USER_BYTES = 32 * 1024
+"""The attributes of a user as JSON, so that a page of users is bounded too."""
+MAX_PAGE_BYTES = 4 * 1024 * 1024
+"""A page of a list ends with the resource with which it has this size."""
 _MAX_SHOWN = 20
 """Ids in one entry of the audit log."""
 _ROWS = 500
+_MAX_COMPARISONS = 500_000
+"""Comparisons of one filter with stored values: a second of processor time at most."""
+_COMPARISONS_PER_ROW = 5
+_COMPARISONS_PER_LINKS = 20
+"""Work for a row, and for the query of its members or groups, as a number of comparisons."""
 _USER_COLUMNS = "id, body, version, created_at, changed_at, external_id, address, key_id, is_active"
 _GROUP_COLUMNS = "id, name, version, created_at, changed_at, external_id"
 _TABLES: Mapping[Kind, str] = {"User": "scim_users", "Group": "scim_groups"}
 _INDEXED: Mapping[Kind, Mapping[str, str]] = {
-    "User": {"id": "id", "userName": "user_name", "externalId": "external_id"},
-    "Group": {"id": "id", "displayName": "name_key", "externalId": "external_id"},
+    "User": {
+        "id": "id = ?",
+        "userName": "user_name = ?",
+        "externalId": "external_id = ?",
+        "groups": "id IN (SELECT user_id FROM scim_members WHERE group_id = ?)",
+    },
+    "Group": {
+        "id": "id = ?",
+        "displayName": "name_key = ?",
+        "externalId": "external_id = ?",
+        "members": "id IN (SELECT group_id FROM scim_members WHERE user_id = ?)",
+    },
 }
-_IN_LOWER_CASE = ("userName", "displayName")
+_CASE_EXACT = ("id", "externalId")
+
+
+LINKS: Mapping[Kind, str] = {"User": "groups", "Group": "members"}
+"""The attribute that another table has."""
+_LINK_ROWS: Mapping[Kind, str] = {
+    "User": "SELECT id, name FROM scim_groups JOIN scim_members ON id = group_id WHERE user_id = ? AND id > ? "
+    f"ORDER BY id LIMIT {_ROWS}",
+    "Group": f"SELECT user_id FROM scim_members WHERE group_id = ? AND user_id > ? ORDER BY user_id LIMIT {_ROWS}",
+}
 
 
 class Stored(Struct, frozen=True, kw_only=True):
@@ -92,22 +121,49 @@ class ScimStore:
 
     def list(self, kind: Kind, condition: Filter | None, start: int, count: int) -> tuple[Sequence[Stored], int]:
         """Return the resources from the index `start` on, from 0, and the number of all that match."""
-        where, values = "1 = 1", list[object]()
-        equality = None if condition is None else condition.equality
-        if equality is not None and (column := _INDEXED[kind].get(equality.name)) is not None:
-            where, condition = f"{column} = ?", None
-            values = [equality.value.lower() if equality.name in _IN_LOWER_CASE else equality.value]
-        if condition is None:
-            ((number,),) = self._connection.query(f"SELECT count(*) FROM {_TABLES[kind]} WHERE {where}", values)
+        equalities = () if condition is None else condition.equalities
+        indexed = [(_INDEXED[kind][one.name], one) for one in equalities if one.name in _INDEXED[kind]]
+        where = " AND ".join(["1 = 1", *(text for text, _ in indexed)])
+        values = [one.value if one.name in _CASE_EXACT else one.value.lower() for _, one in indexed]
+        ((number,),) = self._connection.query(f"SELECT count(*) FROM {_TABLES[kind]} WHERE {where}", values)
+        if condition is None or (condition.is_conjunction and len(indexed) == len(equalities)):
             return self._select(kind, where, values, f"LIMIT {count:d} OFFSET {start:d}"), int(number)
-        with_links = condition.reads_links
-        found = ((stored, self.encode(stored, with_links=with_links)) for stored in self._scan(kind))
-        matched = [stored for stored, described in found if condition.matches(described)]
-        return matched[start : start + count], len(matched)
+        self._require_little_work(kind, condition, where, values, int(number))
+        found, number = list[Stored](), 0
+        for stored in self._scan(kind, where, values):
+            links = [one for part in self._read_links(stored) for one in part] if condition.reads_links else []
+            if condition.matches(self.encode(stored, links)):
+                if start <= number < start + count:
+                    found.append(stored)
+                number += 1
+        return found, number
 
-    def _scan(self, kind: Kind) -> Iterator[Stored]:
+    def _require_little_work(
+        self, kind: Kind, condition: Filter, where: str, values: Sequence[object], rows: int
+    ) -> None:
+        """Raise `ScimError` if the filter makes too many comparisons. They are counted before."""
+        work = rows * (condition.terms + _COMPARISONS_PER_ROW)
+        compared = formats.plural(rows, kind.lower())
+        if condition.reads_links:
+            column = "user_id" if kind == "User" else "group_id"
+            query = (
+                f"SELECT count(*) FROM scim_members WHERE {column} IN (SELECT id FROM {_TABLES[kind]} WHERE {where})"
+            )
+            ((links,),) = self._connection.query(query, values)
+            work += rows * _COMPARISONS_PER_LINKS + int(links) * condition.terms
+            compared += f" and {int(links):,} {LINKS[kind]} of them"
+        if work > _MAX_COMPARISONS:
+            raise ScimError(
+                f"The filter compares too much: {formats.plural(condition.terms, 'comparison')} with each of "
+                f"{compared}. Use fewer comparisons, or add one with {join_with_or(list(_INDEXED[kind]))} such as:  "
+                'id eq "..." and ...',
+                "tooMany",
+            )
+
+    def _scan(self, kind: Kind, where: str, values: Sequence[object]) -> Iterator[Stored]:
         last = ""
-        while rows := self._select(kind, "id > ?", [last], f"LIMIT {_ROWS}", order="id"):
+        condition = f"{where} AND id > ?"
+        while rows := self._select(kind, condition, [*values, last], f"LIMIT {_ROWS}", order="id"):
             yield from rows
             last = rows[-1].id
 
@@ -136,41 +192,45 @@ class ScimStore:
             key_id=str(link[1]) if link else "",
         )
 
-    def encode(self, stored: Stored, *, with_links: bool) -> Resource:
-        """Return the resource as a response has it. `with_links`: with the members of a group, or the groups of a
-        user.
-        """
+    def encode(self, stored: Stored, links: Sequence[Resource] | msgspec.Raw) -> Resource:
+        """Return the resource as a response has it. `links`: the members of a group, or the groups of a user."""
         kind = stored.kind
         document: Resource = {"schemas": [SCHEMAS[kind]], "id": stored.id, **stored.resource}
-        if with_links:
-            name, links = ("groups", self._list_groups(stored.id))
-            if kind == "Group":
-                name, links = ("members", self._list_members(stored.id))
-            document |= {name: links} if links else {}
-        location = f"{self._base}{ENDPOINTS[kind]}/{stored.id}"
+        document |= {LINKS[kind]: links} if links else {}
         document["meta"] = {
             "resourceType": kind,
             "created": _format(stored.created_at),
             "lastModified": _format(stored.changed_at),
-            "location": location,
+            "location": self.locate(stored),
             "version": stored.etag,
         }
         return document
 
-    def _list_groups(self, user_id: str) -> Sequence[Resource]:
-        rows = self._connection.query(
-            "SELECT id, name FROM scim_groups JOIN scim_members ON id = group_id WHERE user_id = ? ORDER BY name",
-            (user_id,),
-        )
-        return [
-            {"value": str(key), "$ref": f"{self._base}/Groups/{key}", "display": str(name), "type": "direct"}
-            for key, name in rows
-        ]
+    def locate(self, stored: Stored) -> str:
+        return f"{self._base}{ENDPOINTS[stored.kind]}/{stored.id}"
 
-    def _list_members(self, group_id: str) -> Sequence[Resource]:
-        query = "SELECT user_id FROM scim_members WHERE group_id = ? ORDER BY user_id"
-        rows = self._connection.query(query, (group_id,))
-        return [{"value": str(key), "$ref": f"{self._base}/Users/{key}", "type": "User"} for (key,) in rows]
+    def encode_links(self, stored: Stored, choose: Callable[[Sequence[Resource]], object]) -> msgspec.Raw:
+        """Return the JSON of the members of a group, or of the groups of a user. Empty: there are none. They are read
+        and encoded in parts, because members as objects need several times the memory, and one call that encodes all
+        stops the server meanwhile. `choose` returns the parts that a response has.
+        """
+        parts = [msgspec.json.encode(choose(part))[1:-1] for part in self._read_links(stored)]
+        return msgspec.Raw(b"[" + b",".join(parts) + b"]" if parts else b"")
+
+    def _read_links(self, stored: Stored) -> Iterator[Sequence[Resource]]:
+        last, rows = "", list[Any]()
+        while not last or len(rows) == _ROWS:
+            rows = self._connection.query(_LINK_ROWS[stored.kind], (stored.id, last))
+            if not rows:
+                return
+            if stored.kind == "User":
+                yield [
+                    {"value": str(key), "$ref": f"{self._base}/Groups/{key}", "display": str(name), "type": "direct"}
+                    for key, name in rows
+                ]
+            else:
+                yield [{"value": str(key), "$ref": f"{self._base}/Users/{key}", "type": "User"} for (key,) in rows]
+            last = str(rows[-1][0])
 
     def load(self, stored: Stored) -> Resource:
         """Return the attributes that a PATCH changes, with the members of a group."""
@@ -230,6 +290,11 @@ class ScimStore:
         self._administration.record(f"{verb} SCIM {stored.kind.lower()}", f"{stored.id} {name}", changes)
 
     def _store_user(self, before: Stored, resource: Resource) -> None:
+        body = msgspec.json.encode(resource)
+        if len(body) > MAX_USER_BYTES:
+            raise ScimError(
+                f"The user has {len(body):,} bytes of attributes; {MAX_USER_BYTES:,} are allowed.", "tooMany"
+            )
         name = str(resource["userName"])
         address = find_user_address(self._settings, resource)
         self._require_unique("scim_users", "user_name", name.lower(), before.id, f"userName {name!r}")
@@ -242,7 +307,7 @@ class ScimStore:
             "external_id": resource.get("externalId", ""),
             "address": address,
             "key_id": key_id,
-            "body": msgspec.json.encode(resource).decode(),
+            "body": body.decode(),
             "is_active": int(resource.get("active") is True),
             "cost_center": find_cost_center(resource),
             "version": before.version + 1,

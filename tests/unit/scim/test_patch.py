@@ -114,6 +114,10 @@ def test_a_wrong_operation_is_refused(operation: dict[str, Any], kind: str, mess
 
 
 def test_the_work_of_a_patch_is_bounded() -> None:
+    members = [{"op": "add", "path": "members", "value": [str(number) for number in range(40_000)]}] * 5
+    assert len(patch(TEAM, *members[:4])["members"]) == 40_000
+    with pytest.raises(ScimError, match="compare too many values"):
+        patch(TEAM, *members)
     large = {**TEAM, "members": [{"value": str(number)} for number in range(5_000)]}
     removals = [{"op": "remove", "path": f'members[value eq "{number}"]'} for number in range(1_000)]
     assert len(patch(large, *removals)["members"]) == 4_000
@@ -158,6 +162,26 @@ class Uncomparable(str):
         (
             {**ANN, "emails": [{"value": Uncomparable(number)} for number in range(5_000)]},
             {"op": "remove", "path": "emails", "value": [{"value": f"{number}"} for number in range(50)]},
+            "The operations compare too many values. Send them in several requests.",
+        ),
+        (
+            TEAM,
+            {"op": "add", "path": "members", "value": [1] * 200_001},
+            "The operations compare too many values. Send them in several requests.",
+        ),
+        (
+            ANN,
+            {"op": "add", "value": {f"urn:x:{number}": 1 for number in range(40_000)}},
+            "The operations compare too many values. Send them in several requests.",
+        ),
+        (
+            ANN,
+            {"op": "add", "value": {"urn:x": {f"{number}": 1 for number in range(40_000)}}},
+            "The operations compare too many values. Send them in several requests.",
+        ),
+        (
+            ANN,
+            {"op": "remove", "path": f"{'(' * 800_000}"},
             "The operations compare too many values. Send them in several requests.",
         ),
         (

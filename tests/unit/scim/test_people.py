@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from functools import partial
@@ -20,9 +21,11 @@ from anthropic_proxy.console.keys.descriptions import describe_creator, encode_k
 from anthropic_proxy.console.keys.queries import find_key, list_audit_entries, list_keys
 from anthropic_proxy.console.keys.sign_ins import SignIn, list_sign_ins, read_end_reason
 from anthropic_proxy.console.keys.virtual_keys import KeyState, VirtualKey
-from anthropic_proxy.console.ledger.database import open_for_reading
+from anthropic_proxy.console.ledger.database import open_for_reading, open_for_writing
 from anthropic_proxy.console.scim.plugin import open_plugin
 from anthropic_proxy.console.scim.schema import ENTERPRISE_SCHEMA
+from anthropic_proxy.console.scim.store import MAX_PAGE_BYTES
+from anthropic_proxy.console.units import to_microseconds
 from anthropic_proxy.gateway.settings import OidcSettings, Settings, SignInGroup, SignInSettings
 from anthropic_proxy.plugins import Client, RouteRequest
 from anthropic_proxy.secrets import Secret
@@ -90,6 +93,23 @@ class Company:
         with pytest.raises(OidcError) as refused:
             self.sign_in(subject, email, groups)
         return refused.value.cause
+
+    def add_users(self, number: int) -> list[str]:
+        """Store users without an address, and return their ids in order."""
+        rows = [
+            {
+                "id": f"{n:08d}-0000-4000-8000-000000000000",
+                "user_name": f"p{n}",
+                "body": f'{{"active":true,"userName":"p{n}"}}',
+                **dict.fromkeys(("external_id", "address", "key_id", "cost_center"), ""),
+                **dict.fromkeys(("is_active", "version"), 1),
+                **dict.fromkeys(("created_at", "changed_at"), to_microseconds(NOON)),
+            }
+            for n in range(number)
+        ]
+        with closing(open_for_writing(self.settings)) as connection, connection.transaction():
+            connection.insert("scim_users", [*rows[0]], [[*row.values()] for row in rows])
+        return [str(row["id"]) for row in rows]
 
     def execute(self, action: Any, target: str) -> None:
         with open_administration(self.settings, "test", lambda: self.now) as administration:
@@ -337,6 +357,95 @@ async def test_lists_have_pages_filters_and_only_the_wanted_attributes(company: 
     assert [(row["id"], "members" in row) for row in found["Resources"]] == [(group, False)]
     refused = await company.send("GET", "/Users?filter=x")
     assert (refused[0], refused[1]["scimType"]) == (400, "invalidFilter")
+
+
+async def test_a_page_ends_with_the_resource_that_fills_it_and_the_client_goes_on(company: Company) -> None:
+    members = company.add_users(5_000)
+    groups = [await company.create_group(f"group {number}", *members) for number in range(12)]
+    seen = list[str]()
+    while not seen or len(seen) < 12:
+        _, page = await company.send("POST", "/Groups/.search", {"startIndex": len(seen) + 1, "count": 200})
+        size = len(msgspec.json.encode(page))
+        assert (page["totalResults"], page["startIndex"]) == (12, len(seen) + 1)
+        assert page["itemsPerPage"] == len(page["Resources"]) > 0
+        assert size < MAX_PAGE_BYTES + len(msgspec.json.encode(page["Resources"][0])) + 1_000
+        assert all([one["value"] for one in row["members"]] == members for row in page["Resources"])
+        seen += [row["id"] for row in page["Resources"]]
+    assert sorted(seen) == sorted(groups)
+    _, page = await company.send("GET", "/Groups?excludedAttributes=members")
+    assert (page["itemsPerPage"], "members" in page["Resources"][0]) == (12, False)
+    _, page = await company.send("GET", "/Groups?attributes=members.value&count=1")
+    assert page["Resources"][0]["members"][-1] == {"value": members[-1]}
+
+
+async def test_the_memory_for_a_page_of_groups_is_that_of_few_pages(company: Company) -> None:
+    members = company.add_users(5_000)
+    for number in range(30):
+        await company.create_group(f"group {number}", *members)
+    await company.send("GET", "/Groups?count=1")  # imports and caches are there
+    tracemalloc.start()
+    try:
+        _, page = await company.send("GET", "/Groups")
+        del page
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # the size of the body, of its parts, and what this test decodes: the objects of a page have five times its size
+    assert peak < 12 * MAX_PAGE_BYTES
+
+
+async def test_a_user_and_a_host_that_would_fill_pages_are_refused(company: Company) -> None:
+    emails = [{"value": f"{number}{'x' * 900}", "display": "y" * 900} for number in range(100)]
+    status, refused = await company.send("POST", "/Users", {"userName": ANN, "emails": emails})
+    size = len(msgspec.json.encode({"active": True, "userName": ANN, "emails": emails}))
+    assert (status, refused["detail"]) == (400, f"The user has {size:,} bytes of attributes; 32,768 are allowed.")
+    status, refused = await company.send("GET", "/Users", headers={"host": "x" * 30_000})
+    assert (status, refused["detail"]) == (400, "The header Host has 30,000 characters; 259 are allowed.")
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "shown"),
+    [
+        ("/Users", " or ".join(['meta.created lt "2020-01-01"'] * 40), "40 comparisons with each of 20,000 users"),
+        ("/Users", 'groups.display co "x"', "1 comparison with each of 20,000 users and 20,000 groups of them"),
+        (
+            "/Groups",
+            " or ".join(['members.value sw "x"'] * 50),
+            "50 comparisons with each of 1 group and 20,000 members of them",
+        ),
+    ],
+)
+async def test_a_filter_that_compares_too_much_is_refused_before(
+    company: Company, path: str, text: str, shown: str
+) -> None:
+    members = company.add_users(20_000)
+    await company.create_group("platform", *members)
+    status, refused = await company.send("GET", f"{path}?filter={text}")
+    assert (status, refused["scimType"]) == (400, "tooMany")
+    assert refused["detail"].startswith(
+        f"The filter compares too much: {shown}. Use fewer comparisons, or add one with "
+    )
+    if path == "/Users":  # with an equality that an index finds, the same filter is small
+        status, found = await company.send("GET", f'/Users?filter=id eq "{members[3]}" and ({text})')
+        assert (status, found["totalResults"]) == (200, 0)
+
+
+async def test_members_and_groups_are_found_by_an_index(company: Company) -> None:
+    members = company.add_users(20_000)
+    small = await company.create_group("small", members[1], members[2])
+    large = await company.create_group("large", *members)
+    for text, found in {
+        f'members eq "{members[1]}"': {small, large},
+        f'members.value eq "{members[1].upper()}" and displayName sw "s"': {small},
+        f'members[value eq "{members[3]}"]': {large},
+        f'id eq "{small}" and members eq "{members[1]}"': {small},
+        f'id eq "{small}" and members eq "{members[3]}"': set[str](),
+        f'members[value eq "{members[1]}"] and not (members.value eq "{members[3]}")': {small},
+    }.items():
+        status, listed = await company.send("GET", f"/Groups?filter={text}&attributes=id")
+        assert (status, {row["id"] for row in listed["Resources"]}) == (200, found), text
+    status, listed = await company.send("GET", f'/Users?filter=groups eq "{small}"&attributes=id')
+    assert (status, [row["id"] for row in listed["Resources"]]) == (200, members[1:3])
 
 
 async def test_the_work_of_a_deactivation_does_not_grow_with_the_number_of_people(company: Company) -> None:
