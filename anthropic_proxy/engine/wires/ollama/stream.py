@@ -107,6 +107,7 @@ class OllamaDecoder(Decoder):
         dialect = call.dialect
         tags, formats = dialect.thinking_tags, dialect.text_call_formats
         self._text = TextSplitter(call, tags, formats) if tags or formats else None
+        self._doubled = self._text.doubled if self._text is not None else None
         self._content: list[str] = []
         """The text so far, if it may contain calls or reasoning."""
         self._call_repair = ToolCallRepair(call, names=dialect.repairs_tool_names)
@@ -225,6 +226,8 @@ class OllamaDecoder(Decoder):
             return
         for one in divide_arguments(arguments) or ("",):
             repaired = self._call_repair.repair_arguments(one, found) if one and self._repairs_arguments else one
+            if self._doubled is not None and self._doubled.add(found, repaired):
+                continue
             self._has_incomplete |= bool(one) and is_truncated_object(repaired)
             deltas += self._ids.build_whole_call(self._calls, part.id, found, repaired)
             self._calls += 1

@@ -65,7 +65,7 @@ from anthropic_proxy.engine.wires.reply_ends import (
     split_input_tokens,
 )
 from anthropic_proxy.engine.wires.thinking import ReasoningState, digest_base_url, empty_signature, encode_signature
-from anthropic_proxy.engine.wires.tool_call_repair import TextSplitter, ToolCallRepair
+from anthropic_proxy.engine.wires.tool_call_repair import DoubledCalls, TextSplitter, ToolCallRepair
 from anthropic_proxy.engine.wires.tools import ToolCallIds, is_other_call, is_parallel_wrapper, split_wrapper
 from anthropic_proxy.errors import UnreadableReply, UpstreamError
 
@@ -182,6 +182,8 @@ class ChatDecoder(Decoder):
         deltas = self._text.finish(reply_ended_early=True) if self._text is not None else []
         if self._calls is not None:
             self._calls.flush_pending(deltas)
+        if self._text is not None:
+            deltas += self._text.make_postponed_calls()
         if self._schema_filter is None:
             return deltas
         return self._schema_filter.feed(deltas) + self._schema_filter.flush()
@@ -246,7 +248,8 @@ class ChatDecoder(Decoder):
                     self._has_other_content = True
                     self._read_text(words, deltas)
                 if refusal := piece.refusal:
-                    self._read_text(refusal if source == "message" else self._find_new("refusal", refusal), deltas)
+                    text = refusal if source == "message" else self._find_new("refusal", refusal)
+                    self._read_text(text, deltas, is_refusal=True)
                 if piece.tool_calls or piece.function_call is not None:
                     self._read_calls(piece, deltas, source)
             if choice.native_finish_reason:
@@ -305,7 +308,7 @@ class ChatDecoder(Decoder):
         self._stop_emitted = True
         return deltas + reply
 
-    def _read_text(self, text: str, deltas: list[Delta]) -> None:
+    def _read_text(self, text: str, deltas: list[Delta], *, is_refusal: bool = False) -> None:
         if not text:
             return
         if self._calls is not None:
@@ -313,7 +316,7 @@ class ChatDecoder(Decoder):
         if self._details is not None:
             self._sign_details(deltas)
         if self._text is not None:
-            deltas += self._text.feed(text)
+            deltas += self._text.pass_text(text) if is_refusal else self._text.feed(text)
         else:
             deltas.append(Text(text))
 
@@ -338,7 +341,7 @@ class ChatDecoder(Decoder):
         if self._text is not None:
             deltas += self._text.finish()
         if self._calls is None:
-            self._calls = ToolCallDecoder(self._call)
+            self._calls = ToolCallDecoder(self._call, self._text.doubled if self._text is not None else None)
             self._is_plain = False
         for call in calls:
             if call.extra_content is not ABSENT or piece.extra_content is not ABSENT:
@@ -404,6 +407,8 @@ class ChatDecoder(Decoder):
             deltas += self._server_tools.finish_searches()
         if self._calls is not None:
             self._calls.end_all_calls(deltas, reply_ended_early=reply_ended_early)
+            if self._text is not None:
+                deltas += self._text.make_postponed_calls()
 
     def _emit_stop(self, deltas: list[Delta]) -> None:
         if self._stop_emitted or self._stop is None:
@@ -610,8 +615,8 @@ _REPEATED = "{}"
 
 class _OpenCall:
     __slots__ = (
-        *("arguments", "before", "ended", "event", "held", "id", "is_wrapper", "joined", "key", "name", "name_start"),
-        *("own_name", "written"),
+        *("arguments", "before", "ended", "event", "held", "id", "is_shown", "is_wrapper", "joined", "key", "name"),
+        *("name_start", "own_name", "written"),
     )
 
     def __init__(self, key: int, upstream_id: str, event: list[Delta], *, held: bool) -> None:
@@ -623,6 +628,8 @@ class _OpenCall:
         self.own_name = ""  # the client's
         self.arguments = ArgumentsReader()
         self.held = held  # until the arguments are complete
+        self.is_shown = False
+        """True if the client knows the call."""
         self.is_wrapper = False  # of several calls, which begin when it is complete
         self.event = event
         """The deltas of the event that began the call."""
@@ -634,11 +641,6 @@ class _OpenCall:
         self.written: DeliveredText | None = None
         """Arguments so far. None: no final object has repeated them."""
         self.ended = False
-
-    @property
-    def is_shown(self) -> bool:
-        """True if the client knows the call."""
-        return bool(self.name) and not self.is_wrapper and self.before is None
 
     @property
     def keys(self) -> Keys:
@@ -672,8 +674,10 @@ class ToolCallDecoder:
     for one, with its arguments.
     """
 
-    def __init__(self, call: TranslatedCall[Dialect]) -> None:
+    def __init__(self, call: TranslatedCall[Dialect], doubled: DoubledCalls | None = None) -> None:
+        """`doubled`: compares the calls with those in the text. None: the text has none."""
         self._call = call
+        self._doubled = doubled
         self._slots: dict[int, _OpenCall] = {}
         self._by_id: dict[str, _OpenCall] = {}
         self._last: _OpenCall | None = None
@@ -763,8 +767,14 @@ class ToolCallDecoder:
         if is_parallel_wrapper(name, self._call):
             call.name = call.own_name = name
             call.held = call.is_wrapper = True
-        else:
-            self._name(call, name, self.repair.repair_name(name), deltas)
+            return
+        call.name, call.own_name = name, self.repair.repair_name(name)
+        if self._doubled is not None:
+            if self._doubled.has_in_text(call.own_name):
+                call.held = True  # the call begins when it is complete, if it is another one
+                return
+            self._doubled.begin(call.own_name)
+        self._name(call, deltas)
 
     def read_message(self, calls: Sequence[ToolCallDelta], deltas: list[Delta]) -> None:
         """Read the calls of a complete message, of which the stream may have sent fragments: add what is missing."""
@@ -857,13 +867,12 @@ class ToolCallDecoder:
             if is_truncated_object(text) or (reply_ended_early and not text):
                 self.has_incomplete_arguments = True
 
-    def _name(self, call: _OpenCall, wire_name: str, name: str, deltas: list[Delta]) -> None:
-        call.name = wire_name
-        call.own_name = name
+    def _name(self, call: _OpenCall, deltas: list[Delta]) -> None:
+        call.is_shown = True
         client_id = self._ids.assign_client_id(call.id)
         if client_id != call.id:
             self.replaced_ids[call.id] = client_id
-        deltas.append(ToolCall(call.key, client_id, name))
+        deltas.append(ToolCall(call.key, client_id, call.own_name))
         if not call.held and (text := call.arguments.passed):
             deltas.append(ToolArgs(call.key, text))
 
@@ -884,11 +893,7 @@ class ToolCallDecoder:
             name = self.repair.find_name_by_arguments(text)
             if name is None:
                 raise self._call.build_protocol_error(" sent a tool call without a name.")
-            self._name(call, name, name, deltas)
-        elif before is not None and not call.is_wrapper:
-            self._name(call, call.name, call.own_name, deltas)
-        if not call.held and (held := call.arguments.finish()):
-            deltas.append(ToolArgs(call.key, held))
+            call.name = call.own_name = name
         del self._open[call.key]
         call.ended = True
         if call.is_wrapper:
@@ -896,16 +901,25 @@ class ToolCallDecoder:
             if wrapped is not None:
                 for position, one in enumerate(wrapped):
                     name = self.repair.repair_name(one.name)
-                    key = f"{call.key}.{position}"
-                    deltas += self._ids.build_whole_call(key, one.upstream_id, name, one.arguments)
+                    if not self._is_in_text(name, one.arguments):
+                        key = f"{call.key}.{position}"
+                        deltas += self._ids.build_whole_call(key, one.upstream_id, name, one.arguments)
                 return text
-            self._name(call, call.name, self.repair.repair_name(call.name), deltas)
-        if call.held and text:
-            if self._holds and not reply_ended_early:
-                text = self.repair.repair_arguments(text, call.own_name)
-            deltas.append(ToolArgs(call.key, text))
+            call.own_name = self.repair.repair_name(call.name)
+        if call.held and text and self._holds and not reply_ended_early:
+            text = self.repair.repair_arguments(text, call.own_name)
+        if self._is_in_text(call.own_name, text, has_begun=call.is_shown):
+            return _REPEATED
+        if not call.is_shown:
+            self._name(call, deltas)
+        if held := text if call.held else call.arguments.finish():
+            deltas.append(ToolArgs(call.key, held))
         deltas.append(ToolEnd(call.key))
         return text
+
+    def _is_in_text(self, name: str, arguments: str, *, has_begun: bool = False) -> bool:
+        """Return True if a call, which ends, is one of the text. `has_begun`: the client has its beginning."""
+        return self._doubled is not None and self._doubled.add(name, arguments, has_begun=has_begun)
 
     def _find_stated(self, index: int, call_id: str | None) -> _OpenCall | None:
         """Return the call of a complete message whose first fragment arrives now. None: there is none."""

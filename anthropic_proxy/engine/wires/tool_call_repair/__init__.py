@@ -16,6 +16,8 @@ from functools import cached_property, partial
 
 from anthropic_proxy.engine.messages.deltas import Delta, Text, Thinking
 from anthropic_proxy.engine.messages.fidelity import TOOL_CALL_FIELDS, FidelityNote
+from anthropic_proxy.engine.messages.models import TextBlock
+from anthropic_proxy.engine.messages.models.raw_json import decode_string
 from anthropic_proxy.engine.messages.models.tool_arguments import means_no_arguments
 from anthropic_proxy.engine.messages.preparation.tools import valid_name
 from anthropic_proxy.engine.wires.calls import TranslatedCall
@@ -27,6 +29,7 @@ from anthropic_proxy.engine.wires.tool_call_repair.calls import (
     is_json_object,
     repair_arguments,
 )
+from anthropic_proxy.engine.wires.tool_call_repair.doubled_calls import DoubledCalls
 from anthropic_proxy.engine.wires.tool_call_repair.formats import TOOL_CALL_FORMATS, ToolCallFormat
 from anthropic_proxy.engine.wires.tool_call_repair.text_calls import TextCallDetector
 from anthropic_proxy.engine.wires.tool_call_repair.thinking_tags import (
@@ -41,6 +44,7 @@ __all__ = [
     "OPENED_THINKING_TAGS",
     "TOOL_CALL_FORMATS",
     "UNNAMED_TOOL",
+    "DoubledCalls",
     "OfferedTools",
     "TextCallDetector",
     "TextSplitter",
@@ -139,6 +143,15 @@ def _shortened(name: str) -> str:
     return repr(name if len(name) <= 80 else name[:80] + "…")[1:-1]
 
 
+def _find_prefill(call: TranslatedCall[BaseDialect]) -> str:
+    """Return the text of the client that the reply continues. "": there is none."""
+    last = call.request.messages[-1] if call.request.messages else None
+    if last is None or last.role != "assistant" or not last.blocks:
+        return ""
+    block = last.blocks[-1]
+    return (decode_string(block.text) or "") if isinstance(block, TextBlock) else ""
+
+
 _MAX_REASONING = 256 * 1024
 """Number of characters of reasoning that are kept for the search for calls at its end."""
 _WHOLE_ANSWERS = ("bare_json", "bare_python")
@@ -167,8 +180,10 @@ class TextSplitter:
         """True if it is not known whether the model writes the start tag of its reasoning."""
         self._has_unopened: bool | None = None
         """`ThinkingTagParser.has_unopened_form`."""
-        self._new_detector = partial(TextCallDetector, formats, offered, call.new_id) if offered else None
-        self._calls = self._new_detector() if self._new_detector else None
+        self.doubled = DoubledCalls() if offered else None
+        """What compares the calls in the text with those of the API. None: calls are not searched."""
+        self._new_detector = partial(TextCallDetector, formats, offered, call.new_id, self.doubled) if offered else None
+        self._calls = self._new_detector(_find_prefill(call)) if self._new_detector else None
         self._reasoning: list[str] | None = [] if self._calls else None
         """Reasoning of a reply that has nothing else so far. None: it has, or calls are not searched."""
         self._reasoning_size = 0
@@ -196,6 +211,16 @@ class TextSplitter:
             self._has_unopened = self._tags.has_unopened_form
             self._tags = None
         return self._find_calls(deltas)
+
+    def pass_text(self, text: str) -> list[Delta]:
+        """Return the deltas for a text without calls and reasoning, such as a refusal, which may quote a call."""
+        deltas = [*self.finish(), Text(text)]
+        self._note_reply(deltas)
+        return deltas
+
+    def make_postponed_calls(self) -> list[Delta]:
+        """Return the calls in the text that waited for the end of a call of the API. Call this after that end."""
+        return self._calls.make_postponed() if self._calls is not None else []
 
     def expect_text(self, text: str) -> None:
         """Examine the complete text of a reply before it is fed at once."""

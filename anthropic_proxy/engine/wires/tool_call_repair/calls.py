@@ -54,14 +54,17 @@ class _Parameters(Struct, frozen=True):
 
 
 class OfferedTools:
-    """Index of the client's tools in one request. No tool is offered if the tool choice is `none`."""
+    """Index of the client's tools in one request. The tool choice `none` offers none, and one that names a tool only
+    this one.
+    """
 
     def __init__(self, call: TranslatedCall[BaseDialect]) -> None:
         choice = call.request.tool_choice
         kind = choice.type if choice is not None else "auto"
         loaded = [tool for tools in call.request.loaded_tools.values() for tool in tools]
         self._given = [*call.request.tools, *loaded] if kind != "none" else []
-        self._forced = choice.name if choice is not None and kind == "tool" else None
+        if choice is not None and kind == "tool":
+            self._given = [tool for tool in self._given if tool.name == choice.name]
         self._aliases = call.client_tool_names
         self._parameters: dict[str, _Parameters] = {}
         """Those that were needed: a schema may be large, and a reply may have many calls."""
@@ -98,10 +101,10 @@ class OfferedTools:
     def find_tool_name_by_arguments(self, arguments: str) -> str | None:
         """Return the client's name of the tool for a call without a name. None: no tool fits, or several.
 
-        A forced tool or a single offered tool always fits. Otherwise, the arguments must fit the schema of the tool.
+        A single offered tool always fits. Otherwise, the arguments must fit the schema of the tool.
         """
-        if self._forced is not None or len(self._tools) == 1:
-            name = self._forced or next(iter(self._tools))
+        if len(self._tools) == 1:
+            name = next(iter(self._tools))
             return self._aliases.get(name, name)
         try:
             given = msgspec.json.decode(replace_lone_escapes(arguments) or "{}", type=dict[str, Any])

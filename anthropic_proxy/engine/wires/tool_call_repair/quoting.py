@@ -92,8 +92,11 @@ _FENCE_RUN = compile_anchored(r"`++|~++")
 LINE_BREAK = compile_later(r"[\r\n]")
 
 
-def has_open_fence(text: str) -> bool:
-    """Return True if a code fence is open at the end of a text, which begins with a line break."""
+def find_open_fence(text: str) -> tuple[Fence, bool] | None:
+    """Return the code fence that is open at the end of a text, and True if its opening line has ended. None: no fence.
+
+    The text begins with a line break.
+    """
     place = 0
     while (mark := find_fence_mark_end(text, place)) is not None:
         fence = read_fence(text, mark)
@@ -107,9 +110,9 @@ def has_open_fence(text: str) -> bool:
             continue
         end = find_fence_end(text, line.start(), line.end(), fence) if line else None
         if end is None:
-            return True
+            return fence, line is not None
         place = end
-    return False
+    return None
 
 
 def find_fence_mark_end(text: str, offset: int) -> int | None:

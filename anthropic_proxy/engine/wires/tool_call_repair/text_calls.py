@@ -16,6 +16,7 @@ from anthropic_proxy.engine.messages.deltas import Delta, Text, ToolArgs, ToolCa
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.wires.tool_call_repair.calls import OfferedTools, RecoveredCall
+from anthropic_proxy.engine.wires.tool_call_repair.doubled_calls import DoubledCalls
 from anthropic_proxy.engine.wires.tool_call_repair.formats import (
     NAME_SUFFIXES,
     OPEN_TAGS,
@@ -33,6 +34,7 @@ from anthropic_proxy.engine.wires.tool_call_repair.quoting import (
     find_fence_mark_end,
     find_inline_end,
     find_open_code,
+    find_open_fence,
     is_quoted_line,
     read_fence,
 )
@@ -44,6 +46,8 @@ _MAX_FAILURES = 64
 """Maximum number of start markers in a reply that began no call. Later text is not searched."""
 MAX_FENCES = 10_000
 """Maximum number of code fences in a reply. Later text is not searched."""
+_MAX_PREFILL = 16 * 1024
+"""Maximum number of characters before the reply in which open code is searched. No call is searched behind more."""
 _MIN_PIECE, _MAX_PIECE = 128, 4_096
 """Minimum and maximum number of characters that are examined at once. The number doubles with each piece. After a
 decision, the remainder of a piece is examined in shorter pieces."""
@@ -59,12 +63,21 @@ searched."""
 class TextCallDetector:
     """Converts tool calls in streamed reply text into deltas. Call `feed` for each fragment, then `finish`."""
 
-    def __init__(self, formats: Sequence[ToolCallFormat], offered: OfferedTools, new_id: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        formats: Sequence[ToolCallFormat],
+        offered: OfferedTools,
+        new_id: Callable[[str], str],
+        doubled: DoubledCalls | None = None,
+        prefill: str = "",
+    ) -> None:
+        """`doubled`: compares the calls with those of the API. `prefill`: the text that the reply continues."""
         self.notes: list[FidelityNote] = []
         """Fidelity notes: one for each tool call that was found in the reply text."""
         self._formats = formats
         self._offered = offered
         self._new_id = new_id
+        self._doubled = DoubledCalls() if doubled is None else doubled
         signs = self._signs = build_format_markers(tuple(formats))
         self._marks, self._pattern = signs.start_markers, signs.start_pattern
         self._strays, self._tokens, self._spark = signs.dropped_end_markers, signs.tokens, signs.candidate_pattern
@@ -107,6 +120,20 @@ class TextCallDetector:
         `inside`."""
         self._fence = Fence("`", 3, 0, 0)
         self._count = 0
+        self._postponed: list[tuple[str, RecoveredCall]] = []
+        """Format and call of those that may be a call of the API, which has begun and not ended."""
+        if prefill:
+            self._continue("\n" + prefill)
+
+    def _continue(self, prefill: str) -> None:
+        """Begin in the code that a text before the reply has opened."""
+        if len(prefill) > _MAX_PREFILL:
+            self._state = "over"
+        elif (opened := find_open_fence(prefill)) is not None:
+            self._fence, has_line_ended = opened
+            self._state, self._in_fence = "fence", "inside" if has_line_ended else "line"
+        else:
+            self._code = find_open_code(prefill)
 
     def feed(self, text: str) -> list[Delta]:
         """Return the deltas for one more fragment of reply text. Text that may belong to a tool call is buffered."""
@@ -458,11 +485,27 @@ class TextCallDetector:
     def _emit_calls(self, convention: str, calls: Sequence[RecoveredCall], deltas: list[Delta]) -> None:
         self._pass_free(deltas)
         for call in calls:
-            key = f"text {self._count}"
-            self._count += 1
-            deltas += [ToolCall(key, self._new_id("toolu_px"), call.name), ToolArgs(key, call.arguments), ToolEnd(key)]
-            detail = f"a call of {call.name} that the model wrote as text ({convention}) became a block"
-            self.notes.append(FidelityNote("emulated", "content.tool_use", detail))
+            if self._doubled.is_open(call.name):
+                self._postponed.append((convention, call))
+            else:
+                self._make_call(convention, call, deltas)
+
+    def make_postponed(self) -> list[Delta]:
+        """Return the calls that waited for the end of a call of the API. Call this after that end."""
+        deltas: list[Delta] = []
+        postponed, self._postponed = self._postponed, []
+        for convention, call in postponed:
+            self._make_call(convention, call, deltas)
+        return deltas
+
+    def _make_call(self, convention: str, call: RecoveredCall, deltas: list[Delta]) -> None:
+        if self._doubled.add_in_text(call.name, call.arguments):
+            return
+        key = f"text {self._count}"
+        self._count += 1
+        deltas += [ToolCall(key, self._new_id("toolu_px"), call.name), ToolArgs(key, call.arguments), ToolEnd(key)]
+        detail = f"a call of {call.name} that the model wrote as text ({convention}) became a block"
+        self.notes.append(FidelityNote("emulated", "content.tool_use", detail))
 
 
 _MIN_BEFORE, _MAX_BEFORE = 512, 2_048

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, get_args
 
 from anthropic_proxy.engine.messages.deltas import Delta, Text, Thinking
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
-from anthropic_proxy.engine.wires.tool_call_repair.quoting import begins_alone, has_open_fence
+from anthropic_proxy.engine.wires.tool_call_repair.quoting import begins_alone, find_open_fence
 
 ThinkingTags = Literal[
     "think", "thinking", "thought", "brackets", "triangles", "seed", "channel", "thought_channel", "unopened"
@@ -77,7 +77,7 @@ def has_unopened_reasoning(text: str) -> bool:
         stands_alone = begins_alone(before) or before[-1].isalnum()
     else:
         stands_alone = _GLUED.match(text, end) is not None and not before[-1].isspace() and begins_alone(before)
-    return stands_alone and not has_open_fence(before)
+    return stands_alone and find_open_fence(before) is None
 
 
 def join_examined(pieces: Sequence[str]) -> str:
