@@ -33,8 +33,8 @@ MAX_USER_BYTES = 32 * 1024
 """The attributes of a user as JSON, so that a page of users is bounded too."""
 MAX_PAGE_BYTES = 4 * 1024 * 1024
 """A page of a list ends with the resource with which it has this size."""
-_MAX_SHOWN = 20
-"""Ids in one entry of the audit log."""
+_MAX_SHOWN = 100
+"""Members or groups in one entry of the audit log. Further ones are in further entries."""
 _ROWS = 500
 _MAX_COMPARISONS = 500_000
 """Comparisons of one filter with stored values: a second of processor time at most."""
@@ -236,8 +236,7 @@ class ScimStore:
         """Return the attributes that a PATCH changes, with the members of a group."""
         if stored.kind == "User":
             return dict(stored.resource)
-        query = "SELECT user_id FROM scim_members WHERE group_id = ?"
-        members = [{"value": str(user_id)} for (user_id,) in self._connection.query(query, (stored.id,))]
+        members = [{"value": user_id} for user_id in self._list_member_ids(stored.id)]
         return {**stored.resource, **({"members": members} if members else {})}
 
     def create(self, kind: Kind, resource: Resource) -> Stored:
@@ -266,15 +265,18 @@ class ScimStore:
             key = find_key(self._connection, stored.key_id) if stored.key_id else None
             if key is not None:
                 self._administration.set_provisioned_access(key, has_access=False)
+            query = "SELECT id, name FROM scim_groups JOIN scim_members ON id = group_id WHERE user_id = ? ORDER BY id"
+            links = [f"{key} {name}" for key, name in self._connection.query(query, (stored.id,))]
             self._connection.execute("DELETE FROM scim_members WHERE user_id = ?", (stored.id,))
             self._connection.execute("DELETE FROM scim_users WHERE id = ?", (stored.id,))
             name = stored.resource.get("userName", "")
         else:
             affected = self._list_keys_of(stored.id)
+            links = self._name_users(sorted(self._list_member_ids(stored.id)))
             self._connection.execute("DELETE FROM scim_members WHERE group_id = ?", (stored.id,))
             self._connection.execute("DELETE FROM scim_groups WHERE id = ?", (stored.id,))
             name = stored.resource.get("displayName", "")
-        self._record("delete", stored, str(name), {"name": (name, None)})
+        self._record("delete", stored, str(name), {"name": (name, None)}, (links, ()))
         if stored.kind == "Group":
             self._affected = affected
 
@@ -286,8 +288,20 @@ class ScimStore:
         if self._affected:
             apply_group_tables(self._settings, self._connection, self._affected)
 
-    def _record(self, verb: str, stored: Stored, name: str, changes: Mapping[str, tuple[object, object]]) -> None:
-        self._administration.record(f"{verb} SCIM {stored.kind.lower()}", f"{stored.id} {name}", changes)
+    def _record(
+        self,
+        verb: str,
+        stored: Stored,
+        name: str,
+        changes: Mapping[str, tuple[object, object]],
+        links: tuple[Sequence[str], Sequence[str]] = ((), ()),
+    ) -> None:
+        """`links`: the lost and the new members or groups, as id and name."""
+        lost, new = links
+        for start in range(0, max(len(lost), len(new), 1), _MAX_SHOWN):
+            part = (lost[start : start + _MAX_SHOWN], new[start : start + _MAX_SHOWN])
+            shown = {**({} if start else changes), **({LINKS[stored.kind]: part} if any(part) else {})}
+            self._administration.record(f"{verb} SCIM {stored.kind.lower()}", f"{stored.id} {name}", shown)
 
     def _store_user(self, before: Stored, resource: Resource) -> None:
         body = msgspec.json.encode(resource)
@@ -335,8 +349,7 @@ class ScimStore:
     def _store_group(self, before: Stored, resource: Resource) -> None:
         name = str(resource["displayName"])
         self._require_unique("scim_groups", "name_key", name.lower(), before.id, f"displayName {name!r}")
-        query = "SELECT user_id FROM scim_members WHERE group_id = ?"
-        old = {str(user_id) for (user_id,) in self._connection.query(query, (before.id,))}
+        old = set(self._list_member_ids(before.id))
         new = {str(item["value"]) for item in resource.get("members", ()) if "value" in item}
         added, removed = sorted(new - old), sorted(old - new)
         self._require_users(added)
@@ -358,10 +371,10 @@ class ScimStore:
         statement = "DELETE FROM scim_members WHERE group_id = ? AND user_id = ?"
         if removed:
             self._connection.execute_many(statement, [(before.id, user_id) for user_id in removed])
-        changes = _compare(earlier, named)
-        if added or removed:
-            changes["members"] = (_shorten(removed), _shorten(added))
-        self._record("change" if before.version else "create", before, name, changes)
+        # with another name, the group has another table in the settings: all members lose that of the old name
+        lost, gained = (removed, added) if named == earlier else (sorted(old), sorted(new))
+        links = self._name_users(lost), self._name_users(gained)
+        self._record("change" if before.version else "create", before, name, _compare(earlier, named), links)
         self._affected = [*affected, *self._list_keys([*added, *removed])]
 
     def _write(self, table: str, before: Stored, row: Mapping[str, object]) -> None:
@@ -376,23 +389,29 @@ class ScimStore:
             raise ScimError(f"Another resource has the {shown}.", "uniqueness", 409)
 
     def _require_users(self, ids: Sequence[str]) -> None:
-        for start in range(0, len(ids), _ROWS):
-            part = ids[start : start + _ROWS]
-            marks = ", ".join("?" * len(part))
-            known = {
-                str(key) for (key,) in self._connection.query(f"SELECT id FROM scim_users WHERE id IN ({marks})", part)
-            }
-            unknown = next((user_id for user_id in part if user_id not in known), None)
-            if unknown is not None:
-                raise ScimError(f"members has {unknown[:80]!r}, which is the id of no user.")
+        known = {user_id for user_id, _ in self._find_users(ids, "id")}
+        unknown = next((user_id for user_id in ids if user_id not in known), None)
+        if unknown is not None:
+            raise ScimError(f"members has {unknown[:80]!r}, which is the id of no user.")
 
     def _list_keys(self, user_ids: Sequence[str]) -> Sequence[str]:
-        keys: list[str] = []
-        for start in range(0, len(user_ids), _ROWS):
-            part = user_ids[start : start + _ROWS]
-            query = f"SELECT key_id FROM scim_users WHERE key_id != '' AND id IN ({', '.join('?' * len(part))})"
-            keys += [str(key) for (key,) in self._connection.query(query, part)]
-        return keys
+        return [key_id for _, key_id in self._find_users(user_ids, "key_id") if key_id]
+
+    def _find_users(self, ids: Sequence[str], column: str) -> Sequence[tuple[str, str]]:
+        """Return the ids that users have, each with the value of a column."""
+        found: list[tuple[str, str]] = []
+        for start in range(0, len(ids), _ROWS):
+            part = ids[start : start + _ROWS]
+            query = f"SELECT id, {column} FROM scim_users WHERE id IN ({', '.join('?' * len(part))}) ORDER BY id"
+            found += [(str(user_id), str(value)) for user_id, value in self._connection.query(query, part)]
+        return found
+
+    def _list_member_ids(self, group_id: str) -> Sequence[str]:
+        query = "SELECT user_id FROM scim_members WHERE group_id = ?"
+        return [str(user_id) for (user_id,) in self._connection.query(query, (group_id,))]
+
+    def _name_users(self, ids: Sequence[str]) -> Sequence[str]:
+        return [f"{user_id} {name}" for user_id, name in self._find_users(ids, "user_name")]
 
     def _list_keys_of(self, group_id: str) -> Sequence[str]:
         query = "SELECT key_id FROM scim_users JOIN scim_members ON id = user_id WHERE group_id = ? AND key_id != ''"
@@ -423,10 +442,6 @@ _MAX_ADDRESS_CHARACTERS = 254
 def _compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[object, object]]:
     names = sorted({*before, *after})
     return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
-
-
-def _shorten(ids: Sequence[str]) -> Sequence[str]:
-    return [*ids[:_MAX_SHOWN], *([f"and {len(ids) - _MAX_SHOWN:,} more"] if len(ids) > _MAX_SHOWN else [])]
 
 
 def _format(at: float) -> str:

@@ -129,6 +129,13 @@ class Company:
         with closing(open_for_reading(self.settings)) as connection:
             return read_end_reason(connection, "id", sign_in.id)
 
+    def list_members_of_entries(self) -> list[tuple[str, object]]:
+        """Return the action of each entry about a group, or about the groups of a user, with its members or groups."""
+        with closing(open_for_reading(self.settings)) as connection:
+            entries = list_audit_entries(connection)[::-1]
+        listed = [(entry.action, entry.changes.get("members", entry.changes.get("groups"))) for entry in entries]
+        return [(action, links) for action, links in listed if links]
+
     def list_entries(self) -> list[tuple[str, str]]:
         with closing(open_for_reading(self.settings)) as connection:
             return [(entry.actor, entry.action) for entry in list_audit_entries(connection)][::-1]
@@ -492,3 +499,26 @@ async def test_each_change_is_in_the_audit_log(company: Company) -> None:
         (actor, "revoke key"),
         (actor, "delete SCIM user"),
     ]
+
+
+async def test_entries_name_each_person_who_got_or_lost_a_group(company: Company) -> None:
+    ids = company.add_users(120)
+    people = [f"{user_id} p{number}" for number, user_id in enumerate(ids)]
+    group = await company.create_group("platform", *ids)
+    await company.send("PATCH", f"/Groups/{group}", {"Operations": [{"op": "remove", "path": "members"}]})
+    await company.send("PUT", f"/Groups/{group}", {"displayName": "platform", "members": [{"value": ids[7]}]})
+    renamed = {"displayName": "developers", "members": [{"value": ids[7]}, {"value": ids[8]}]}
+    await company.send("PUT", f"/Groups/{group}", renamed)
+    await company.send("DELETE", f"/Users/{ids[7]}")
+    await company.send("DELETE", f"/Groups/{group}")
+    expected: list[tuple[str, object]] = [
+        ("create SCIM group", ([], people[:100])),
+        ("create SCIM group", ([], people[100:])),
+        ("change SCIM group", (people[:100], [])),
+        ("change SCIM group", (people[100:], [])),
+        ("change SCIM group", ([], [people[7]])),
+        ("change SCIM group", ([people[7]], [people[7], people[8]])),
+        ("delete SCIM user", ([f"{group} developers"], [])),
+        ("delete SCIM group", ([people[8]], [])),
+    ]
+    assert company.list_members_of_entries() == expected
