@@ -272,7 +272,7 @@ class ScimStore:
             name = stored.resource.get("userName", "")
         else:
             affected = self._list_keys_of(stored.id)
-            links = self._name_users(sorted(self._list_member_ids(stored.id)))
+            links = [*self._name_users(sorted(self._list_member_ids(stored.id)))]
             self._connection.execute("DELETE FROM scim_members WHERE group_id = ?", (stored.id,))
             self._connection.execute("DELETE FROM scim_groups WHERE id = ?", (stored.id,))
             name = stored.resource.get("displayName", "")
