@@ -2,16 +2,25 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager, closing
 from typing import Any, TypeVar
 
 import pytest
 from msgspec import structs
 from sqlalchemy import make_url
 
+from anthropic_proxy.console.keys.limits import KeyLimit, Scope, build_limits
+from anthropic_proxy.console.keys.reservations import Reservations
+from anthropic_proxy.console.ledger.costs import Amounts
+from anthropic_proxy.console.ledger.database import open_for_writing
+from anthropic_proxy.console.ledger.database_store import open_database_store
 from anthropic_proxy.console.ledger.postgres_store import PostgresStore
+from anthropic_proxy.errors import BudgetUsedUp
 from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
+from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import Client, Limit, Store
 from anthropic_proxy.secrets import Secret
 from tests.support.ledger import DATABASE_VARIABLE, new_receipt, read_hourly, read_rows, running_ledger
@@ -113,3 +122,30 @@ async def test_requests_count_once_if_the_answer_to_their_commit_is_lost(databas
             await asyncio.to_thread(ledger.stop)
     assert [row["key_label"] for row in read_rows(database)] == ["local", "local", "a"]
     assert sum(row["requests"] for row in read_hourly(database)) == 7
+
+
+async def test_a_crash_that_loses_the_last_moments_admits_nothing_beyond_the_ledger(database: Settings) -> None:
+    """The counters are written without a flush to the disk. Requests come before the next heartbeat."""
+
+    async def read_used(limits: Sequence[KeyLimit], _: float) -> Sequence[int]:
+        return [1_000] * len(limits)
+
+    warnings = list[str]()
+    store = open_database_store(database, MemoryStore(), warnings.append)
+    reservations = Reservations(store, warnings.append, read_used=read_used)
+    scope = Scope("key", "a", "key/a", Rules(budgets=(Budget(1_000, "tokens", "total"),)))
+    limits = build_limits([scope], [[Amounts(10, 0)]], time.time())
+    await store.get("start")
+    with closing(open_for_writing(database)) as admin:
+        for _ in range(2):
+            results = await asyncio.gather(
+                *(reservations.reserve(limits, {}, time.time()) for _ in range(20)), return_exceptions=True
+            )
+            assert {type(result) for result in results} == {BudgetUsedUp}
+            admin.execute("DELETE FROM limit_counters")
+            admin.query(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE pid <> pg_backend_pid() AND datname = current_database()"
+            )
+    assert warnings == []
+    await store.close()

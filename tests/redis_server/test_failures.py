@@ -11,9 +11,9 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy.console.keys.limits import KeyLimit, Scope, build_limits
-from anthropic_proxy.console.keys.reservations import Reservations
+from anthropic_proxy.console.keys.reservations import HeldLimits, Reservations
 from anthropic_proxy.console.ledger.costs import Amounts
-from anthropic_proxy.errors import LimitReached
+from anthropic_proxy.errors import BudgetUsedUp, LimitReached
 from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
 from anthropic_proxy.gateway.stores.fallback import FallbackStore
 from anthropic_proxy.gateway.stores.redis import RedisStore
@@ -515,3 +515,56 @@ async def test_a_loss_of_data_raises_budgets_once_to_their_use_by_the_ledger(ins
     await wait_for_async(lambda: all(store.state.interruptions and store.state.available for store in stores))
     assert (await reserve())[0] == 1_000 - 450 - 60
     await asyncio.gather(*(each.stop() for each in all_))
+
+
+LOSSES = ("a restart without data", "a restart with older data", "a deletion of all data")
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+async def test_a_loss_of_data_admits_nothing_beyond_the_ledger(instances: Instances, loss: str) -> None:
+    """Requests come before the next heartbeat."""
+
+    async def read_used(limits: Sequence[KeyLimit], _: float) -> Sequence[int]:
+        return [ledger] * len(limits)
+
+    async def reserve() -> int:
+        """Return the number of admitted requests."""
+        results = await asyncio.gather(
+            *(each.reserve(limits, {}, time.time()) for each in all_ * 20), return_exceptions=True
+        )
+        assert {type(result) for result in results} <= {HeldLimits, BudgetUsedUp}
+        return sum(isinstance(result, HeldLimits) for result in results)
+
+    ledger = 1_000 - 100
+    server = instances.server
+    stores = await instances.open(2)
+    scope = Scope("key", "a", "key/a", Rules(budgets=(Budget(1_000, "tokens", "total"),)))
+    limits = build_limits([scope], [[Amounts(10, 0)]], time.time())
+    all_ = [Reservations(store, instances.warnings.append, read_used=read_used) for store in stores]
+    held = await asyncio.gather(*(each.reserve(limits, {}, time.time()) for each in all_ * 5))
+    if loss == "a restart with older data":
+        server.command("SAVE")
+    for each in held:
+        all_[0].settle(each, [Amounts(10, 0)])
+        all_[1].settle(each, [Amounts(10, 0)])
+    await asyncio.gather(*(each.stop() for each in all_))
+    ledger = 1_000
+    assert await reserve() == 0
+    if loss == "a deletion of all data":
+        server.command("FLUSHALL")
+    else:
+        server.kill()
+        server.start()
+    assert await reserve() == 0
+    assert instances.warnings == []
+
+
+async def test_a_user_without_the_right_to_ask_for_the_start_uses_the_store(instances: Instances) -> None:
+    instances.server.command("ACL", "SETUSER", "limited", "on", "nopass", "~*", "&*", "+@all", "-info")
+    port = instances.server.port
+    (store,) = await instances.open(1, url=f"redis://limited:x@127.0.0.1:{port}/0")
+    await wait_for_async(lambda: store.state.group)
+    assert (await store.reserve(LIMITS)).is_held
+    instances.server.command("FLUSHALL")
+    assert (await store.reserve(LIMITS)).is_held
+    assert (store.state.interruptions, instances.warnings) == (1, [])

@@ -123,7 +123,7 @@ class Reservations:
         """Raises `LimitReached`, and reserves nothing, if a limit would be exceeded."""
         await self.add_forgotten_use(limits, now)
         try:
-            reservation = await self._reserve(limits)
+            reservation = await self._reserve(limits, now)
         except StoreUnavailable:
             if not all(key_limit.budget is not None and key_limit.budget.soft for key_limit in limits):
                 raise
@@ -138,7 +138,7 @@ class Reservations:
             limits = [*limits]
             reduced = structs.replace(limits[refused].limit, amount=reservation.remaining[refused])
             limits[refused] = structs.replace(limits[refused], limit=reduced)
-            reservation = await self._reserve(limits)
+            reservation = await self._reserve(limits, now)
         response_headers.update(build_rate_headers(limits, reservation, now))
         states = self._list_states(limits, reservation, now)
         self._note_budget_uses(limits, reservation, now)
@@ -279,7 +279,8 @@ class Reservations:
     async def read_states(self, limits: Sequence[KeyLimit], response_headers: dict[str, str], now: float) -> None:
         """Add the headers with the use of budgets, and reserve nothing. Raises `BudgetUsedUp`."""
         await self.add_forgotten_use(limits, now)
-        reservation = await self._store.reserve([structs.replace(key_limit.limit, amount=0) for key_limit in limits])
+        free = [structs.replace(key_limit, limit=structs.replace(key_limit.limit, amount=0)) for key_limit in limits]
+        reservation = await self._reserve(free, now)
         state = choose_state(self._list_states(limits, reservation, now))
         if state is None:
             return
@@ -306,7 +307,7 @@ class Reservations:
         ]
         if not missing:
             return
-        reservation = await self._reserve(missing)
+        reservation = await self._reserve(missing, now)
         self._note_budget_uses(missing, reservation, now)
         if reservation.refused is not None:
             raise self._describe_refusal(missing[reservation.refused], reservation, now)
@@ -327,10 +328,22 @@ class Reservations:
             amounts = find_actual_amounts(held.limits, used)
             self._run(self._settle(held.reservation, amounts))
 
-    async def _reserve(self, limits: Sequence[KeyLimit]) -> Reservation:
-        """Reserve all `limits` in the store, and return the reservation. If the request is cancelled meanwhile, the
-        reservation is released.
+    async def _reserve(self, limits: Sequence[KeyLimit], now: float) -> Reservation:
+        """Reserve all `limits` in the store, and return the reservation. If the store has lost its data meanwhile, they
+        are reserved again after the comparison with the ledger.
         """
+        interruptions = self._store.state.interruptions
+        reservation = await self._reserve_once(limits)
+        state = self._store.state
+        if state.interruptions == interruptions or not state.available:
+            return reservation
+        if reservation.is_held:
+            self._run(self._settle(reservation, [0] * len(reservation.limits)))
+        await self.add_forgotten_use(limits, now)
+        return await self._reserve_once(limits)
+
+    async def _reserve_once(self, limits: Sequence[KeyLimit]) -> Reservation:
+        """If the request is cancelled meanwhile, the reservation is released."""
         task = asyncio.ensure_future(self._store.reserve([key_limit.limit for key_limit in limits]))
         try:
             return await asyncio.shield(task)

@@ -36,7 +36,7 @@ from anthropic_proxy.console.units import MICROSECONDS
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.stores.memory import SETTLED_SECONDS, Counter, MemoryStore, run_at_once
-from anthropic_proxy.gateway.stores.remote import MAX_CALLS, Heartbeat, limit_wait
+from anthropic_proxy.gateway.stores.remote import MAX_CALLS, DataLost, Heartbeat, limit_wait
 from anthropic_proxy.plugins import LEASE_SECONDS, Limit, Reservation, StoreState
 
 REPLY_TIMEOUT_SECONDS = 2.0
@@ -114,19 +114,26 @@ class PostgresStore:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connection: Connection | None = None
         """Used by the thread only."""
-        self._is_new_connection = False
-        """True until the next heartbeat: the database may have started again, and may lack the last moments."""
+        self._connections = 0
+        """Number of connections so far. With a new one, the database may have started again, and may lack the last
+        moments."""
 
     @property
     def state(self) -> StoreState:
         return StoreState(kind="database")
 
     async def reserve(
-        self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS, reservation_id: str = ""
+        self,
+        limits: Sequence[Limit],
+        lease_seconds: float = LEASE_SECONDS,
+        reservation_id: str = "",
+        expected_data: str = "",
     ) -> Reservation:
         id_ = reservation_id or os.urandom(16).hex()
 
         def apply(store: MemoryStore) -> Reservation:
+            if expected_data not in ("", str(self._connections)):
+                raise DataLost
             if store.is_settled(id_):  # the process no longer waited for it
                 raise TimeoutError
             for limit in limits:  # of an earlier attempt whose result was lost
@@ -236,10 +243,13 @@ class PostgresStore:
                 ]
             )
             now = int(times[0][0]) / MICROSECONDS
-            is_known = not self._is_new_connection
-            self._is_new_connection = False
             base = now - (before + time.monotonic()) / 2
-            return Heartbeat(processes=max(int(processes[0][0]), 1), is_known=is_known, group="", clock_base=base)
+            return Heartbeat(
+                processes=max(int(processes[0][0]), 1),
+                group="",
+                data=str(self._connections),
+                clock_base=base,
+            )
 
         beat: Heartbeat = await self._call(run=run)
         return beat
@@ -327,7 +337,7 @@ class PostgresStore:
         if self._connection is None:
             self._connection = open_for_writing(self._settings)
             self._connection.execute(limit_lock_wait(LOCK_SECONDS))
-            self._is_new_connection = True
+            self._connections += 1
             if self._loop is not None and not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(self.has_news.set)
         return self._connection

@@ -27,7 +27,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.gateway.stores.memory import MemoryStore
-from anthropic_proxy.gateway.stores.remote import MAX_CALLS, MAX_RENEWED, RemoteStore
+from anthropic_proxy.gateway.stores.remote import MAX_CALLS, MAX_RENEWED, DataLost, RemoteStore
 from anthropic_proxy.plugins import LEASE_SECONDS, Limit, Reservation, StoreState, StoreUnavailable
 
 _Remote = TypeVar("_Remote", bound=RemoteStore)
@@ -47,6 +47,8 @@ MAX_KNOWN = 100_000
 _CLOSE_SECONDS = 2.0
 _UNLIMITED = 2**53
 """Maximum of a limit when amounts are added that are already used. Redis counts with double precision."""
+_MAX_LOSSES = 3
+"""Number of losses during one call, after which the data count as they are."""
 _VALUES_EFFECT = {True: "each process keeps its own values", False: "such values are not stored"}
 
 
@@ -87,6 +89,9 @@ class FallbackStore(Generic[_Remote]):
         self._interruptions = 0
         self._processes = 1
         self._group = ""
+        self._data = ""
+        """`Heartbeat.data` of the latest heartbeat. "": there was none."""
+        self._beating = asyncio.Lock()
         self._clock_base: float | None = None
         self._has_begun = asyncio.Event()
         """Set after the first heartbeat: the clock of the server is known, unless it is away."""
@@ -147,7 +152,7 @@ class FallbackStore(Generic[_Remote]):
         if share is None or (share.is_held and not self._is_away):
             id_ = os.urandom(16).hex()
             try:
-                reservation = await self.remote.reserve(limits, lease_seconds, id_)
+                reservation = await self._reserve_there(limits, lease_seconds, id_)
             except asyncio.CancelledError:
                 self._release_later(limits, lease_seconds, id_)
                 if share is not None:
@@ -178,6 +183,18 @@ class FallbackStore(Generic[_Remote]):
             self._running[share.id] = share
             self._unsent[share.id] = reservation
         return reservation
+
+    async def _reserve_there(self, limits: Sequence[Limit], lease_seconds: float, id_: str) -> Reservation:
+        """Reserve on the server. If it has lost its data, this shows as an interruption before anything is reserved."""
+        for _ in range(_MAX_LOSSES):
+            expected = self._data
+            try:
+                return await self.remote.reserve(limits, lease_seconds, id_, expected)
+            except DataLost:
+                async with self._beating:
+                    if self._data == expected and not self._is_away:  # no other request has found it meanwhile
+                        await self._beat()
+        return await self.remote.reserve(limits, lease_seconds, id_)
 
     def _release_later(self, limits: Sequence[Limit], lease_seconds: float, id_: str) -> None:
         """Settle a reservation that the server may have made: a rate counts as used, other amounts are released."""
@@ -300,13 +317,8 @@ class FallbackStore(Generic[_Remote]):
         pause = MIN_PAUSE_SECONDS
         while True:
             try:
-                beat = await self.remote.send_heartbeat()
-                # the server may have lost its data, or may count no process after a long interruption
-                self._processes = max(beat.processes, self._processes) if self._problem else beat.processes
-                if self._has_begun.is_set() and not beat.is_known and not self._problem:
-                    self._interruptions += 1  # so short that no call has failed
-                self._group = beat.group
-                self._clock_base = beat.clock_base
+                async with self._beating:
+                    await self._beat()
                 await self._add_own_use()
                 if self._problem:
                     self._is_away = False
@@ -331,6 +343,16 @@ class FallbackStore(Generic[_Remote]):
                     await (asyncio.Event() if self._problem else self._wake).wait()
             except TimeoutError:
                 continue
+
+    async def _beat(self) -> None:
+        beat = await self.remote.send_heartbeat()
+        # the server may have lost its data, or may count no process after a long interruption
+        self._processes = max(beat.processes, self._processes) if self._problem else beat.processes
+        if self._data not in ("", beat.data) and not self._problem:
+            self._interruptions += 1  # so short that no call has failed
+        self._group = beat.group
+        self._data = beat.data
+        self._clock_base = beat.clock_base
 
     async def _add_own_use(self) -> None:
         """Send to the server what it lacks: running reservations, then settlements, in messages of many."""

@@ -19,12 +19,16 @@ _MAX_LATE_STEPS = 20
 class Heartbeat(NamedTuple):
     processes: int
     """Number of running processes that use the server, with this one."""
-    is_known: bool
-    """True if the server has the data of the previous heartbeat. False: it is the first one, or data may be lost."""
     group: str
     """As in `StoreState`."""
+    data: str
+    """State of the data. Another one than that of the previous heartbeat: data may be lost."""
     clock_base: float
     """As in `StoreState`."""
+
+
+class DataLost(Exception):
+    """The server may have lost the data that the caller expects. The call had no effect."""
 
 
 class RemoteStore(Store, Protocol):
@@ -39,9 +43,14 @@ class RemoteStore(Store, Protocol):
     """Names of the data of heartbeats, for messages about wrong data."""
 
     async def reserve(
-        self, limits: Sequence[Limit], lease_seconds: float = ..., reservation_id: str = ""
+        self,
+        limits: Sequence[Limit],
+        lease_seconds: float = ...,
+        reservation_id: str = "",
+        expected_data: str = "",
     ) -> Reservation:
-        """`reservation_id` "": random. A repeated call with an id has no further effect, except that the amount of a
+        """`reservation_id` "": random. `expected_data`: `Heartbeat.data`; raises `DataLost` if it is another one. "":
+        any data are right. A repeated call with an id has no further effect, except that the amount of a
         rate may count again until its period ends.
         """
         ...

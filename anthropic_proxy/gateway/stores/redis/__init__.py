@@ -42,7 +42,7 @@ from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.gateway.stores.memory import SETTLED_SECONDS
 from anthropic_proxy.gateway.stores.redis.connections import OWN_CLASSES
-from anthropic_proxy.gateway.stores.remote import MAX_CALLS, Heartbeat, limit_wait
+from anthropic_proxy.gateway.stores.remote import MAX_CALLS, DataLost, Heartbeat, limit_wait
 from anthropic_proxy.plugins import LEASE_SECONDS, Limit, Reservation, StoreState
 
 MAX_CONNECTIONS = 8
@@ -88,6 +88,7 @@ class RedisStore:
         self._clock = clock
         self.has_news = asyncio.Event()
         self.heartbeat_keys: Sequence[str] = [self._name_key("processes", "")]
+        self._state_key = self._name_key("data", "")
         self._pipeline = CommandPipeline(self.client)
         self.process_id = os.urandom(16).hex()
         self._group = os.urandom(8).hex()
@@ -98,7 +99,12 @@ class RedisStore:
         return StoreState(kind="redis")
 
     async def _greet(self, connection: AbstractConnection) -> None:
+        """The server may have started again, with older data: its state of the data changes before further calls."""
         await connection.on_connect()
+        keys, words = self._list_heartbeat()
+        await connection.send_command("EVAL", _read_scripts()["heartbeat"][1], len(keys), *keys, *words)
+        with suppress(ResponseError):  # the next heartbeat reports it
+            await connection.read_response()
         self.has_news.set()
 
     def _name_key(self, kind: str, name: str) -> str:
@@ -128,17 +134,24 @@ class RedisStore:
         await self._pipeline.run_command("DEL", *(self._name_key(kind, key) for kind in ("value", "counter", "holds")))
 
     async def reserve(
-        self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS, reservation_id: str = ""
+        self,
+        limits: Sequence[Limit],
+        lease_seconds: float = LEASE_SECONDS,
+        reservation_id: str = "",
+        expected_data: str = "",
     ) -> Reservation:
         """`reservation_id` "": random."""
         id_ = reservation_id or os.urandom(16).hex()
-        keys = [self._name_key("settled", id_), self._name_key("call", id_), *self._counter_keys(limits)]
-        words: list[object] = [self._now(), id_, lease_seconds, _REPEATED_MILLISECONDS]
+        keys = [self._name_key("settled", id_), self._name_key("call", id_), self._state_key]
+        keys += self._counter_keys(limits)
+        words: list[object] = [self._now(), id_, lease_seconds, _REPEATED_MILLISECONDS, expected_data]
         for limit in limits:
             words += (limit.kind, limit.amount, limit.maximum, limit.seconds, limit.at_least)
         reply = await self._pipeline.run_script("reserve", keys, words)
         if not reply:
             raise TimeoutError
+        if reply == ["lost"]:
+            raise DataLost
         refused = int(reply[0])
         return Reservation(
             id=id_ if refused < 0 and any(limit.amount for limit in limits) else "",
@@ -196,17 +209,21 @@ class RedisStore:
         return [StoredObservation(float(end) - now, text) for end, text in observations.values() if float(end) > now]
 
     async def send_heartbeat(self) -> Heartbeat:
-        keys = [*self.heartbeat_keys, self._name_key("group", "")]
-        words = [self.process_id, PROCESS_SECONDS, self._group]
+        keys, words = self._list_heartbeat()
         before = time.monotonic()
-        processes, is_new, group, now = await self._pipeline.run_script("heartbeat", keys, words)
+        processes, group, now, data = await self._pipeline.run_script("heartbeat", keys, words)
         self._group = str(group)
         return Heartbeat(
             processes=int(processes),
-            is_known=not is_new,
             group=self._group,
+            data=str(data),
             clock_base=float(now) - (before + time.monotonic()) / 2,
         )
+
+    def _list_heartbeat(self) -> tuple[Sequence[str], Sequence[object]]:
+        """Return the keys and words of the script."""
+        keys = [*self.heartbeat_keys, self._name_key("group", ""), self._state_key]
+        return keys, [self.process_id, PROCESS_SECONDS, self._group, os.urandom(8).hex()]
 
     def is_data_error(self, error: BaseException) -> bool:
         return is_data_error(error)

@@ -1,11 +1,15 @@
 -- Reserve the amounts of all limits, or none. The Python code of the other store: gateway/stores/memory.py.
--- KEYS: marker of the settlement, result of this call; then for each limit its counter (hash) and its holds (sorted
+-- KEYS: marker of the settlement, result of this call, state of the data; then for each limit its counter (hash) and its holds (sorted
 -- set: "amount:id" by the end of the lease). ARGV: time ("": of this server), id, lease seconds, milliseconds of the
--- result; then kind, amount, maximum, seconds, lowest settled amount of each limit.
+-- result, expected state of the data ("": any); then kind, amount, maximum, seconds, lowest settled amount of each limit.
 -- Returns: index of the refused limit from 0 or -1, retry-after; then remaining, reset, slot, settled amount of each
 -- limit, all as texts. A repeated call reserves nothing more.
--- Nothing is returned if the reservation is already settled: the process no longer waited for it.
+-- Nothing is returned if the reservation is already settled: the process no longer waited for it. `lost` alone is
+-- returned, and nothing is reserved, if the state of the data is another one.
 local id, lease = ARGV[2], tonumber(ARGV[3])
+if ARGV[5] ~= '' and redis.call('GET', KEYS[3]) ~= ARGV[5] then
+  return {'lost'}
+end
 if redis.call('EXISTS', KEYS[1]) == 1 then
   return {}
 end
@@ -92,9 +96,9 @@ local function wait_of(state, excess)
   return state.seconds
 end
 
-for index = 1, #KEYS / 2 - 1 do
-  local at = 5 + (index - 1) * 5
-  local state = {key = KEYS[index * 2 + 1], holds = KEYS[index * 2 + 2], kind = ARGV[at], amount = tonumber(ARGV[at + 1]),
+for index = 1, (#KEYS - 3) / 2 do
+  local at = 6 + (index - 1) * 5
+  local state = {key = KEYS[index * 2 + 2], holds = KEYS[index * 2 + 3], kind = ARGV[at], amount = tonumber(ARGV[at + 1]),
     maximum = tonumber(ARGV[at + 2]), seconds = tonumber(ARGV[at + 3]), at_least = tonumber(ARGV[at + 4])}
   if state.kind == 'rate' then read_rate(state, state.seconds) else read_held(state) end
   if state.at_least > state.used and state.kind == 'amount' then raise_used(state) end
