@@ -350,3 +350,45 @@ def test_a_second_start_of_a_block_with_text_begins_another_block() -> None:
         [],
         [None, 0, 0, 0, 1, 1, 1, None, None],
     )
+
+
+def repeated_call(index: int, *arguments: str, given: Json | None = None, **fields: str) -> list[Json]:
+    block = {"type": "tool_use", "id": "toolu_1", "name": "Read", "input": given or {}} | fields
+    deltas = [{"type": "input_json_delta", "partial_json": text} for text in arguments]
+    return [
+        {"type": "content_block_start", "index": index, "content_block": block},
+        *({"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas),
+        {"type": "content_block_stop", "index": index},
+    ]
+
+
+ONCE = {"toolu_1": ("Read", {"a": 1, "b": 2})}
+WHOLE, OTHER = '{"a": 1, "b": 2}', {"toolu_pxnew": ("Read", {"a": 2})}
+PARTS = repeated_call(1, WHOLE[:3], WHOLE[3:])
+TEXT_BEHIND = [event | {"index": 2} for event in OTHER_BLOCK]
+REPEATED_CALLS: dict[str, tuple[list[Json], dict[str, tuple[str, Any]]]] = {
+    "of the same index": (repeated_call(0, WHOLE), ONCE),
+    "of the next index": (repeated_call(1, WHOLE), ONCE),
+    "in other words": (repeated_call(1, '{"b":2', ',"a":1}'), ONCE),
+    "whole in its start": (repeated_call(1, given={"b": 2, "a": 1}), ONCE),
+    "twice more": (repeated_call(1, WHOLE) + repeated_call(2, WHOLE), ONCE),
+    "without a stop": (repeated_call(1, WHOLE)[:-1], ONCE),
+    "before a text": (repeated_call(1, WHOLE) + TEXT_BEHIND, ONCE),
+    "with a text within": (PARTS[:2] + TEXT_BEHIND + PARTS[2:], ONCE),
+    "of another name": (repeated_call(1, WHOLE, name="Write"), ONCE | {"toolu_pxnew": ("Write", ONCE["toolu_1"][1])}),
+    "with other arguments": (repeated_call(1, '{"a":', " 2}"), ONCE | OTHER),
+    "with other arguments, twice": (repeated_call(1, '{"a":', " 2}") + repeated_call(2, '{"a": 2}'), ONCE | OTHER),
+    "with another id": (repeated_call(1, WHOLE, id="toolu_2"), ONCE | {"toolu_2": ONCE["toolu_1"]}),
+}
+"""What follows a call → the calls of the client."""
+
+
+@pytest.mark.parametrize(("further", "calls"), REPEATED_CALLS.values(), ids=REPEATED_CALLS)
+def test_a_call_with_the_id_of_another_one_is_a_call_only_if_it_differs(
+    further: list[Json], calls: dict[str, tuple[str, Any]]
+) -> None:
+    sent = with_ends([*repeated_call(0, WHOLE), *further])
+    streams = [feed(new_repair(), pieces) for pieces in (sent, [b"".join(sent)])]
+    events = read(streams[0])
+    assert streams[0] == streams[1]
+    assert (check_events(events), find_type_faults(events), list_calls(events)) == ([], [], calls)

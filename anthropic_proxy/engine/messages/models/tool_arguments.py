@@ -51,6 +51,15 @@ def means_no_arguments(text: str) -> bool:
     return text.strip() in _NO_ARGUMENTS
 
 
+def normalize_arguments(text: str) -> bytes:
+    """Return arguments in a form that is equal for equal values."""
+    if means_no_arguments(text):
+        return b"{}"
+    with suppress(msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+        return msgspec.json.encode(msgspec.json.decode(replace_lone_escapes(text)), order="deterministic")
+    return text.strip().encode(errors="surrogatepass")
+
+
 def is_truncated_object(text: str) -> bool:
     """Return True if a text begins a JSON object but does not contain its end."""
     if _is_object(text):

@@ -16,8 +16,10 @@ written:
 
 A missing index is that of the open block, a missing type follows from the other members, and a missing member whose
 name is misspelled is the only other one of its type. A signature is held until its block ends, and `message_delta`
-until the end of the stream, so that a second one changes the first. An event of no block, such as a ping, waits only
-behind a `message_delta` that states the reason of the end, because the relay has a time limit for what follows it.
+until the end of the stream, so that a second one changes the first. A call with the id of an earlier one is held until
+its end: it is dropped if name and arguments are equal, and else gets another id. An event of no block, such as a ping,
+waits only behind a `message_delta` that states the reason of the end, because the relay has a time limit for what
+follows it.
 
 Text is never worth an error. A tool call is never completed: if its id, name or a part of its arguments is missing,
 repeated or at another place, and this can be seen, the stream ends with an error. Arguments of a tool that the client
@@ -33,6 +35,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Raw, Struct, defstruct
 
+from anthropic_proxy.engine.messages.models.tool_arguments import normalize_arguments
 from anthropic_proxy.engine.messages.server_tools import CALL_TYPES, SERVER_CALL_TYPES
 from anthropic_proxy.engine.messages.stream_grammar import BLOCK_FIELDS, COUNTS, CUTTING_REASONS, DELTAS, EMPTY_STARTS
 from anthropic_proxy.engine.messages.writer import MAX_REPLY_CHARACTERS, require_bounded_reply
@@ -249,8 +252,10 @@ class StreamRepair:
     _given_input = ""
     """Arguments in the start of the open call, which deltas may repeat. "": none."""
     _argument_size = 0
-    _call_name = ""
-    """Name of the open call."""
+    _call_id = _call_name = ""
+    """Id and name of the open call, as the server states them."""
+    _ahead: list[bytes] | None = None
+    """Events before an open call that may repeat another one, whose events are held in `_out`. None: none is open."""
     _held_size = 0
     """Size of all that was ever held."""
     _cut_stop = b""
@@ -293,7 +298,10 @@ class StreamRepair:
         self._blanks: list[str] = []
         """White space that came outside of a block. It belongs to the text that follows."""
         self._ended_indexes: set[Any] = set()
-        self._call_ids: set[str] = set()
+        self._calls_by_id: dict[str, list[tuple[str, str]]] = {}
+        """Id of the server → name and arguments of its calls that have ended."""
+        self._compared_calls: dict[str, set[tuple[str, bytes]]] = {}
+        """The same of an id that the server has used again: name and normalized arguments."""
         self._usage: dict[str, Any] = {}
         """Usage of a second `message_start`."""
         self._ending_events: list[bytes] = []
@@ -326,7 +334,10 @@ class StreamRepair:
         for event in _EVENT_ENDS.split(events):
             if not (event.startswith(_EVENT) and self._passes(event)):
                 self._repair(event)
-        out, self._out = self._out, []
+        if self._ahead is not None:
+            out, self._ahead = self._ahead, []
+        else:
+            out, self._out = self._out, []
         return b"".join(out)
 
     # Events in their usual form, which fit the state.
@@ -351,14 +362,14 @@ class StreamRepair:
                 self._kind
                 or read.index != self._next
                 or self._blanks
-                or (type(block) is _CallBlock and block.id in self._call_ids)
+                or (type(block) is _CallBlock and block.id in self._calls_by_id)
             ):
                 return False
             self._open(_KINDS[type(block)], read.index)
             if type(block) is _CallBlock:
                 self._calls += 1
-                self._call_ids.add(block.id)
-                self._call_name = block.name
+                self._calls_by_id[block.id] = []
+                self._call_id, self._call_name = block.id, block.name
             else:
                 self._decode_delta = _build_delta_decoder(self._kind, read.index)
             self._out.append(event)
@@ -422,7 +433,7 @@ class StreamRepair:
 
     def _expect_deltas(self) -> None:
         """Let deltas of the open block pass, if the server counts its blocks as the client does."""
-        if self._index == self._next:
+        if self._index == self._next and self._ahead is None:
             self._decode_delta = _build_delta_decoder(self._kind, self._next)
 
     def _open(self, kind: str, index: Any) -> None:
@@ -439,7 +450,7 @@ class StreamRepair:
         if self._signature:
             self._out.append(self._signature)
             self._signature, self._is_signed = b"", True
-        self._out.append(event)
+        (self._out if self._ahead is None else self._ahead).append(event)
 
     def _hold(self, size: int) -> None:
         self._held_size += size
@@ -577,7 +588,7 @@ class StreamRepair:
                     self._cut_stop
                     or is_same
                     or index == self._index
-                    or (kind in CALL_TYPES and block.get("id") in self._call_ids)
+                    or (kind in CALL_TYPES and block.get("id") in self._calls_by_id)
                 ):
                     self._fail("its arguments are incomplete")
                 else:
@@ -608,7 +619,6 @@ class StreamRepair:
             if arguments is None:
                 return
             self._given_input = arguments
-            self._call_name = complete["name"]
         else:
             for delta, (of_kind, field) in DELTAS.items():
                 if of_kind != kind or field == "citation":
@@ -645,11 +655,16 @@ class StreamRepair:
             if not _is_text(block.get(field)):
                 self._fail(f"its {field} is missing")
                 return None
-        if block["id"] in self._call_ids:
+        self._call_id, self._call_name = block["id"], block["name"]
+        if block["id"] in self._calls_by_id:
             block["id"] = self._new_id("toolu_px")
-            self._has_new_ids = True
-        self._call_ids.add(block["id"])
-        self._calls += block["type"] == "tool_use"
+            if block["type"] == "tool_use":
+                self._ahead, self._out = self._out, []
+            else:
+                self._has_new_ids = True
+        else:
+            self._calls_by_id[block["id"]] = []
+            self._calls += block["type"] == "tool_use"
         self._server_call = block["id"] if block["type"] in SERVER_CALL_TYPES else self._server_call
         given = block.get("input")
         block["input"] = {}
@@ -802,6 +817,8 @@ class StreamRepair:
     def _fail(self, reason: str) -> None:
         if self.error is None:
             self.error = self._build_error(reason)
+            if self._ahead is not None:
+                self._out, self._ahead = self._ahead, None
             self._out.append(b'event: error\ndata: {"type":"error"}\n\n')
             self._end()
 
@@ -860,10 +877,11 @@ class StreamRepair:
         return stop != b"" and self._call_name in self._eager_tools and self.error is None
 
     def _write_stop(self, stop: bytes) -> None:
-        self._out.append(stop or encode_event({"type": "content_block_stop", "index": self._next}))
+        if self._kind != "tool_use" or self._is_new_call():
+            self._out.append(stop or encode_event({"type": "content_block_stop", "index": self._next}))
+            self._next += 1
         self._ended_indexes.add(self._index)
         self._kind, self._index = "", None
-        self._next += 1
         self._decode_delta = _expect_no_delta
         self._arguments, self._argument_size, self._cut_stop, self._given_input = [], 0, b"", ""
         queue, self._queue = self._queue, []
@@ -871,6 +889,25 @@ class StreamRepair:
         for kind, content, event in queue:
             if not self._ended:
                 self._follow(kind, content, event)
+
+    def _is_new_call(self) -> bool:
+        """Record the open call, which ends. Return False if it only repeats another one, which has its id."""
+        text = self._read_arguments()
+        if self._ahead is None:
+            self._calls_by_id[self._call_id].append((self._call_name, text))
+            return True
+        known = self._compared_calls.setdefault(self._call_id, set())
+        earlier, self._calls_by_id[self._call_id] = self._calls_by_id[self._call_id], []
+        known.update((name, normalize_arguments(arguments)) for name, arguments in earlier)
+        call = self._call_name, normalize_arguments(text)
+        is_new = call not in known
+        self._out = [*self._ahead, *self._out] if is_new else self._ahead
+        self._ahead = None
+        if is_new:
+            known.add(call)
+            self._calls += 1
+            self._has_new_ids = True
+        return is_new
 
     def _add_ending(self, content: dict[str, Any], event: bytes) -> None:
         delta, has_delta = _find_member(content, "delta", dict, _KNOWN_MEMBERS)

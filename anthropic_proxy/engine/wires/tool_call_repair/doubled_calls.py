@@ -4,12 +4,7 @@ Some servers find the calls in the text of a model and leave them there. Each is
 arrive. Equal calls of one form are several calls.
 """
 
-from contextlib import suppress
-
-import msgspec
-
-from anthropic_proxy.engine.messages.models.raw_json import replace_lone_escapes
-from anthropic_proxy.engine.messages.models.tool_arguments import means_no_arguments
+from anthropic_proxy.engine.messages.models.tool_arguments import normalize_arguments
 
 
 class DoubledCalls:
@@ -55,16 +50,7 @@ class DoubledCalls:
         return self._add(name, arguments, 1)
 
     def _add(self, name: str, arguments: str, count: int) -> bool:
-        call = name, _normalize(arguments)
+        call = name, normalize_arguments(arguments)
         surplus = self._surplus.get(call, 0)
         self._surplus[call] = surplus + count
         return surplus * count < 0
-
-
-def _normalize(arguments: str) -> bytes:
-    """Return arguments in a form that is equal for equal values."""
-    if means_no_arguments(arguments):
-        return b"{}"
-    with suppress(msgspec.DecodeError, RecursionError, UnicodeEncodeError):
-        return msgspec.json.encode(msgspec.json.decode(replace_lone_escapes(arguments)), order="deterministic")
-    return arguments.strip().encode(errors="surrogatepass")
