@@ -85,7 +85,8 @@ def set_up(*words: str) -> None:
     locks = [ROOT / f"locks/{name}.lock" for name in names]
     lines = [line for lock in locks for line in lock.read_text("utf-8").splitlines() if "==" in line]
     if count := len({line.split()[0].rstrip(";") for line in lines} - _list_installed()):
-        sys.stderr.write(f"Installing up to {count} packages into .venv, which takes a minute or two ...\n")
+        packages = "a package" if count == 1 else f"up to {count} packages"
+        sys.stderr.write(f"Installing {packages} into .venv, which takes a minute or two ...\n")
     pip = _pip_for(VENV)
     locked = (*LOCKED, "--no-compile", *(word for name in names for word in ("-r", f"locks/{name}.lock")))
     _install([*pip, *INSTALL, *locked], count)

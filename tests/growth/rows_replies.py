@@ -284,7 +284,7 @@ ROWS = [
     Row("tool calls without ids", EVERY, calls(lambda i: "")),
     Row("tool calls of unknown names", EVERY, calls(lambda i: f"c{i}", lambda i: f"x.y:{i}")),
     Row("length of a called name", EVERY, one_call(lambda n: ['{"path":"a"}'], lambda n: "a." * n), 2_000),
-    Row("pieces of tool arguments", EVERY, one_call(lambda n: ['{"path":"', *["a"] * n, '"}']), max_steps=24),
+    Row("pieces of tool arguments", EVERY, one_call(lambda n: ['{"path":"', *["a"] * n, '"}']), max_steps=26),
     *(
         Row(f"calls joined to one: {unit}", ("server", "responses"), one_call(lambda n, unit=unit: [unit * n]), 500)
         for unit in ("{}", '{"path":"a"}', '{"path":"a"}{}')

@@ -114,7 +114,7 @@ SCHEMAS: dict[str, tuple[Callable[[int], Schema], int]] = {
     "references": (repeated(lambda n: TEXT), 1_600),
     "references to a large definition": (repeated(lambda n: {"enum": many(lambda i: f"v{i}")(n)}), 200),
     "references to a wide definition": (repeated(lambda n: {"properties": named(lambda i: TEXT)(n)}), 200),
-    "references to long texts": (repeated(lambda n: {"type": "string", "description": "x" * 10 * n}), 200),
+    "references to long texts": (repeated(lambda n: {"type": "string", "description": "x" * 10 * n}), 100),
     "chain of references": (chained(lambda below: below, {}), 20),
     "chain of definitions": (chained(prop), 20),
     "doubling definitions": (chained(lambda s: {"type": "object", "properties": {"a": s, "b": s}}), 4),

@@ -299,9 +299,12 @@ class ToolCallItemDecoder:
         if self._rest:
             self._rest.append(fragment)
             return
-        passed, end = self._arguments.feed(fragment)
-        if end < len(fragment):
-            self._rest.append(fragment[end:])
+        if self._arguments.take(fragment):  # the usual fragment
+            passed = fragment
+        else:
+            passed, end = self._arguments.feed(fragment)
+            if end < len(fragment):
+                self._rest.append(fragment[end:])
         if passed and self._began:
             deltas.append(ToolArgs(self._key, passed))
 
