@@ -254,7 +254,7 @@ def test_a_stop_while_the_database_is_held_keeps_the_rows_in_a_file_or_reports_t
             status = proxy.process.wait(WAIT_SECONDS)
         log = proxy.log
     assert held in log
-    lost = f"The ledger did not store the last request. {held} {data}/anthropic-proxy/"
+    lost = f"The ledger did not store the last request. {held} The file {data}/anthropic-proxy/"
     assert (status, lost in log) == ((0, False) if has_folder else (1, True))
     if has_folder:
         with running_proxy(tmp_path, environment, command):
