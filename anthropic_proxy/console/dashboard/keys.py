@@ -291,7 +291,7 @@ def build_keys_page(context: PageContext) -> Mapping[str, Any]:
     key_list = read_key_list(context)
     chosen = choose_key_rows(context, key_list.keys)
     part, before = page_list(context.query, chosen, _MAX_KEY_ROWS, lambda row: row.key.id)
-    sign_ins = _list_sign_ins(context)[:_MAX_SIGN_INS]
+    sign_ins = _list_sign_ins(context, _MAX_SIGN_INS)
     keys = "Virtual keys; requests and cost of the range"
     teams = "Teams; requests and cost of the range"
     persons = "Persons that have signed in from Claude Code"
@@ -316,9 +316,8 @@ def build_keys_page(context: PageContext) -> Mapping[str, Any]:
     }
 
 
-def _list_sign_ins(context: PageContext) -> Sequence[SignIn]:
-    sign_ins = list_sign_ins(require_reader(context), context.now)
-    return [sign_in for sign_in in sign_ins if context.rights.reads_sign_in(sign_in.key_id)]
+def _list_sign_ins(context: PageContext, limit: int | None = None) -> Sequence[SignIn]:
+    return list_sign_ins(require_reader(context), context.now, context.rights.sign_ins_of, limit=limit)
 
 
 def _summarize(rows: Sequence[KeyRow]) -> str:

@@ -9,7 +9,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.console.identity.people import OidcError, OidcUser, require_group, resolve_role
 from anthropic_proxy.console.keys.descriptions import format_time
-from anthropic_proxy.console.keys.queries import find_key, list_teams
+from anthropic_proxy.console.keys.queries import find_key, list_keys_by_id, list_teams
 from anthropic_proxy.console.keys.rights import is_of_person
 from anthropic_proxy.console.keys.scim_people import SCIM, find_scim_facts
 from anthropic_proxy.console.keys.sign_ins import list_access_ends, list_people
@@ -93,6 +93,7 @@ _REJECTED: Mapping[Ending, _Rejection] = {
 }
 _PERSON_REJECTED = _Rejection("The key {label!r} is {status}, so the person may not sign in.")
 _SERVICE_REJECTED = _Rejection("The token is not accepted: its key {label!r} is {status}.")
+_MAX_CHOSEN_KEYS = 2_000
 _BEFORE_ALL = -math.inf
 _ORDER: Mapping[Ending, int] = {"deactivated": -1, "unreadable": 1, "no group": 2}
 """Of several reasons from the beginning, the first one counts. Others: 0. The own keys of a deactivated person are
@@ -187,15 +188,18 @@ class KeyFacts(Struct, frozen=True, kw_only=True):
 
 
 def read_key_facts(connection: Reader, settings: Settings, keys: Sequence[VirtualKey]) -> KeyFacts:
-    """Return what decides about `keys`."""
+    """Return what decides about `keys`. Only the rows of these keys and of their people are read, unless they are so
+    many that all rows are less work.
+    """
     people = {key.id: key for key in keys if is_of_person(key)}
-    for person_id in {key.person for key in keys} - people.keys() - {""}:
-        if (person := find_key(connection, person_id)) is not None:
-            people[person_id] = person
+    missing = sorted({key.person for key in keys} - people.keys() - {""})
+    people |= {person.id: person for person in list_keys_by_id(connection, missing)}
+    all_ids = sorted({*people, *(key.id for key in keys)})
+    ids = all_ids if len(all_ids) <= _MAX_CHOSEN_KEYS else None
     sign_in = settings.sign_in
-    groups = find_scim_facts(connection, settings)
-    described = {key_id: groups.describe(key_id, user) for key_id, user in list_people(connection).items()}
-    access_ends = {} if sign_in is None else list_access_ends(connection, sign_in.token_seconds)
+    groups = find_scim_facts(connection, settings, ids)
+    described = {key_id: groups.describe(key_id, user) for key_id, user in list_people(connection, ids).items()}
+    access_ends = {} if sign_in is None else list_access_ends(connection, sign_in.token_seconds, ids)
     refused = set()
     for person_id in access_ends.keys() & described.keys():  # others have only used the dashboard
         try:
@@ -217,13 +221,13 @@ def list_key_states(
     connection: Reader, settings: Settings, keys: Sequence[VirtualKey], now: float
 ) -> Sequence[KeyState]:
     """Return the states of `keys`, in the same order. `now`: seconds since the epoch."""
-    facts = read_key_facts(connection, settings, keys)
-    creators = dict[str, str]()
     # the team administrators who created some of the keys for their team
-    for name in {key.creator for key in keys if not key.person} - {""}:
-        person = find_key(connection, name)
-        if person is None or not is_of_person(person):
-            continue
+    names = {key.creator for key in keys if not key.person} - {""}
+    found = {name: find_key(connection, name) for name in names}
+    people = {name: person for name, person in found.items() if person is not None and is_of_person(person)}
+    facts = read_key_facts(connection, settings, [*keys, *people.values()])
+    creators = dict[str, str]()
+    for name, person in people.items():
         status: str = facts.find_state(person, now).status
         user = facts.described.get(person.id)
         if status == "active" and user is not None and resolve_role(settings, user) not in ("team admin", "admin"):

@@ -55,6 +55,7 @@ from anthropic_proxy.console.keys.scim_people import (
 from anthropic_proxy.console.keys.sign_ins import (
     PersonFacts,
     SignIn,
+    find_active_sign_in,
     find_person_facts,
     list_sign_ins,
     store_person_facts,
@@ -210,14 +211,14 @@ class KeyAdministration:
         e-mail address. Raises `UnknownModel` if there is none, and `InvalidRequest` if several people have or had the
         address.
         """
-        ending = self.rights.ends_sign_in
-        active = [sign_in for sign_in in list_sign_ins(self._connection, self._clock()) if ending(sign_in.key_id)]
-        matched = [sign_in for sign_in in active if sign_in.id == name]
+        ending, now = self.rights.ends_sign_in, self._clock()
+        found = find_active_sign_in(self._connection, "id", name, now)
+        matched: Sequence[SignIn] = [] if found is None or not ending(found.key_id) else [found]
         if not matched:
             people = [key for key in list_named_keys(self._connection, name) if ending(key.id)]
             if len(people) > 1:
                 raise build_ambiguity_error(name, people)
-            matched = [sign_in for sign_in in active if people and sign_in.key_id == people[0].id]
+            matched = list_sign_ins(self._connection, now, people[0].id) if people else []
         if not matched:
             raise UnknownModel(
                 f"There is no sign-in of {name[:80]!r}. List the sign-ins:  anthropic-proxy keys sign-ins",
@@ -427,7 +428,7 @@ class KeyAdministration:
         if link is None:
             return user
         ((key_id,),) = self._connection.query("SELECT key_id FROM scim_users WHERE id = ?", (link.user_id,))
-        return read_scim_facts(self._connection, named_groups).describe(str(key_id), user)
+        return read_scim_facts(self._connection, named_groups, [str(key_id)]).describe(str(key_id), user)
 
     def _link_scim_user(self, link: ScimLink, key: VirtualKey) -> None:
         statement = "UPDATE scim_users SET key_id = ? WHERE id = ? AND key_id != ?"

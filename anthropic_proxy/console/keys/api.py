@@ -22,6 +22,7 @@ from anthropic_proxy.console.keys.queries import (
     Spending,
     add_forecasts,
     list_audit_entries,
+    list_keys_by_id,
     list_readable_keys,
     list_readable_teams,
     read_all_spending,
@@ -53,6 +54,8 @@ from anthropic_proxy.gateway.settings.key_rules import LIST_FIELDS, PERIODS, Bud
 from anthropic_proxy.plugins import Route, RouteRequest, RouteResponse, Store
 
 DEFAULT_ROWS = 20
+_MIN_ROWS_WITH_STATUS = 500
+"""Rows of one query if only some of them have the requested state."""
 BodyT = TypeVar("BodyT")
 
 
@@ -194,14 +197,23 @@ class AdminApi:
         status, team, after = (query.values.get(name, "") for name in ("status", "team", "after_id"))
         if status not in ("", *get_args(KeyStatus)):
             raise request_error(f"status is {status[:40]!r}. Use active, inactive, expired, revoked or unreadable.")
-        rows = self._query(
-            request, lambda reader, rights: self._encode(reader, list_readable_keys(reader, rights), rights)
-        )
-        matched = [row for row in rows if status in ("", row["status"]) and team in ("", row["team"])]
-        ids = [row["id"] for row in matched]
-        if after and after not in ids:
-            raise request_error(f"after_id: {after[:40]!r} is not an id of this list.")
-        return _encode_rows(matched[ids.index(after) + 1 :] if after else matched, query.read_limit(DEFAULT_ROWS))
+        limit = query.read_limit(DEFAULT_ROWS)
+        size = max(limit + 1, _MIN_ROWS_WITH_STATUS if status else 0)
+
+        def find(reader: Connection, rights: Rights) -> Sequence[Mapping[str, Any]]:
+            listed = [key for key in list_keys_by_id(reader, [after]) if rights.reads(key) and team in ("", key.team)]
+            if after and not listed:
+                raise request_error(f"after_id: {after[:40]!r} is not an id of this list.")
+            last, matched = after, list[Mapping[str, Any]]()
+            while len(matched) <= limit:  # a state is no column
+                keys = list_readable_keys(reader, rights, team=team, after=last, limit=size)
+                matched += [row for row in self._encode(reader, keys, rights) if status in ("", row["status"])]
+                if len(keys) < size:
+                    break
+                last = keys[-1].id
+            return matched
+
+        return _encode_rows(self._query(request, find), limit)
 
     async def _show_key(self, request: RouteRequest) -> RouteResponse:
         name = request.path_parameters["id"]
@@ -238,9 +250,7 @@ class AdminApi:
 
     def _list_sign_ins(self, request: RouteRequest) -> Any:
         def find(connection: Connection, rights: Rights) -> Sequence[SignIn]:
-            return [
-                sign_in for sign_in in list_sign_ins(connection, self._clock()) if rights.reads_sign_in(sign_in.key_id)
-            ]
+            return list_sign_ins(connection, self._clock(), rights.sign_ins_of)
 
         return {"data": [encode_sign_in(sign_in) for sign_in in self._query(request, find)], "has_more": False}
 

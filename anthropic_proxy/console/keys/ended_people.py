@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from anthropic_proxy.console.identity.people import OidcUser
 from anthropic_proxy.console.keys.key_table import KeysUnavailable, with_database_errors
+from anthropic_proxy.console.keys.queries import find_newest_audit_id
 from anthropic_proxy.console.keys.scim_people import ScimFacts, find_scim_facts
 from anthropic_proxy.console.ledger.database import open_for_reading
 from anthropic_proxy.console.units import MICROSECONDS
@@ -39,6 +40,9 @@ class EndedPeople:
         """Id of the key of a person → its end. Result of the last query that did not fail. None: there was none."""
         self._asked_at = -math.inf
         self._groups = ScimFacts()
+        self._version: tuple[int, Settings] | None = None
+        """Id of the newest entry of the audit log, and the settings, at this query: only with another one, all people
+        are read again, because each end and each change of a group is an entry."""
 
     def describe(self, person: str, user: OidcUser) -> OidcUser:
         """Return the user with the groups of SCIM, as the last `is_ended` has read them."""
@@ -55,8 +59,12 @@ class EndedPeople:
 
         def read() -> Mapping[str, _End]:
             with closing(open_for_reading(settings)) as connection:
+                version = find_newest_audit_id(connection), settings
+                if self._ends is not None and version == self._version:
+                    return self._ends
                 rows = connection.query(_ENDED)
                 self._groups = find_scim_facts(connection, settings)
+            self._version = version
             return {str(person_id): _End(bool(revoked), first / MICROSECONDS) for person_id, revoked, first in rows}
 
         async with self._reading:

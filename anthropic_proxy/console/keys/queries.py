@@ -18,7 +18,7 @@ from anthropic_proxy.console.keys.virtual_keys import (
     find_period_end,
     find_period_start,
 )
-from anthropic_proxy.console.ledger.connection import Reader
+from anthropic_proxy.console.ledger.connection import Reader, query_parts
 from anthropic_proxy.console.ledger.forecasts import PeriodBounds, PeriodUse
 from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.records import (
@@ -42,16 +42,14 @@ _KEYS = f"SELECT {', '.join(VIRTUAL_KEYS.columns)} FROM virtual_keys"
 _HASHES = f"SELECT {', '.join(KEY_HASHES.columns)} FROM key_hashes"
 _TIMES = ("created_at", "expires_at", "revoked_at", "owner_since", "sessions_from", "left_at")
 _TOKENS = " + ".join(BUDGET_TOKENS)
+_NEWEST = "ORDER BY created_at DESC, id"
 _ENTRIES = f"SELECT {', '.join(AUDIT_LOG.columns)} FROM audit_log"
 
 
 def list_keys(connection: Reader) -> Sequence[VirtualKey]:
     """Revoked keys included, the newest first."""
-    hashes: dict[str, list[Mapping[str, Any]]] = {}
-    for row in name_columns(KEY_HASHES, connection.query(f"{_HASHES} ORDER BY created_at DESC")):
-        hashes.setdefault(row["key_id"], []).append(row)
-    rows = name_columns(VIRTUAL_KEYS, connection.query(f"{_KEYS} ORDER BY created_at DESC, id"))
-    return [_decode_key(row, hashes.get(row["id"], ())) for row in rows]
+    rows = connection.query(f"{_KEYS} {_NEWEST}")
+    return _decode_keys(rows, connection.query(f"{_HASHES} ORDER BY created_at DESC"))
 
 
 def list_owned_keys(connection: Reader, person: str, owner: str = "") -> Sequence[VirtualKey]:
@@ -59,20 +57,38 @@ def list_owned_keys(connection: Reader, person: str, owner: str = "") -> Sequenc
     name, so that keys with this owner belong to them too; upper and lower case are equal.
     """
     is_owned = "(person = ? OR (owner != '' AND LOWER(owner) = ?)) AND id != ?"
-    return _read_keys(connection, f"{is_owned} ORDER BY created_at DESC, id", (person, owner.lower(), person))
+    return _read_keys(connection, is_owned, (person, owner.lower(), person))
 
 
 def find_key(connection: Reader, name: str) -> VirtualKey | None:
     return next(iter(_read_keys(connection, "id = ? OR label = ?", (name, name))), None)
 
 
-def _read_keys(connection: Reader, condition: str, values: Sequence[str]) -> Sequence[VirtualKey]:
-    """Return the few keys that meet a condition. `list_keys` reads all with two queries."""
-    keys = []
-    for row in name_columns(VIRTUAL_KEYS, connection.query(f"{_KEYS} WHERE {condition}", values)):
-        hashes = connection.query(f"{_HASHES} WHERE key_id = ? ORDER BY created_at DESC", (row["id"],))
-        keys.append(_decode_key(row, name_columns(KEY_HASHES, hashes)))
-    return keys
+def list_keys_by_id(connection: Reader, ids: Sequence[str]) -> Sequence[VirtualKey]:
+    """In any order."""
+    return _add_hashes(connection, list(query_parts(connection, f"{_KEYS} WHERE id IN ({{marks}})", ids)))
+
+
+def _read_keys(
+    connection: Reader, condition: str, values: Sequence[object], limit: int | None = None
+) -> Sequence[VirtualKey]:
+    """Return the keys that meet a condition, the newest first."""
+    end = "" if limit is None else f" LIMIT {limit:d}"
+    return _add_hashes(connection, connection.query(f"{_KEYS} WHERE {condition} {_NEWEST}{end}", values))
+
+
+def _add_hashes(connection: Reader, rows: Sequence[Sequence[Any]]) -> Sequence[VirtualKey]:
+    ids = [row["id"] for row in name_columns(VIRTUAL_KEYS, rows)]
+    sql = f"{_HASHES} WHERE key_id IN ({{marks}}) ORDER BY created_at DESC"
+    return _decode_keys(rows, query_parts(connection, sql, ids))
+
+
+def _decode_keys(rows: Sequence[Sequence[Any]], hashes: Iterable[Sequence[Any]]) -> Sequence[VirtualKey]:
+    """`hashes`: rows of the keys, the newest of each key first."""
+    of_keys: dict[str, list[Mapping[str, Any]]] = {}
+    for row in name_columns(KEY_HASHES, hashes):
+        of_keys.setdefault(row["key_id"], []).append(row)
+    return [_decode_key(row, of_keys.get(row["id"], ())) for row in name_columns(VIRTUAL_KEYS, rows)]
 
 
 def name_columns(table: TableDefinition, rows: Iterable[Sequence[Any]]) -> Sequence[Mapping[str, Any]]:
@@ -123,8 +139,20 @@ def build_ambiguity_error(address: str, keys: Sequence[VirtualKey]) -> InvalidRe
     )
 
 
-def list_readable_keys(connection: Reader, rights: Rights) -> Sequence[VirtualKey]:
-    return [key for key in list_keys(connection) if rights.reads(key)]
+def list_readable_keys(
+    connection: Reader, rights: Rights, *, team: str = "", after: str = "", limit: int | None = None
+) -> Sequence[VirtualKey]:
+    """Return the keys that the user reads, the newest first. `team`: only those of this team. `after`: only those that
+    follow the key with this id in the list.
+    """
+    conditions = [rights.select_keys()]
+    if team:
+        conditions.append(("team = ?", (team,)))
+    if after:
+        at = "(SELECT created_at FROM virtual_keys WHERE id = ?)"
+        conditions.append((f"(created_at < {at} OR (created_at = {at} AND id > ?))", (after, after, after)))
+    values = [value for _, given in conditions for value in given]
+    return _read_keys(connection, " AND ".join(text for text, _ in conditions), values, limit)
 
 
 def list_readable_teams(connection: Reader, rights: Rights) -> Sequence[Team]:

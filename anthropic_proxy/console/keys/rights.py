@@ -6,7 +6,7 @@ person is the row that a sign-in creates, with the rules of the group. A persona
 user creates, or that the administrator of a team creates for the person.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec import structs
@@ -37,14 +37,27 @@ class Rights(LedgerUser, frozen=True, kw_only=True):
         return key.owner.lower() in self.names
 
     def reads(self, key: VirtualKey) -> bool:
+        """`select_keys` is the same for rows of the database."""
         return may(self.role, "read all keys") or self.owns(key) or self._manages(key.team)
+
+    def select_keys(self) -> tuple[str, Sequence[str]]:
+        """Return the condition of the rows of `virtual_keys` that `reads` accepts, and its values."""
+        if may(self.role, "read all keys"):
+            return "1 = 1", ()
+        teams = self.teams if may(self.role, "manage team keys") else ()
+        chosen = {
+            column: sorted(values) for column, values in (("LOWER(owner)", self.names), ("team", teams)) if values
+        }
+        conditions = [f"{column} IN ({', '.join('?' * len(values))})" for column, values in chosen.items()]
+        return f"({' OR '.join(conditions or ['1 = 0'])})", [value for values in chosen.values() for value in values]
 
     def reads_team(self, name: str) -> bool:
         return may(self.role, "read all keys") or name in self.teams
 
-    def reads_sign_in(self, key_id: str) -> bool:
-        """`key_id`: id of the key of the person that has signed in."""
-        return may(self.role, "read all keys") or key_id == self.person
+    @property
+    def sign_ins_of(self) -> str | None:
+        """Id of the key of the person whose sign-ins this user reads. None: those of all."""
+        return None if may(self.role, "read all keys") else self.person
 
     def ends_sign_in(self, key_id: str) -> bool:
         return may(self.role, "manage all keys") or key_id == self.person

@@ -7,7 +7,7 @@ SCIM decides who is in the groups that it has, and the claim of the sign-in abou
 SCIM, if it has one, else that of the claim.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from msgspec import Struct, structs
@@ -15,19 +15,15 @@ from msgspec import Struct, structs
 from anthropic_proxy.console.identity.people import OidcUser, list_named_groups
 from anthropic_proxy.console.keys.queries import find_key
 from anthropic_proxy.console.keys.virtual_keys import VirtualKey
-from anthropic_proxy.console.ledger.connection import Reader
+from anthropic_proxy.console.ledger.connection import Reader, query_parts
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.sign_in_tables import EVERYBODY
 
 SCIM = "scim"
 """Value of `VirtualKey.ended_by` after a revocation by SCIM, which SCIM may undo, and of `KeyState.source`."""
-_MEMBERS = (
-    "SELECT group_id, key_id FROM scim_members JOIN scim_users ON scim_users.id = user_id "
-    "WHERE key_id != '' AND group_id IN ({marks})"
-)
-_MARKS = 100
-"""Groups of one query."""
+_PEOPLE = "SELECT key_id, cost_center FROM scim_users WHERE key_id != ''"
+_MEMBERS = "SELECT group_id, key_id FROM scim_members JOIN scim_users ON scim_users.id = user_id WHERE key_id != ''"
 
 
 class ScimFacts(Struct, frozen=True):
@@ -47,26 +43,31 @@ class ScimFacts(Struct, frozen=True):
         return structs.replace(user, groups=groups, cost_center=self.cost_centers[key_id] or user.cost_center)
 
 
-def read_scim_facts(connection: Reader, named: Collection[str]) -> ScimFacts:
-    """`named`: groups that the settings name. Others are not read."""
-    people = connection.query("SELECT key_id, cost_center FROM scim_users WHERE key_id != ''")
+def read_scim_facts(connection: Reader, named: Collection[str], key_ids: Sequence[str] | None = None) -> ScimFacts:
+    """`named`: groups that the settings name. Others are not read. `key_ids`: the keys of those people that are read.
+    None: all.
+    """
     used = {name for name in named if "@" not in name and name != EVERYBODY}
     names_of: dict[str, set[str]] = {}
     for group_id, *given in connection.query("SELECT id, name, external_id FROM scim_groups"):
         if found := used.intersection(map(str, given)):
             names_of[str(group_id)] = found
     of_keys: dict[str, set[str]] = {}
-    ids = [*names_of]
-    for start in range(0, len(ids), _MARKS):
-        part = ids[start : start + _MARKS]
-        for group_id, key in connection.query(_MEMBERS.format(marks=", ".join("?" * len(part))), part):
-            of_keys.setdefault(str(key), set()).update(names_of[str(group_id)])
+    if key_ids is None:
+        people = connection.query(_PEOPLE)
+        members = query_parts(connection, f"{_MEMBERS} AND group_id IN ({{marks}})", [*names_of])
+    else:
+        people = list(query_parts(connection, f"{_PEOPLE} AND key_id IN ({{marks}})", key_ids))
+        members = query_parts(connection, f"{_MEMBERS} AND key_id IN ({{marks}})", key_ids)
+    for group_id, key in members:
+        of_keys.setdefault(str(key), set()).update(names_of.get(str(group_id), ()))
     names = frozenset(name for found in names_of.values() for name in found)
     return ScimFacts(names, {key: frozenset(found) for key, found in of_keys.items()}, dict(people))
 
 
-def find_scim_facts(connection: Reader, settings: Settings) -> ScimFacts:
-    return ScimFacts() if settings.oidc is None else read_scim_facts(connection, list_named_groups(settings))
+def find_scim_facts(connection: Reader, settings: Settings, key_ids: Sequence[str] | None = None) -> ScimFacts:
+    """`key_ids`: as for `read_scim_facts`."""
+    return ScimFacts() if settings.oidc is None else read_scim_facts(connection, list_named_groups(settings), key_ids)
 
 
 class ScimLink(NamedTuple):

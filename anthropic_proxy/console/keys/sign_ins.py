@@ -4,9 +4,9 @@ A person is a virtual key without a secret, so that limits, budgets, ledger and 
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -14,7 +14,7 @@ from msgspec import Struct
 from anthropic_proxy.console.identity.people import OidcUser, is_same_user
 from anthropic_proxy.console.keys.descriptions import format_time
 from anthropic_proxy.console.keys.queries import name_columns, to_seconds
-from anthropic_proxy.console.ledger.connection import Connection, Reader
+from anthropic_proxy.console.ledger.connection import Connection, Reader, query_parts
 from anthropic_proxy.console.ledger.schema import SIGN_INS
 from anthropic_proxy.console.units import MICROSECONDS, to_microseconds
 
@@ -81,25 +81,34 @@ def describe_refresh(sign_in: SignIn) -> str:
     return "" if sign_in.provider_token else "provider not asked"
 
 
-def list_sign_ins(connection: Reader, now: float) -> Sequence[SignIn]:
-    """Return the sign-ins that have not ended, the latest first."""
-    return _read(connection, "ended_at IS NULL AND ends_at > ? ORDER BY created_at DESC, id", to_microseconds(now))
+def list_sign_ins(
+    connection: Reader, now: float, key_id: str | None = None, *, limit: int | None = None
+) -> Sequence[SignIn]:
+    """Return the sign-ins that have not ended, the latest first. `key_id`: the key of their person. None: of all."""
+    of_person, value = ("", ()) if key_id is None else ("AND key_id = ?", (key_id,))
+    end = "" if limit is None else f"LIMIT {limit:d}"
+    condition = f"ended_at IS NULL AND ends_at > ? {of_person} ORDER BY created_at DESC, id {end}"
+    return _read(connection, condition, to_microseconds(now), *value)
 
 
-def list_access_ends(connection: Reader, refused_seconds: int) -> Mapping[str, float]:
+def list_access_ends(
+    connection: Reader, refused_seconds: int, key_ids: Sequence[str] | None = None
+) -> Mapping[str, float]:
     """Return the id of each person's key → time until which the person is taken to have access, also without devices.
-    A person who has not signed in for a year is left out.
+    A person who has not signed in for a year is left out. `key_ids`: the keys of those people that are read. None: all.
 
     A success of any device of a person clears the earlier refusals of all. From the first refusal after it, the access
     lasts `refused_seconds`. In this time, another device may ask with success.
     """
     refusals = defaultdict[str, list[int]](list)
-    for key, at in connection.query("SELECT key_id, denied_at FROM sign_ins WHERE denied_at IS NOT NULL"):
+    for key, at in _query_keys(
+        connection, "SELECT key_id, denied_at FROM sign_ins WHERE denied_at IS NOT NULL", "AND", key_ids
+    ):
         if isinstance(at, int):
             refusals[str(key)].append(at)
     ends: dict[str, float] = {}
-    newest = "SELECT key_id, max(ends_at), max(checked_at) FROM sign_ins GROUP BY key_id"
-    for key, end, checked_at in connection.query(newest):
+    newest = "SELECT key_id, max(ends_at), max(checked_at) FROM sign_ins"
+    for key, end, checked_at in _query_keys(connection, newest, "WHERE", key_ids, "GROUP BY key_id"):
         if isinstance(end, int) and isinstance(checked_at, int):
             later = [at + to_microseconds(refused_seconds) for at in refusals[str(key)] if at > checked_at]
             ends[str(key)] = min([end, *later]) / MICROSECONDS
@@ -127,13 +136,24 @@ class PersonFacts(NamedTuple):
     """Time at which the provider was asked, in seconds since the epoch."""
 
 
-def list_people(connection: Reader) -> Mapping[str, OidcUser]:
-    """Return the id of each person's key → the person, as the identity provider described it last."""
+def list_people(connection: Reader, key_ids: Sequence[str] | None = None) -> Mapping[str, OidcUser]:
+    """Return the id of each person's key → the person, as the identity provider described it last. `key_ids`: as for
+    `list_access_ends`.
+    """
     people: dict[str, OidcUser] = {}
-    for key_id, person in connection.query("SELECT key_id, person FROM people"):
+    for key_id, person in _query_keys(connection, "SELECT key_id, person FROM people", "WHERE", key_ids):
         with suppress(msgspec.MsgspecError):  # such a row describes nobody
             people[str(key_id)] = msgspec.json.decode(person, type=OidcUser)
     return people
+
+
+def _query_keys(
+    connection: Reader, sql: str, joint: Literal["WHERE", "AND"], key_ids: Sequence[str] | None, end: str = ""
+) -> Iterable[Any]:
+    """Return the rows of a query that concern these keys. None: all."""
+    if key_ids is None:
+        return connection.query(f"{sql} {end}")
+    return query_parts(connection, f"{sql} {joint} key_id IN ({{marks}}) {end}", key_ids)
 
 
 def find_person_facts(connection: Reader, key_id: str) -> PersonFacts | None:
@@ -169,13 +189,13 @@ def encode_user(user: OidcUser) -> str:
     return msgspec.json.encode(user).decode()
 
 
-def _read(connection: Reader, condition: str, value: object) -> list[SignIn]:
+def _read(connection: Reader, condition: str, *values_of_condition: object) -> list[SignIn]:
     """A row that cannot be read signs nobody in."""
     sign_ins = []
     newest = "SELECT people.person FROM people WHERE people.key_id = sign_ins.key_id"
     sql = f"SELECT {', '.join(SIGN_INS.columns)}, ({newest}) FROM sign_ins WHERE {condition}"
     times = ("created_at", "checked_at", "refreshed_at", "ends_at", "ended_at", "refused_at", "claimed_until")
-    for *row, described in connection.query(sql, (value,)):
+    for *row, described in connection.query(sql, values_of_condition):
         (columns,) = name_columns(SIGN_INS, [row])
         try:
             values = to_seconds(columns, times)

@@ -35,7 +35,9 @@ def list_person_fields(settings: Settings, user: OidcUser) -> dict[str, Any]:
 def find_table_fields(connection: Reader, settings: Settings, key: VirtualKey) -> Mapping[str, Any]:
     """Return what the present settings give to a person or a service."""
     if (facts := find_person_facts(connection, key.id)) is not None:
-        return list_person_fields(settings, find_scim_facts(connection, settings).describe(key.id, facts.user))
+        return list_person_fields(
+            settings, find_scim_facts(connection, settings, [key.id]).describe(key.id, facts.user)
+        )
     name, separator, _ = key.label.partition("/")
     issuer = next((table for table in settings.token_issuers if table.name == name), None) if separator else None
     return {} if issuer is None else list_table_fields(issuer)

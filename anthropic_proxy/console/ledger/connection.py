@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 MAX_ROWS_PER_STATEMENT = 100
+_VALUES_PER_STATEMENT = 500
 _SQLITE_ROWS_PER_STATEMENT = (50, 10, 1)
 """sqlite3 releases the interpreter for each statement, and waits for it while requests are served. With more rows, a
 statement takes as much CPU time per row. Each size is a prepared statement, which needs memory."""
@@ -33,6 +34,15 @@ class Reader(Protocol):
     is_postgres: bool
 
     def query(self, sql: str, values: Sequence[object] = ()) -> list[Any]: ...
+
+
+def query_parts(reader: Reader, sql: str, values: Sequence[object]) -> Iterator[Any]:
+    """Return the rows of a query for each part of `values`, whose places are `{marks}`. PostgreSQL allows 65,535 values
+    in a statement, and SQLite fewer in some builds.
+    """
+    for start in range(0, len(values), _VALUES_PER_STATEMENT):
+        part = values[start : start + _VALUES_PER_STATEMENT]
+        yield from reader.query(sql.format(marks=", ".join("?" * len(part))), part)
 
 
 class Connection:

@@ -16,7 +16,7 @@ from anthropic_proxy.console.identity.people import is_address
 from anthropic_proxy.console.keys.administration import KeyAdministration
 from anthropic_proxy.console.keys.group_tables import apply_group_tables
 from anthropic_proxy.console.keys.queries import find_key
-from anthropic_proxy.console.ledger.connection import Connection
+from anthropic_proxy.console.ledger.connection import Connection, query_parts
 from anthropic_proxy.console.scim.errors import ScimError, find_no_resource
 from anthropic_proxy.console.scim.filters import Filter
 from anthropic_proxy.console.scim.paths import ENDPOINTS, Kind
@@ -399,12 +399,8 @@ class ScimStore:
 
     def _find_users(self, ids: Sequence[str], column: str) -> Sequence[tuple[str, str]]:
         """Return the ids that users have, each with the value of a column."""
-        found: list[tuple[str, str]] = []
-        for start in range(0, len(ids), _ROWS):
-            part = ids[start : start + _ROWS]
-            query = f"SELECT id, {column} FROM scim_users WHERE id IN ({', '.join('?' * len(part))}) ORDER BY id"
-            found += [(str(user_id), str(value)) for user_id, value in self._connection.query(query, part)]
-        return found
+        query = f"SELECT id, {column} FROM scim_users WHERE id IN ({{marks}}) ORDER BY id"
+        return [(str(user_id), str(value)) for user_id, value in query_parts(self._connection, query, ids)]
 
     def _list_member_ids(self, group_id: str) -> Sequence[str]:
         query = "SELECT user_id FROM scim_members WHERE group_id = ?"

@@ -122,6 +122,12 @@ async def test_keys_are_listed_by_status_and_team(app: App) -> None:
     assert await list_names("?team=build") == {"a", "b"}
     assert await list_names("?status=active&team=build") == {"b"}
     assert await list_names("?status=revoked&team=ops") == set()
+    first = (await administer(app, "GET", "/admin/keys?status=active&limit=1")).json
+    second = (await administer(app, "GET", f"/admin/keys?status=active&limit=1&after_id={first['last_id']}")).json
+    names = [row["name"] for page in (first, second) for row in page["data"]]
+    assert (names, first["has_more"], second["has_more"]) == (["c", "b"], True, False)
+    refused = await administer(app, "GET", f"/admin/keys?team=build&after_id={created[2].json['id']}")
+    assert refused.json["error"]["message"].startswith("after_id: 'key_")
 
 
 async def test_token_counts_have_a_limit_of_their_own_and_lists_of_models_none(app: App) -> None:

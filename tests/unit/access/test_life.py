@@ -85,8 +85,8 @@ class Company:
         """Return the people whose sign-ins the user sees in the lists."""
         with closing(open_for_writing(self.settings)) as connection:
             rights = user.find_rights(connection, user.address, lambda: self.now).resolve(connection)
-            listed = list_sign_ins(connection, self.now)
-        return sorted(each.user.email for each in listed if rights.reads_sign_in(each.key_id))
+            listed = list_sign_ins(connection, self.now, rights.sign_ins_of)
+        return sorted(each.user.email for each in listed)
 
     async def present(self, text: str) -> str:
         """Return the error of a request with the text of a key. "": it is accepted."""

@@ -1,12 +1,14 @@
 """What a person, the administrator of a team and an administrator may do with virtual keys."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from msgspec import structs
 
+from anthropic_proxy.console.keys.acceptance import list_key_states
 from anthropic_proxy.console.keys.administration import (
     MAX_OWN_SECRETS_PER_DAY,
     KeyAdministration,
@@ -15,14 +17,18 @@ from anthropic_proxy.console.keys.administration import (
 )
 from anthropic_proxy.console.keys.queries import list_audit_entries, list_keys, list_readable_keys
 from anthropic_proxy.console.keys.rights import Rights, is_person
+from anthropic_proxy.console.keys.sign_ins import list_sign_ins
+from anthropic_proxy.console.keys.virtual_keys import VirtualKey
 from anthropic_proxy.console.ledger.connection import Connection
 from anthropic_proxy.console.ledger.database import open_for_writing
+from anthropic_proxy.console.units import to_microseconds
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.gateway.permissions import Role
-from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings import OidcSettings, Settings, SignInGroup, SignInSettings
 from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
+from anthropic_proxy.secrets import Secret
 from tests.support.ledger import NOON
-from tests.support.virtual_keys import OWN_KEYS, Keys, User
+from tests.support.virtual_keys import OWN_KEYS, Keys, User, admit
 
 ANN = User(role="member", address="ann@example.com", team="build", max_keys=2)
 LEAD = User(role="team admin", address="lead@example.com", team="build", max_keys=2)
@@ -172,6 +178,83 @@ def test_a_team_admin_manages_the_own_teams(office: Office) -> None:
     assert office.list_seen(elsewhere) == ["ben", "ci", "eve", "new"]
     office.execute(ADMIN, "revoke", "eve")
     assert office.list_seen(elsewhere) == ["eve"]
+
+
+@pytest.mark.parametrize("role", get_args(Role))
+@pytest.mark.parametrize("address", ["ann@example.com", "nobody@example.com", ""])
+@pytest.mark.parametrize("team", ["build", "site", ""])
+def test_lists_have_the_keys_that_the_user_reads_one_by_one(
+    office: Office, role: Role, address: str, team: str
+) -> None:
+    office.execute(ANN, "create", label="laptop")
+    office.execute(ADMIN, "create", label="shared", owner="ANN@example.com", team="other")
+    office.execute(ADMIN, "create", label="free")
+    office.now += 1
+    office.execute(ADMIN, "create", label="later", owner="bots", team="site")
+    rights = office.find_rights(User(role=role, address=address, team=team)).resolve(office.connection)
+    readable = [key for key in list_keys(office.connection) if rights.reads(key)]
+    assert list_readable_keys(office.connection, rights) == readable
+    pages, last = list[VirtualKey](), ""
+    while page := list_readable_keys(office.connection, rights, after=last, limit=2):
+        pages += page
+        last = page[-1].id
+    assert pages == readable
+    of_team = [key for key in readable if key.team == "site"]
+    assert list_readable_keys(office.connection, rights, team="site") == of_team
+
+
+class CountingReader:
+    """Counts the rows that the database returns."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.is_postgres = connection.is_postgres
+        self.rows = 0
+        self._connection = connection
+
+    def query(self, sql: str, values: Sequence[object] = ()) -> list[Any]:
+        rows = self._connection.query(sql, values)
+        self.rows += len(rows)
+        return rows
+
+
+def test_what_a_member_reads_does_not_grow_with_the_company(office: Office) -> None:
+    settings = structs.replace(
+        Settings(),
+        oidc=OidcSettings(issuer="https://login.example.org", client_id="proxy"),
+        sign_in=SignInSettings(secrets=(Secret("s" * 32),), groups=(SignInGroup(name="platform", team="core"),)),
+    )
+    office.execute(ANN, "create", label="laptop")
+    seen = []
+    for count in (5, 50):
+        for number in range(count):
+            key = admit(office.connection, f"p{count}-{number}@example.com", clock=lambda: NOON)
+            _store_of_person(office.connection, key)
+        reader = CountingReader(office.connection)
+        rights = office.find_rights(ANN).resolve(reader)
+        keys = list_readable_keys(reader, rights)
+        states = list_key_states(reader, settings, keys, NOON)
+        sign_ins = list_sign_ins(reader, NOON, rights.sign_ins_of)
+        assert (len(keys), len(states), len(sign_ins)) == (3, 3, 0)
+        seen.append(reader.rows)
+        administration = KeyAdministration(office.connection, "test", lambda: NOON, settings=settings)
+        assert [one.key_id for one in administration.find_sign_ins(key.label)] == [key.id]
+    assert seen[0] == seen[1]
+
+
+def _store_of_person(connection: Connection, key: VirtualKey) -> None:
+    """Add a sign-in and a user of SCIM in a group."""
+    user = f'{{"issuer":"{key.issuer}","client_id":"proxy","subject":"{key.subject}","email":"{key.label}"}}'
+    moments = dict.fromkeys(("created_at", "refreshed_at", "checked_at"), to_microseconds(NOON))
+    sign_in = {"id": f"sign_{key.id}", "key_id": key.id, "refresh_hash": key.id, "person": user, **moments}
+    with connection.transaction():
+        connection.insert_row("sign_ins", {**sign_in, "ends_at": to_microseconds(NOON + 100)})
+        times = dict.fromkeys(("created_at", "changed_at"), 0)
+        connection.insert_row(
+            "scim_users", {"id": key.id, "user_name": key.label, "address": key.label, "key_id": key.id, **times}
+        )
+        connection.insert_row("scim_members", {"group_id": "1", "user_id": key.id})
+        if not connection.query("SELECT 1 FROM scim_groups"):
+            connection.insert_row("scim_groups", {"id": "1", "name": "platform", "name_key": "platform", **times})
 
 
 @pytest.mark.parametrize("role", ["viewer", "team admin", "member"])
