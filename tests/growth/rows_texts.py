@@ -19,7 +19,6 @@ from msgspec import Raw, structs
 from anthropic_proxy.console.dashboard.web import accepts_gzip
 from anthropic_proxy.console.identity.cookies import find_cookie
 from anthropic_proxy.engine.exchange.inner_calls import InnerCalls
-from anthropic_proxy.engine.exchange.quoted_prompts import find_quotes
 from anthropic_proxy.engine.exchange.tool_loop.known_urls import KnownUrls
 from anthropic_proxy.engine.messages.deltas import NO_USAGE, BilledUsage, Text
 from anthropic_proxy.engine.messages.models import Message, decode_request
@@ -49,6 +48,7 @@ from anthropic_proxy.engine.wires.failures import (
     rejects_developer_role,
 )
 from anthropic_proxy.engine.wires.failures.classification import is_policy_refusal
+from anthropic_proxy.engine.wires.failures.quoted_prompts import find_quotes
 from anthropic_proxy.engine.wires.foreign_lines import ForeignLines
 from anthropic_proxy.engine.wires.framing import NDJSONReader, SSEReader
 from anthropic_proxy.engine.wires.tool_call_repair import (

@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from anthropic_proxy.engine.exchange.quoted_prompts import find_quotes
 from anthropic_proxy.engine.exchange.safeguards.transcript import read_transcript, remove_added_text
 from anthropic_proxy.engine.exchange.tool_loop.known_urls import KnownUrls
 from anthropic_proxy.engine.exchange.tool_loop.tool_search import search_by_words
@@ -17,6 +16,7 @@ from anthropic_proxy.engine.messages.models import Message, TextBlock, Tool, dec
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
 from anthropic_proxy.engine.messages.work_budget import STEPS_OF_SLICE, WorkBudget
 from anthropic_proxy.engine.slices import call_in_slices
+from anthropic_proxy.engine.wires.failures.quoted_prompts import find_quotes
 from anthropic_proxy.gateway.inspectors.patterns import find_matches
 
 PARTS = 2_000

@@ -1,0 +1,259 @@
+"""`note_quotes`: the words of a request in the text of a provider's error.
+
+Validators print the value that they refuse, and filters the words that they have found. The client gets these words
+back, and nobody else may store them. A text of a provider has no mark for them, so it is compared with the whole
+request, as the client and as the proxy has sent it: the proxy reads PDFs, describes pictures, fetches pages and adds
+thinking. What stands in a request and in the text is a quote, unless it is the name of something or usual in errors.
+
+    between marks of a quotation    8 characters
+    a run of words                  8 characters, of two words or with a digit, "@" or a letter that is not ASCII
+    any other text                  24 characters; 8 if one is not ASCII, because many languages have no spaces
+
+The letters of a request are compared in the one spelling that `_spell_plainly` returns, and ASCII letters in lower
+case, because filters normalize what they search. A string in base64 that is a text is compared as that text too. A
+request that was freed cannot be compared, and a large one not with a long text. Then only the length of the text is
+stored.
+"""
+
+import binascii
+import codecs
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+
+import msgspec
+
+from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
+from anthropic_proxy.engine.slices import give_way, give_way_between
+from anthropic_proxy.errors import UpstreamError
+
+_NameTest = Callable[[str, bytes], bool]
+_MIN_CHARACTERS = 8
+_WINDOWS = ((24, 12, True), (_MIN_CHARACTERS, 4, False))
+"""Characters that are compared at a time, the distance of their beginnings, and whether ASCII alone is compared so."""
+_LITERAL = compile_later(r"\"[^\"\n]{8,}+\"|'[^'\n]{8,}+'|`[^`\n]{8,}+`")
+_NAME = compile_anchored(r"(?=[\d-]*[A-Za-z_])[\w.:/@\[\]-]+", re.ASCII)
+_WORD = compile_later(r"\w(?:[^\s\"'`,;()<>{}=|\\]*\w)?")
+_SPECIAL = compile_later(r"[\d@]|[^\x00-\x7f]")
+_LINE_ENDS = compile_later(r"\\[nrt]")
+_decode_string = msgspec.json.Decoder(str).decode
+_ESCAPES = compile_later(rb"(?:\\u[0-9a-fA-F]{4})+|\\[^u]")
+_BASE64_BEGINNING = 64
+_BASE64 = compile_later(rb'"((?:[A-Za-z0-9+/]|\\/){12,}+={0,2})"')
+_KEYS_OF_NAMES = (b"model", b"name", b"type", b"role", b"id", b"tool_use_id", b"media_type", b"effort")
+_USUAL = frozenset(
+    """
+    a about above accept accepted accepts access account again all allowed already also an and any api are
+    argument arguments array as at available backend bad be been before below between body busy but by bytes
+    call calls can cannot capacity character characters check closed configured connection contain contained
+    contains content context could crashed current data denied description did different disconnected do does
+    done down each either empty engine error errors exceed exceeded exceeds expected extra failed field fields
+    file files filter final first follow following for format found from function functions further gateway
+    generation given greater had has have heavy high id image images immediately in include included includes
+    input inputs instead integer internal interrupted into invalid is it item items its json key keys kind
+    larger last least length less limit limited limits list load long longer lost malformed many match max
+    maximum may message messages minimum missing model models more most must name names network new no none
+    not null number object of on one only or other out output overload overloaded parameter parameters peer
+    permitted please policy possible previous prompt properties property provide provided provider quota rate
+    reached read reason received refused rejected reply request requested requests require required requires
+    reset response result results retry role same schema see send sent server service set should shutdown size
+    smaller specified stop stream string support supported supports system temporarily terminated text than
+    that the their then there these they this time timed timeout to token tokens too tool tools total try type
+    unable unavailable unexpected unknown unsupported until upgrade upstream url use used user uses using
+    valid value values want was were when which while will with within without words worker would write wrong
+    you your
+    """.split()  # noqa: SIM905  # a list has one word per line
+)
+"""Words of errors that stand in long requests too, and that tell nothing of a request by themselves."""
+
+
+MAX_COMPARISONS_ON_LOOP = 50_000_000
+"""Maximum product of the lengths of a text and a request that are compared on the event loop: usually 1 ms, at most
+30 ms."""
+_MAX_COMPARISONS = 8_000_000_000
+"""The same in a thread: usually 1 s, at most 5 s. Beyond it, nothing of the text is stored, as for a freed request."""
+
+MAX_BODY_BYTES = 8 * 1024 * 1024
+"""Maximum size of a request that is compared: its plain spelling needs up to 20 times its size."""
+
+
+def may_compare(error: UpstreamError, body: bytes) -> bool:
+    """Return True if a text of a provider can be compared with a request of this size."""
+    told = len(error.message) + sum(map(len, _list_notes(error)))
+    return 0 < len(body) <= MAX_BODY_BYTES and told * len(body) <= _MAX_COMPARISONS
+
+
+def note_quotes(error: UpstreamError, body: bytes, sent: bytes | None) -> None:
+    """Note which words of an error are those of the request, so that nobody stores them.
+
+    `body`: see `find_quotes`. `sent`: the request that the provider got, which has what the proxy has read. b"": it is
+    no longer known. None: the error has no text of the provider.
+    """
+    notes = _list_notes(error)
+    told = "\n".join((error.message, *notes))
+    error.is_compared = True
+    is_comparable = may_compare(error, body) and (sent is None or may_compare(error, sent))
+    if not is_comparable:
+        told_by_provider = (error.provider_text, *notes)
+        error.hides_text = any(word.lower() not in _USUAL for text in told_by_provider for word in _WORD.findall(text))
+        body = b""
+    error.quotes = {**error.quotes, **find_quotes(told, body)}
+    if sent and is_comparable:
+        error.quotes |= find_quotes(told, sent, _is_whole_string)
+
+
+def _list_notes(error: UpstreamError) -> Sequence[str]:
+    return getattr(error, "__notes__", ())
+
+
+def find_quotes(text: str, body: bytes, is_name: _NameTest | None = None) -> dict[str, str]:
+    """Return `ProxyError.quotes` for the text of a provider. `body`: the request of the client. b"": it is no longer
+    known, so that each sentence between marks of a quotation is one.
+
+    `is_name`: test for what is no quote. None: that for a request of a client.
+    """
+    is_name = is_name or _is_name
+    found = [literal[0][1:-1] for literal in _LITERAL.finditer(text)]
+    if not body:
+        return _describe(each for each in found if not _NAME.fullmatch(each))
+    body = _spell_plainly(b"\n".join((body, *_list_encoded_texts(body)))).lower()
+    quotes = [each for each in found if _is_quote(each, body, is_name)]
+    quotes += _find_runs(text, body, is_name)
+    quotes += _find_passages(text, body, is_name)
+    return _describe(quotes)
+
+
+def find_passages(text: str, sent: bytes) -> list[str]:
+    """Return the quotes of a request in the text of a provider, except for runs of few words, which errors and requests
+    have in common by chance. []: there are none, or the whole text may stand in the request.
+
+    `sent`: the request that the provider got, as JSON or a part of it.
+    """
+    body = _spell_plainly(b"\n".join((sent, *_list_encoded_texts(sent)))).lower()
+    if _contains(body, text.strip()):
+        return []
+    found = [literal[0][1:-1] for literal in _LITERAL.finditer(text)]
+    quotes = [each for each in found if _is_quote(each, body, _is_whole_string)]
+    return [*quotes, *_find_passages(text, body, _is_whole_string)]
+
+
+def _find_passages(text: str, body: bytes, is_name: _NameTest) -> Iterator[str]:
+    for window, step, compares_ascii in _WINDOWS:
+        end = 0
+        for place in range(0, len(text) - window + 1, step):
+            part = text[place : place + window]
+            if place < end or not (compares_ascii or not part.isascii()) or not _contains(body, part):
+                continue
+            begin, end = _grow(text, place, place + window, body)
+            if _is_quote(quote := text[begin:end], body, is_name):
+                yield quote
+
+
+def _describe(quotes: Iterator[str] | list[str]) -> dict[str, str]:
+    return {quote: f"({len(quote)} characters of the request)" for each in quotes if (quote := each.strip())}
+
+
+def _find_runs(text: str, body: bytes, is_name: _NameTest) -> Iterator[str]:
+    """Yield the runs of words that stand in the body, except for those of names and usual words alone."""
+    known: dict[str, tuple[bool, bool]] = {}
+    begin = end = 0  # of the run so far
+    before: re.Match[str] | None = None
+    was_telling = False
+    for word in _WORD.finditer(_LINE_ENDS.sub("  ", text)):
+        if (state := known.get(word[0])) is None:
+            is_usual = word[0].lower() in _USUAL
+            is_found = is_usual or _contains(body, word[0])
+            state = known[word[0]] = is_found, is_found and not is_usual and not is_name(word[0], body)
+        is_found, is_telling = state
+        begins = before is None or not is_found or not (is_telling or was_telling)
+        if begins or not _contains(body, text[before.start() : word.end()]):  # type: ignore[union-attr]
+            if end > begin and _is_long(text[begin:end]):
+                yield text[begin:end]
+            begin = end = word.start()
+            if is_telling and _SPECIAL.search(word[0]):
+                end = word.end()
+        else:
+            end = word.end()
+        before, was_telling = (word, is_telling) if is_found else (None, False)
+    if end > begin and _is_long(text[begin:end]):
+        yield text[begin:end]
+
+
+def _is_long(text: str) -> bool:
+    return len(text.encode(errors="replace")) >= _MIN_CHARACTERS
+
+
+def _is_quote(text: str, body: bytes, is_name: _NameTest) -> bool:
+    return _contains(body, text) and not is_name(text, body)
+
+
+def _is_whole_string(text: str, body: bytes) -> bool:
+    """Return True for a constant of an API, in a request that the proxy has written. One of the client is in its own
+    request too.
+    """
+    return _NAME.fullmatch(text) is not None and b'"%b"' % _encode(text) in body
+
+
+def _is_name(text: str, body: bytes) -> bool:
+    """Return True for the name of a model, tool or field, or a constant of the API."""
+    quoted = b'"%b"' % _encode(text)
+    if not _NAME.fullmatch(text) or quoted not in body:
+        return False
+    is_field = any(quoted + colon in body for colon in (b":", b" :"))
+    return is_field or any(
+        b'"%b":%b%b' % (key, space, quoted) in body for key in _KEYS_OF_NAMES for space in (b"", b" ")
+    )
+
+
+def _list_encoded_texts(body: bytes) -> Iterator[bytes]:
+    """Yield the texts in base64 of a request, such as documents, as JSON."""
+    for found in give_way_between(_BASE64.finditer(body)):
+        data = found[1].replace(b"\\/", b"/")
+        with suppress(binascii.Error, UnicodeDecodeError):
+            codecs.utf_8_decode(binascii.a2b_base64(data[:_BASE64_BEGINNING]))  # a picture ends here
+            yield msgspec.json.encode(binascii.a2b_base64(data).decode())
+
+
+def _spell_plainly(body: bytes) -> bytes:
+    """Return JSON text whose characters are escaped only where JSON requires it. Many libraries escape more."""
+    if b"\\u" not in body and b"\\/" not in body:
+        return body
+    known: dict[bytes, bytes] = {}
+
+    def spell(match: re.Match[bytes]) -> bytes:
+        escape = match[0]
+        if (plain := known.get(escape)) is None:
+            plain = known[escape] = _spell_escape(escape)
+        return plain
+
+    return _ESCAPES.sub(spell, body)
+
+
+def _spell_escape(escape: bytes) -> bytes:
+    if escape == b"\\/":
+        return b"/"
+    if not escape.startswith(b"\\u"):
+        return escape
+    readable, _ = replace_lone_surrogates(b'"%b"' % escape)
+    return msgspec.json.encode(_decode_string(readable))[1:-1]
+
+
+def _grow(text: str, begin: int, end: int, body: bytes) -> tuple[int, int]:
+    """Return the longest part of a text around a quote that stands in the body, in steps that become smaller."""
+    for step in (192, 24, 1):
+        while end < len(text) and _contains(body, text[begin : end + step]):
+            end = min(end + step, len(text))
+        while begin > 0 and _contains(body, text[max(begin - step, 0) : end]):
+            begin = max(begin - step, 0)
+    return begin, end
+
+
+def _contains(body: bytes, text: str) -> bool:
+    give_way()
+    # a text with a backslash may quote JSON as it is written
+    return _encode(text) in body or ("\\" in text and _spell_plainly(text.encode(errors="replace")).lower() in body)
+
+
+def _encode(text: str) -> bytes:
+    return msgspec.json.encode(text.encode(errors="replace").decode())[1:-1].lower()
