@@ -25,12 +25,14 @@ from anthropic_proxy.console.ledger.records import (
     BUDGET_TOKENS,
     COMMON_VALUES,
     MOVED_COLUMNS,
+    REPLACEMENT,
     count_budget_tokens,
     move_sums,
 )
 from anthropic_proxy.console.ledger.schema import AUDIT_LOG, KEY_HASHES, VIRTUAL_KEYS, TableDefinition
 from anthropic_proxy.console.ledger.users import escape_pattern, list_people_ids
 from anthropic_proxy.console.units import HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
+from anthropic_proxy.engine.options import matches_model
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.errors import InvalidRequest, UnknownModel
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
@@ -356,7 +358,7 @@ def add_forecasts(
                 use
                 for name in names
                 for use in uses_of_range.get((scope.kind, name), ())
-                if current.budget.counts(use.model)
+                if counts_stored_model(current.budget, use.model)
             ]
 
         def add_up(uses_of_range: _Uses) -> int:
@@ -484,8 +486,19 @@ def sum_budget_use(connection: Reader, settings: Settings, scope: Scope, budget:
                     used = of_model.sums.cost if budget.unit == "usd" else count_budget_tokens(of_model.sums)
                     used_by_model.append((of_model.provider, of_model.model, used))
             for provider, model, used in used_by_model:
-                total += used * budget.counts(f"{prefixes.get(provider, provider)}/{model}")
+                total += used * counts_stored_model(budget, f"{prefixes.get(provider, provider)}/{model}")
     return total
+
+
+def counts_stored_model(budget: Budget, model: str) -> bool:
+    """As `Budget.counts`, for a name of the ledger. A replaced one counts if the provider may have a model that does,
+    so that no client frees a budget by many names.
+    """
+    if budget.counts(model):
+        return True
+    prefix, _, name = model.partition("/")
+    provider, slash, _ = budget.models.partition("/")
+    return name == REPLACEMENT and (not slash or matches_model(prefix, provider))
 
 
 def read_used_budgets(connection: Reader, settings: Settings, scope: Scope, now: float) -> Sequence[Spending]:

@@ -57,8 +57,8 @@ class Facet(NamedTuple):
     """Tables of sums that have the column as a key. Empty: sums are those of single requests as long as they are
     stored."""
     max_values: int | None = None
-    """Maximum number of values of an hour, if clients choose them: each adds rows to the sums. `FacetLimits` replaces
-    further ones by `REPLACEMENT`. None: only the settings and keys of the proxy have the values."""
+    """Maximum number of values of a key in an hour, if clients choose them: each adds rows to the sums. `FacetLimits`
+    replaces further ones by `REPLACEMENT`. None: only the settings and keys of the proxy have the values."""
     is_group: bool = True
     """True if the command `usage` and the API group sums by it."""
 
@@ -82,6 +82,7 @@ FACETS: Mapping[str, Facet] = {
 }
 """Parameter of the URL → facet."""
 _MAX_VALUES = {facet.column: facet.max_values for facet in FACETS.values() if facet.max_values is not None}
+_UNSERVED_MODELS = "model without a reply"
 _MAX_HOURS = 3
 """Maximum number of hours whose values are kept: a long request of an earlier hour can end in the present one."""
 COMMON_VALUES = {facet.column: facet.common_value for facet in FACETS.values() if facet.common_value is not None}
@@ -220,12 +221,14 @@ class StoredRequest(RequestCounts, gc=False):
 class FacetLimits:
     """Bounds the values of facets that clients choose in each hour, so that the sums do not grow with the requests.
 
-    The request has the same value as its sums. A restart, and each further process, begins anew.
+    Each key has its own values, so that those of one client replace none of another one. Models that have replied do
+    not share their places with names that nobody serves. The request has the same value as its sums. A restart, and
+    each further process, begins anew.
     """
 
     def __init__(self) -> None:
-        self._hours: dict[int, dict[str, set[str]]] = {}
-        """Hour since the epoch → column → its values."""
+        self._hours: dict[int, dict[tuple[str, str], set[str]]] = {}
+        """Hour since the epoch → label of a key and column → its values."""
 
     def apply(self, row: StoredRequest) -> None:
         """Replace values of `row` beyond the limits."""
@@ -233,23 +236,27 @@ class FacetLimits:
         if (known := self._hours.get(hour)) is None:
             if len(self._hours) >= _MAX_HOURS:
                 del self._hours[min(self._hours)]
-            known = self._hours[hour] = {column: {""} for column in _MAX_VALUES}
-        for column, values in known.items():
-            setattr(row, column, self._limit(column, getattr(row, column), values))
+            known = self._hours[hour] = {}
+        has_replied = bool(row.all_tokens or row.cost)
+        for column, maximum in _MAX_VALUES.items():
+            place = _UNSERVED_MODELS if column == "model" and not has_replied else column
+            values = known.setdefault((row.key_label, place), {""})
+            setattr(row, column, _limit_value(getattr(row, column), values, maximum))
         if row.model_usage:
+            values = known.setdefault((row.key_label, "model"), {""})
             parts = decode_model_usage(row.model_usage)
             for part in parts:  # a provider chooses the names
-                part.model = self._limit("model", part.model, known["model"])
+                part.model = _limit_value(part.model, values, _MAX_VALUES["model"])
             row.model_usage = _json(parts)
 
-    @staticmethod
-    def _limit(column: str, value: str, values: set[str]) -> str:
-        if value in values:
-            return value
-        if len(values) > _MAX_VALUES[column]:
-            return REPLACEMENT
-        values.add(value)
+
+def _limit_value(value: str, values: set[str], maximum: int) -> str:
+    if value in values:
         return value
+    if len(values) > maximum:
+        return REPLACEMENT
+    values.add(value)
+    return value
 
 
 class UsageSums(RequestCounts):

@@ -35,7 +35,7 @@ from anthropic_proxy.console.ledger.records import (
 )
 from anthropic_proxy.console.ledger.request_queries import find_stored_request, list_sessions, to_receipt
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.gateway.settings.key_rules import Rules, decode_budget
+from anthropic_proxy.gateway.settings.key_rules import Budget, Rules, decode_budget
 from anthropic_proxy.plugins import Client, Cost, ModelUsage
 from tests.support.ledger import NOON, new_receipt, read_hourly, read_rows, reading, store
 
@@ -265,3 +265,18 @@ async def test_names_that_a_provider_states_add_a_bounded_number_of_rows(databas
 def test_a_damaged_list_of_models_moves_nothing() -> None:
     row = StoredRequest(provider="anthropic", model="x", cost=5, requested_cost=5, model_usage='[{"provider": 7}]')
     assert list(move_sums(row.provider, row.model, row.cost, row.requested_cost, row.model_usage)) == []
+
+
+@pytest.mark.parametrize(
+    ("models", "used"), [("", 505), ("m*", 505), ("groq/m*", 505), ("gr*/m504", 5), ("m3", 6), ("openai/m*", 0)]
+)
+async def test_a_budget_forgets_no_model_because_of_many_names(database: Settings, models: str, used: int) -> None:
+    """A replaced name counts for each budget for which it may count."""
+    named = [new_receipt(number, model=f"m{number}", client=Client("a")) for number in range(503)]
+    named += [new_receipt(number, model=f"n{number}", client=Client("a")) for number in range(503, 505)]
+    others = [new_receipt(600 + number, model=f"x{number}", client=Client("b")) for number in range(600)]
+    await store(database, *others, *named, cost=Cost(1, None, "list"))
+    budget = Budget(1.0, "usd", "total", models=models)
+    scope = Scope("key", "a", "key/a", Rules(budgets=(budget,)))
+    with closing(open_for_reading(database)) as reader:
+        assert sum_budget_use(reader, database, scope, budget, NOON + 60) == used

@@ -499,6 +499,18 @@ def test_an_hour_keeps_the_values_that_it_had_first_and_another_one_begins_anew(
     assert len({row.session for row in rows[:-1]}) == 5_001
 
 
+def test_the_names_of_one_key_and_those_that_nobody_serves_take_no_places_of_others() -> None:
+    limits, chosen = FacetLimits(), ("model", "requested_model", "project", "session")
+    many = [StoredRequest(key_label="a", **dict.fromkeys(chosen, f"v{number}")) for number in range(6_000)]
+    other = StoredRequest(key_label="b", output_tokens=1, **dict.fromkeys(chosen, "of b"))
+    served = StoredRequest(key_label="a", model="served", output_tokens=1)
+    for row in (*many, other, served):
+        limits.apply(row)
+    assert many[600].model == many[600].project == many[5_500].session == REPLACEMENT
+    assert [getattr(other, name) for name in chosen] == ["of b"] * 4
+    assert served.model == "served"
+
+
 async def test_successful_requests_without_an_exchange_are_left_out(database: Settings) -> None:
     free = {"outcome": "", "input_tokens": 0, "output_tokens": 0}
     with running_ledger(database) as ledger:
