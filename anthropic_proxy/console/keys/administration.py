@@ -42,6 +42,7 @@ from anthropic_proxy.console.keys.queries import (
     find_team,
     list_named_keys,
     list_owned_keys,
+    list_owners,
     require_key,
 )
 from anthropic_proxy.console.keys.rights import ADMINISTRATOR, HELD_FIELDS, Rights, is_of_person, is_person
@@ -289,7 +290,7 @@ class KeyAdministration:
         names = (*NAME_FIELDS, "expires_at", *(_IDENTITY_FIELDS if is_sign_in else ()))
         given = {name: value for name, value in fields.items() if name in names}
         if "owner" in given and not is_sign_in and not self.rights.creates_own_keys:
-            given["owner"] = self._name_owner(given["owner"])
+            given["owner"] = self._name_owner(given["owner"], before.id)
         after = structs.replace(before, rules=_set_rules(before.rules, fields, now), exceptions=exceptions, **given)
         if not is_sign_in:
             person = self._find_person(before, given, now, dry_run=dry_run)
@@ -341,16 +342,29 @@ class KeyAdministration:
                 statement = f"UPDATE virtual_keys SET {column} = ? WHERE lower({column}) = ?"
                 self._connection.execute(statement, (after.label, before.label))
 
-    def _name_owner(self, owner: str) -> str:
-        """Return the name of the person that `owner`, an address or an id, means. Other owners stay as they are. Raises
-        `InvalidRequest` if several people have or had the address, and for a name that a later person may get.
+    def _name_owner(self, owner: str, key_id: str) -> str:
+        """Return the name of the person or service that `owner`, an address, a label or an id, means, in any spelling:
+        also of one that the user does not read, whose rules apply all the same. Other owners get the spelling of the
+        other keys with this owner. `key_id`: id of the key that gets the owner. Raises `InvalidRequest` if several
+        people have or had the address, and for a name that a later person may get.
         """
-        people = [key for key in list_named_keys(self._connection, owner) if is_person(key) and self.rights.reads(key)]
+        people = list_owners(self._connection, owner)
+        if len(people) > 1:
+            readable = [key for key in people if self.rights.reads(key)]
+            if not readable:
+                raise field_error(
+                    f"The owner is {owner!r}, an address of several people. Ask an administrator for a key of one of "
+                    "them."
+                )
+            people = readable
         if len(people) > 1:
             raise build_ambiguity_error(owner, people)
         if not people and "@" in owner and find_address(owner) != owner:
             raise field_error(f"The owner is {owner!r}, which is the name of no person. Use an address or a name.")
-        return people[0].label if people else owner
+        if people:
+            return people[0].label
+        query = "SELECT owner FROM virtual_keys WHERE lower(owner) = ? AND id != ? ORDER BY created_at, id LIMIT 1"
+        return next((str(spelled) for (spelled,) in self._connection.query(query, (owner.lower(), key_id))), owner)
 
     def admit_user(
         self,

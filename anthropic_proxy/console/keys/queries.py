@@ -9,7 +9,7 @@ from msgspec import Meta, Struct, structs
 
 from anthropic_proxy.console.keys.descriptions import format_time
 from anthropic_proxy.console.keys.limits import Scope, ScopeKind, build_budget_counter
-from anthropic_proxy.console.keys.rights import ADMINISTRATOR, Rights
+from anthropic_proxy.console.keys.rights import ADMINISTRATOR, Rights, is_of_person
 from anthropic_proxy.console.keys.virtual_keys import (
     AuditEntry,
     KeyHash,
@@ -113,6 +113,15 @@ def list_named_keys(connection: Reader, name: str) -> Sequence[VirtualKey]:
         return [key]
     named = {} if key is None else {key.id: key}
     return [*(named | {person.id: person for person in find_people(connection, name.lower())}).values()]
+
+
+def list_owners(connection: Reader, name: str) -> Sequence[VirtualKey]:
+    """Return the keys of people and services that `name`, as for `list_named_keys`, may mean as an owner: upper and
+    lower case of a label are equal.
+    """
+    is_label = "LOWER(label) = ? AND id NOT IN (SELECT key_id FROM key_hashes)"
+    named = [key for key in list_named_keys(connection, name) if is_of_person(key)]
+    return named or _read_keys(connection, is_label, (name.lower(),))
 
 
 def require_key(connection: Reader, name: str, rights: Rights = ADMINISTRATOR) -> VirtualKey:

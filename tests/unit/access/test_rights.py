@@ -187,7 +187,9 @@ def test_lists_have_the_keys_that_the_user_reads_one_by_one(
     office: Office, role: Role, address: str, team: str
 ) -> None:
     office.execute(ANN, "create", label="laptop")
-    office.execute(ADMIN, "create", label="shared", owner="ANN@example.com", team="other")
+    office.execute(ADMIN, "create", label="shared", owner="ann@example.com", team="other")
+    with office.connection.transaction():  # an earlier version kept the spelling
+        office.connection.execute("UPDATE virtual_keys SET owner = 'ANN@example.com' WHERE label = 'shared'")
     office.execute(ADMIN, "create", label="free")
     office.now += 1
     office.execute(ADMIN, "create", label="later", owner="bots", team="site")
@@ -275,6 +277,30 @@ def test_a_team_admin_takes_no_key_of_another_owner(office: Office) -> None:
         )
     assert office.execute(LEAD, "change", "ben", owner="ben@example.com", label="ben-2").key.label == "ben-2"
     assert office.execute(ADMIN, "change", "ben-2", owner="eve@example.com").key.owner == "eve@example.com"
+
+
+def test_an_owner_is_the_same_in_each_spelling(office: Office) -> None:
+    """A person of another team, who has one key of an administrator in this one, and a service."""
+    bob = admit(office.connection, "bob@example.com", team="sales", clock=lambda: NOON)
+    service = admit(office.connection, "runner", subject="ci/Deploy", team="sales", clock=lambda: NOON)
+    with office.connection.transaction():
+        office.connection.execute("UPDATE virtual_keys SET label = 'ci/Deploy' WHERE id = ?", (service.id,))
+    for owner in ("bob@example.com", "ci/Deploy"):
+        office.execute(ADMIN, "create", label=f"shared {len(owner)}", owner=owner.upper(), team="build")
+        for spelled in (owner, owner.upper(), owner.title()):
+            refused = office.refuse(LEAD, "create", label="new", owner=spelled, team="build")
+            assert refused == "400 The team is 'sales'. You manage keys of your own teams, which are 'build'."
+            assert office.execute(ADMIN, "change", "ci", owner=spelled).key.owner == owner
+    office.execute(ADMIN, "change", "ci", owner="Bots")
+    assert office.execute(ADMIN, "change", "ci", owner="BOTS").key.owner == "bots"
+    assert office.execute(ADMIN, "change", "bot", owner="Robots").key.owner == "Robots"
+    assert office.execute(ADMIN, "change", "bot", owner="ROBOTS").key.owner == "ROBOTS"
+    office.execute(ADMIN, "leave", bob.id)
+    admit(office.connection, "bob@example.com", subject="2", team="sales", clock=lambda: NOON)
+    assert office.refuse(LEAD, "create", label="new", owner="BOB@example.com", team="build") == (
+        "400 The owner is 'BOB@example.com', an address of several people. Ask an administrator for a key of one of "
+        "them."
+    )
 
 
 def test_a_person_keeps_its_owner_and_label(office: Office) -> None:
