@@ -518,7 +518,8 @@ class UpstreamError(ProxyError):
         self.parameter = parameter
         """Request parameter that the provider names as the cause, in the provider's spelling. None: not stated."""
         self.provider_text = ""
-        """The provider's own text of the error. "": none."""
+        """The provider's text of the error, without what it quotes of the request, as far as that is known. All that
+        decides by words reads this text. "": none."""
         self.provider_status: int | None = None
         """HTTP status of the provider's response. None: the error was in a stream, or there was no response."""
         self.stated_status = self.status

@@ -284,7 +284,7 @@ def _find_adaptations(target: Target, error: UpstreamError, call: Call[BaseDiale
     if error.cause is not None and (found := _find_by_cause(target, call, error.cause)):
         return found
     adaptation = target.wire.find_adaptation(call, error)
-    if adaptation is None and rejects_tool_result_images(error.message, error.parameter):
+    if adaptation is None and rejects_tool_result_images(error.provider_text, error.parameter):
         return _find_by_cause(target, call, UpstreamErrorCause(kind="images"))
     return () if adaptation is None else (adaptation,)
 

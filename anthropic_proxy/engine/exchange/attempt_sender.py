@@ -368,8 +368,6 @@ class AttemptSender(Struct, eq=False):
         """Open the reply in a response, and wait until it has content. A failure closes the response."""
         target = attempt.target
         call = attempt.call
-        if isinstance(call, RelayCall):
-            call = structs.replace(call, body=b"", headers={}, files={})  # frees memory
         stream: UpstreamStream | RelayStream
         deltas: list[Delta] | None = None
         try:
@@ -382,6 +380,7 @@ class AttemptSender(Struct, eq=False):
                     self.engine, self.watchdog, target, call, response, background=self.incoming.background
                 )
             if isinstance(call, RelayCall):
+                call = structs.replace(call, body=b"", headers={}, files={}, client=self.incoming)  # frees memory
                 stream = RelayStream(
                     call,
                     response,
@@ -454,9 +453,11 @@ async def examine_response(
     body = await read_error_body(response, watchdog)
     headers = add_missing_date(response.headers, engine.clock)
     require_no_page(response.status, headers, body, target, engine.settings)
-    return await background.run_in_thread_if_large(
-        len(body) > MAX_REPLY_BYTES_ON_LOOP, decode_error_response, target, call, response.status, headers, body
-    )
+
+    def decode(call: Call[BaseDialect]) -> list[Delta]:
+        return decode_error_response(target, call, response.status, headers, body)
+
+    return await background.run_for_call(decode, call, is_large=len(body) > MAX_REPLY_BYTES_ON_LOOP)
 
 
 def _read_reply_schema(schema: bytes, *, may_postpone: bool = False) -> ReplySchema:

@@ -53,7 +53,6 @@ from anthropic_proxy.engine.exchange.provider_errors import (
     prefix_provider,
     read_list_for_remedy,
 )
-from anthropic_proxy.engine.exchange.quoted_prompts import MAX_COMPARISONS_ON_LOOP, may_compare, note_quotes
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.messages.deltas import Usage
 from anthropic_proxy.engine.messages.models import MessagesRequest
@@ -77,6 +76,7 @@ from anthropic_proxy.engine.wires.dialect import (
     UNOPENED_REASONING,
     WITHOUT_SAFEGUARDS,
 )
+from anthropic_proxy.engine.wires.failures.quoted_prompts import MAX_COMPARISONS_ON_LOOP, may_compare, note_quotes
 from anthropic_proxy.engine.wires.upstream_http import CLIENT_CREDENTIAL_ORIGIN, Credential
 from anthropic_proxy.errors import (
     AuthenticationFailed,

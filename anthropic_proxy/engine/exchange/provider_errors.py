@@ -290,7 +290,7 @@ def rejects_configured_model(error: UpstreamError, target: Target, settings: Eng
 def _rejects_model(error: UpstreamError, target: Target, settings: EngineOptions) -> bool:
     if error.status == 404:
         return not _is_about_address(error, target, settings) and not _OTHER_OBJECTS.search(error.provider_text)
-    return error.status in (400, 403) and _UNKNOWN_MODEL.search(error.message) is not None
+    return error.status in (400, 403) and _UNKNOWN_MODEL.search(error.provider_text) is not None
 
 
 def _become(error: UpstreamError, message: str, code: str) -> None:

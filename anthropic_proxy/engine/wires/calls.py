@@ -5,7 +5,7 @@ bytes of the client.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -97,6 +97,8 @@ class RelayCall(BaseCall[DialectT_co], frozen=True, kw_only=True):
 
     body: bytes = b""
     """b"": the request has none, or its reply has begun."""
+    client: "ClientBody | None" = None
+    """Has the body of the client when `body` is freed. None: it is not needed."""
     headers: Mapping[str, str] = {}
     """Names in lower case, without credentials."""
     names_headers: bool = False
@@ -132,6 +134,12 @@ class RelayCall(BaseCall[DialectT_co], frozen=True, kw_only=True):
     """Data or URL of a picture in the messages → the text in its place."""
     has_edited_messages: bool = False
     """True if the proxy makes the edits of the conversation in place of the server, which `EditedRelay` reports."""
+
+
+class ClientBody(Protocol):
+    @property
+    def body(self) -> bytes:
+        """b"": it is no longer needed."""
 
 
 Call = TranslatedCall[DialectT] | RelayCall[DialectT]

@@ -233,7 +233,7 @@ def _last_name(parameter: str | None) -> str:
 def find_rejected_name(error: UpstreamError, known: Container[str]) -> str:
     """Return the name of the rejected parameter, one of `known` if the error names one. "": it names none."""
     name = _last_name(error.parameter)
-    return name if name in known else find_rejected_parameter(error.message, known) or name
+    return name if name in known else find_rejected_parameter(error.provider_text, known) or name
 
 
 _MINIMUM = compile_later(
@@ -248,7 +248,7 @@ _LARGEST_MINIMUM = 1_024
 
 def find_minimum_adaptation(call: OpenAICall, error: UpstreamError) -> Adaptation | None:
     """Return the adaptation that sends the lowest output limit which the error states. None: it states none."""
-    stated = _MINIMUM.search(error.message)
+    stated = _MINIMUM.search(error.provider_text)
     if stated is None:
         return None
     least = int(stated["least"])
@@ -259,10 +259,10 @@ def find_minimum_adaptation(call: OpenAICall, error: UpstreamError) -> Adaptatio
 def find_lowest_effort_adaptation(call: OpenAICall, error: UpstreamError) -> Adaptation | None:
     """Replace the rejected effort `none` by the lowest level: some models always reason."""
     sent = dict(call.dialect.effort_names).get(call.request.effort, call.request.effort)
-    if sent != "none" or not _ALWAYS_REASONS.search(error.message):
+    if sent != "none" or not _ALWAYS_REASONS.search(error.provider_text):
         return None
     # The new effort is the lowest level that the error message lists, else `low`.
-    lowest = next((level for level in list_named_efforts(error.message) if level != "none"), "low")
+    lowest = next((level for level in list_named_efforts(error.provider_text) if level != "none"), "low")
     return Adaptation(f"effort {call.request.effort} {lowest}")
 
 
@@ -308,10 +308,10 @@ def find_parameter_adaptation(
     """
     if name in _EFFORTS or not name:
         asked = call.request.effort
-        level = find_replacement_effort(error.message, asked, dict(call.dialect.effort_names).get(asked, asked))
+        level = find_replacement_effort(error.provider_text, asked, dict(call.dialect.effort_names).get(asked, asked))
         if level:
             return Adaptation(f"effort {asked} {level}")
-    return find_drop_adaptation(call, name, drops, encode_request, error.message)
+    return find_drop_adaptation(call, name, drops, encode_request, error.provider_text)
 
 
 def apply_drop_or_effort(dialect: D, name: str, drops: ParameterDrops) -> D:

@@ -983,7 +983,7 @@ async def test_text_of_a_client_takes_the_field_from_no_other_request() -> None:
     server.body = REJECTIONS["anthropic"]
     server.replies = [sent, checked]
     await built.post(model="claude-opus-5-5", headers=BETA, safeguards=asked(), **FIELDS)
-    assert ["safeguards" in request for request in server.requests] == [True, False, False, True, False, False]
+    assert ["safeguards" in request for request in server.requests] == [True, True, True, False, False]
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -1,10 +1,13 @@
-"""What outlasts a request follows from the status and the codes of an error. Its text may quote the client."""
+"""What outlasts a request follows from the status and the codes of an error. Its text may quote the client, and nothing
+is decided by what it quotes.
+"""
 
 import json
+import re
 from typing import Any
 
 import pytest
-from msgspec import structs
+from msgspec import Struct, structs
 
 from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_error_body
@@ -194,3 +197,109 @@ def test_a_text_closes_no_circuit_and_opens_none_and_is_shown_to_no_other_client
     assert refused.value.message == (
         "openai failed with status 500. It failed 5 times in a row; the next call is allowed in 5 s."
     )
+
+
+KEYS_OF_ALL = {
+    "OPENAI_API_KEY": "sk-one-0123456789",
+    "GROQ_API_KEY": "gsk_two0123456789",
+    "GEMINI_API_KEY": "AIza-one-0123456789",
+    "OLLAMA_API_BASE": "http://127.0.0.1:9",
+}
+MODELS: dict[str, tuple[str, replies.ReplyForm]] = {
+    "chat": ("groq/qwen/qwen3-32b", replies.CHAT),
+    "responses": ("openai/gpt-5.5", replies.RESPONSES),
+    "gemini": ("gemini/gemini-3.6-flash", replies.GEMINI),
+    "ollama": ("ollama/llama3", replies.OLLAMA),
+    "relay": ("claude-sonnet-4-5", replies.MESSAGES),
+}
+NEUTRAL = "The gardens of the old town are open from April to September."
+QUOTED = [
+    "Your request was flagged as violating our usage policy.",
+    "The response was blocked by the content management policy.",
+    "this model does not support image input",
+    "Your credit balance is too low to continue.",
+    "Incorrect API key provided by the caller.",
+    "maximum context length is 10 tokens, however you requested 20 tokens",
+    "The model is overloaded. Please try again in 20 seconds.",
+    "You have exceeded your rate limit of requests per minute.",
+    "The model `somebody-else` does not exist or you have no access to it.",
+    "Unsupported parameter: 'temperature' is not supported with this model.",
+    "Ollama says: server busy, does not support thinking",
+    'Unknown name "thinkingConfig" at generation_config: cannot find the field',
+    '{"error": {"code": "insufficient_quota", "message": "the quota is used up"}}',
+    "max_tokens: must be at least 512 for the chosen model",
+]
+"""What a page says that a client sends, each the text of an error of some provider."""
+AROUND = [
+    "Jinja render failed at row 3: raise_exception: {}",
+    "Invalid value for messages[0].content: '{}'",
+    "litellm.InternalServerError: the template engine has stopped at {}",
+]
+"""Errors that quote a request, which says nothing about their reason."""
+
+
+class Outcome(Struct, frozen=True):
+    told: tuple[Any, ...]
+    calls: int
+
+
+async def fail(wire: str, words: str, prompt: Any, status: int | None, around: str) -> Outcome:
+    """Return what the client gets if its provider quotes `words` of the request. `status`: None: within a stream."""
+    model, form = MODELS[wire]
+    calls = 0
+    error = {"message": around.format(words), "type": "server_error" if status in (None, 500) else "bad_request_error"}
+    encoded = json.dumps({"type": "error", "error": error}).encode()
+    if status is None:
+        begun = [frame for frame in form.stream(WELL) if b"start" in frame][:1] if wire == "relay" else []
+        mark = b"event: error\n" if wire == "relay" else b""
+        body = [*begun, encoded + b"\n" if wire == "ollama" else b"%bdata: %b\n\n" % (mark, encoded)]
+        headers = {"content-type": "application/x-ndjson" if wire == "ollama" else "text/event-stream"}
+    else:
+        body, headers = [encoded], {"content-type": "application/json"}
+
+    def answer(_: str, request: UpstreamRequest, __: Credential | None) -> FakeResponse:
+        nonlocal calls
+        calls += request.path not in ("/api/show", "/api/tags")
+        return FakeResponse(status or 200, *body, headers=headers)
+
+    keys = KEYS_OF_ALL if wire != "relay" else {"ANTHROPIC_API_KEY": "sk-ant-api03-0123456789"}
+    proxy = ProxyHarness(answer, **keys)
+    sink = await proxy.post(
+        model=model, stream=True, temperature=0.5, messages=[{"role": "user", "content": prompt}], max_tokens=300
+    )
+    failure = sink.error
+    if failure is None:
+        return Outcome(tuple(re.findall(rb'"stop_reason":"(\w+)"', sink.stream)), calls)
+    told = (failure.status, failure.error_type, failure.code, failure.should_retry, getattr(failure, "parameter", None))
+    return Outcome(told, calls)
+
+
+@pytest.mark.parametrize("status", [400, 500, None])
+@pytest.mark.parametrize("wire", MODELS)
+async def test_nothing_is_decided_by_what_an_error_quotes_of_the_request(wire: str, status: int | None) -> None:
+    counted = set[str]()
+    for around in AROUND:
+        known = await fail(wire, NEUTRAL, f"The page says: {NEUTRAL} It is old.", status, around)
+        for words in QUOTED:
+            assert await fail(wire, words, f"The page says: {words} It is old.", status, around) == known, words
+            if await fail(wire, words, "hello", status, around) != known:
+                counted.add(words)
+    if wire != "relay":  # whose errors keep their status
+        assert len(counted) > 3, "the words decide if they are those of the provider"
+
+
+@pytest.mark.parametrize("wire", ["chat", "relay"])
+async def test_the_words_of_a_large_request_decide_nothing(wire: str) -> None:
+    filler = "lorem ipsum " * 100_000
+    known = await fail(wire, NEUTRAL, f"{filler}{NEUTRAL} It is old.{filler}", 500, AROUND[0])
+    for words in QUOTED[:4]:
+        assert await fail(wire, words, f"{filler}{words} It is old.{filler}", 500, AROUND[0]) == known, words
+
+
+@pytest.mark.parametrize("wire", MODELS)
+async def test_an_error_that_a_client_asks_about_is_still_one(wire: str) -> None:
+    """A text that says nothing beside what the request says is no quote, behind the name of an error too."""
+    for around in ("{}", "litellm.BadRequestError: OpenAIException - {}", "messages.0.content: {}"):
+        for words in QUOTED:
+            known = await fail(wire, words, "hello", 400, around)
+            assert await fail(wire, words, f"Why do I get this? {words}", 400, around) == known, (around, words)

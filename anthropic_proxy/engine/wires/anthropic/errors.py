@@ -38,6 +38,7 @@ from anthropic_proxy.engine.wires.failures import (
     KnownTokenCounts,
     build_upstream_error,
     decode_error_body,
+    read_own_words,
     remove_wrappers,
 )
 from anthropic_proxy.engine.wires.json_schema import BASIC_RULES
@@ -146,11 +147,12 @@ _GAP = r"(?:\s|\\(?:[bfnrt]|u(?:00(?:0[9a-d]|1[c-f]|85|a0)|1680|20(?:0\d|0a|2[89
 
 def decode_error(call: RelayCall[Dialect], status: int, headers: Mapping[str, str], body: bytes) -> DecodedError:
     known = KnownTokenCounts(call.effective_max_input_tokens, call.estimate_input_tokens)
-    error = build_upstream_error(decode_error_body(status, headers, body), call.provider_prefix, known)
+    fault = read_own_words(decode_error_body(status, headers, body), call, may_postpone=True)
+    error = build_upstream_error(fault, call.provider_prefix, known)
     if headers.get("x-should-retry") == "false":
         error.retryable = False
     drops_fields = status in _FIELD_STATUSES and call.dialect.drops_rejected_fields
-    error.lacks_feature = drops_fields and names_rejected_field(_without_prefix(call, error))
+    error.lacks_feature = drops_fields and names_rejected_field(remove_wrappers(error.provider_text))
     if call.dialect.has_anthropic_errors:
         error.status = status
         if status == 429 and error.cause is not None:
@@ -160,15 +162,19 @@ def decode_error(call: RelayCall[Dialect], status: int, headers: Mapping[str, st
 
 
 def find_adaptation(call: RelayCall[Dialect], error: UpstreamError) -> Adaptation | None:
-    if error.status == 400 and call.dialect.thinks and _THINKING_MISSING.search(error.message):
+    if error.status == 400 and call.dialect.thinks and _THINKING_MISSING.search(error.provider_text):
         return Adaptation(_NO_THINKING, persistent=False, refused_thinking=find_open_loop(call))
-    refuses_past = error.status == 400 and _PAST_THINKING_REFUSED.search(error.message) is not None
-    if refuses_past and call.dialect.sends_past_thinking and (found := _find_refused_thinking(call, error.message)):
+    refuses_past = error.status == 400 and _PAST_THINKING_REFUSED.search(error.provider_text) is not None
+    if (
+        refuses_past
+        and call.dialect.sends_past_thinking
+        and (found := _find_refused_thinking(call, error.provider_text))
+    ):
         return found
-    demands_thinking = error.status in (400, 422) and _THINKING_DEMANDED.search(error.message)
+    demands_thinking = error.status in (400, 422) and _THINKING_DEMANDED.search(error.provider_text)
     if demands_thinking and changes_request(call, apply_adaptation(call.dialect, _WITH_CALLS), encode_request):
         return Adaptation(_WITH_CALLS)
-    refuses_role = error.status in (400, 422, 500) and _ROLE_REFUSED.search(error.message) is not None
+    refuses_role = error.status in (400, 422, 500) and _ROLE_REFUSED.search(error.provider_text) is not None
     if refuses_role and call.dialect.accepts_system_messages and has_system_messages(call.body):
         return Adaptation(_REMIND)
     names_schema = "parameters" in (error.parameter or "").split(".") and not call.dialect.has_anthropic_errors
@@ -176,7 +182,7 @@ def find_adaptation(call: RelayCall[Dialect], error: UpstreamError) -> Adaptatio
     if names_schema and changes_request(call, apply_adaptation(call.dialect, _BASIC_SCHEMAS), encode_request):
         return Adaptation(_BASIC_SCHEMAS)
     if error.status in _FIELD_STATUSES:
-        message = _without_prefix(call, error)
+        message = remove_wrappers(error.provider_text)
         if call.dialect.drops_rejected_fields:
             found = find_beta_adaptation(call, message) or _leave_out_rejected_field(call, message)
         else:
@@ -187,10 +193,6 @@ def find_adaptation(call: RelayCall[Dialect], error: UpstreamError) -> Adaptatio
     return None
 
 
-def _without_prefix(call: RelayCall[Dialect], error: UpstreamError) -> str:
-    return remove_wrappers(error.message.removeprefix(f"{call.provider_prefix}: "))
-
-
 def _may_quote_client(call: RelayCall[Dialect], error: UpstreamError, message: str) -> bool:
     """Return True if the client can have written the beginning of `message`, which then teaches nothing.
 
@@ -199,7 +201,7 @@ def _may_quote_client(call: RelayCall[Dialect], error: UpstreamError, message: s
     """
     words = _FIRST_WORDS.match(message)
     quotes = [words[0] if words is not None else message]
-    if before := error.message.removesuffix(message).removeprefix(f"{call.provider_prefix}: "):
+    if before := error.provider_text.removesuffix(message):
         last, first = _LAST_WORD.search(before[-_MAX_END:]), _FIRST_WORD.match(message)
         quotes += [last[0] + first[0]] if last is not None and first is not None else []
     text = encode_request(call).body.decode(errors="replace").lower()

@@ -39,6 +39,7 @@ from anthropic_proxy.engine.wires.failures import (
     decode_error_body,
     find_bare_error,
     read_error_field,
+    read_own_words,
 )
 from anthropic_proxy.engine.wires.framing import MAX_FRAME_BYTES
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_repaired, parse_token_count, repair_json
@@ -394,7 +395,8 @@ class RelayInspector(Decoder):
     def _build_error(self, frame: bytes) -> UpstreamError:
         self.finished = True
         known = KnownTokenCounts(self._call.effective_max_input_tokens)
-        error = build_upstream_error(decode_error_body(None, {}, frame), self._call.provider_prefix, known)
+        fault = read_own_words(decode_error_body(None, {}, frame), self._call)
+        error = build_upstream_error(fault, self._call.provider_prefix, known)
         if self._call.dialect.has_anthropic_errors:
             keep_error_body(error, frame)
         return error

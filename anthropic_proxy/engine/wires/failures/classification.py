@@ -817,7 +817,7 @@ def _build_error(fault: UpstreamFault, provider: str, known: KnownTokenCounts) -
         if (shortage := find_token_limit_fault(fault, known)) is not None:
             is_overflow = shortage.cause.kind == "overflow"
             error: UpstreamError = UpstreamRefused(
-                shortage.message or f"{provider}: {fault.message}"[:MAX_MESSAGE_CHARACTERS],
+                shortage.message or f"{provider}: {fault.text}"[:MAX_MESSAGE_CHARACTERS],
                 code="prompt-too-long" if is_overflow else "",
                 provider=provider,
                 status=400,
@@ -827,7 +827,7 @@ def _build_error(fault: UpstreamFault, provider: str, known: KnownTokenCounts) -
             error.cause = shortage.cause
             if RATE_LIMIT_WORDS.search(fault.message):
                 # Anthropic's text has no word for a rate limit, so the log shows the original
-                error.add_note(fault.message[:200])
+                error.add_note(fault.text[:200])
             return error
         cause = find_content_refusal(fault)
     if cause is not None:
@@ -851,7 +851,7 @@ def _find_row(fault: UpstreamFault) -> _Row:
 
 
 def _build_error_of_row(row: _Row, fault: UpstreamFault, provider: str) -> UpstreamError:
-    text = f"{provider}: {fault.message}" if fault.message else f"{provider} returned HTTP {fault.status or row.status}"
+    text = f"{provider}: {fault.text}" if fault.text else f"{provider} returned HTTP {fault.status or row.status}"
     delay = fault.retry_after
     # the error is temporary, and its retry delay short; status 429 requires a stated delay
     is_passing = delay is not None if row.status == 429 else row.status in (502, 503, 529) or fault.status == 502
@@ -892,7 +892,7 @@ def find_reply_end(fault: UpstreamFault, provider: str, *, has_content: bool = F
     if fault.is_unreadable_output:
         return None
     if is_policy_refusal(fault):
-        return build_blocked_reply_stop(provider, fault.message or "content policy")
+        return build_blocked_reply_stop(provider, fault.text or "content policy")
     if reached_output_limit(fault):
         return Stop("max_tokens")
     return Stop("model_context_window_exceeded") if has_content and names_full_context(fault) else None

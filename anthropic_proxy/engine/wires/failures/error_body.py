@@ -88,6 +88,8 @@ class UpstreamFault(Struct, frozen=True, kw_only=True):
     """HTTP status of the response. If an error is inside a 200 response: the status in the body. None: not reported."""
     message: str = ""
     """The provider's error message. "": the body contains no message."""
+    told: str = ""
+    """The whole text, for the client, if `message` is without what it quotes of the request. "": `message`."""
     codes: frozenset[str] = frozenset()
     parameter: str | None = None
     """Name or path of the request parameter that the provider rejects, in the provider's spelling. None: not named."""
@@ -112,6 +114,10 @@ class UpstreamFault(Struct, frozen=True, kw_only=True):
     without_texts: "UpstreamFault | None" = None
     """Status, codes, retry delay and used-up limits from the status line, headers and fields alone: texts may quote the
     client, also as JSON. None: there are none of these."""
+
+    @property
+    def text(self) -> str:
+        return self.told or self.message
 
 
 def decode_error_body(status: int | None, headers: Mapping[str, str], body: bytes) -> UpstreamFault:

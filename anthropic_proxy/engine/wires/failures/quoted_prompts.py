@@ -1,4 +1,4 @@
-"""`note_quotes`: the words of a request in the text of a provider's error.
+"""`note_quotes` and `find_passages`: the words of a request in the text of a provider's error.
 
 Validators print the value that they refuse, and filters the words that they have found. The client gets these words
 back, and nobody else may store them. A text of a provider has no mark for them, so it is compared with the whole
@@ -96,7 +96,9 @@ def note_quotes(error: UpstreamError, body: bytes, sent: bytes | None) -> None:
     is_comparable = may_compare(error, body) and (sent is None or may_compare(error, sent))
     if not is_comparable:
         told_by_provider = (error.provider_text, *notes)
-        error.hides_text = any(word.lower() not in _USUAL for text in told_by_provider for word in _WORD.findall(text))
+        quotes = error.provider_text not in error.message  # which lacks the known quotes
+        words = (word for text in told_by_provider for word in _WORD.findall(text))
+        error.hides_text = quotes or any(word.lower() not in _USUAL for word in words)
         body = b""
     error.quotes = {**error.quotes, **find_quotes(told, body)}
     if sent and is_comparable:

@@ -22,6 +22,7 @@ from anthropic_proxy.engine.wires.failures import (
     build_call_error,
     decode_error_body,
     find_reply_end,
+    read_own_words,
     rejects_tool_result_content,
 )
 from anthropic_proxy.engine.wires.gemini.dialect import Dialect
@@ -32,7 +33,7 @@ from anthropic_proxy.errors import UpstreamError
 
 
 def decode_error(call: TranslatedCall[Dialect], status: int, headers: Mapping[str, str], body: bytes) -> DecodedError:
-    fault = decode_error_body(status, headers, body)
+    fault = read_own_words(decode_error_body(status, headers, body), call, may_postpone=True)
     if (end := find_reply_end(fault, call.provider_prefix)) is not None:
         return [Usage(output_tokens=0), end]
     return build_call_error(fault, call)
@@ -107,7 +108,7 @@ _RANGE = compile_later(r"budget (\d+) is invalid\W+please choose a value between
 def find_adaptation(call: TranslatedCall[Dialect], error: UpstreamError) -> Adaptation | None:
     if error.status not in PARAMETER_ERROR_STATUSES:
         return None
-    message = error.message
+    message = error.provider_text
     names: list[str] = []  # of the adaptations to try, in order
     if (level := _ONE_LEVEL.search(message)) and (asked := level[1].lower()) in _NEXT_LEVELS:
         names.append(f"effort {asked} {_NEXT_LEVELS[asked]}")

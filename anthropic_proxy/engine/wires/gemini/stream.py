@@ -52,6 +52,7 @@ from anthropic_proxy.engine.wires.failures import (
     build_call_error,
     find_reply_end,
     read_error_field,
+    read_own_words,
 )
 from anthropic_proxy.engine.wires.foreign_lines import (
     is_end_mark,
@@ -380,6 +381,7 @@ class GeminiDecoder(Decoder):
         """Raise the `UpstreamError` for an error. If it stands for the end of the reply, append this end."""
         if fault is None or self._stopped or self._unreadable is not None:
             return
+        fault = read_own_words(fault, self._call)
         if (end := find_reply_end(fault, self._call.provider_prefix, has_content=self._answered)) is None:
             raise build_call_error(fault, self._call)
         deltas += self._stop(end)

@@ -29,7 +29,9 @@ from anthropic_proxy.engine.wires.failures import (
     build_upstream_error,
     decode_error_body,
     find_reply_end,
+    has_own_words,
     read_error_object,
+    read_own_words,
 )
 from anthropic_proxy.engine.wires.ollama.dialect import Dialect, resolve_context_window
 from anthropic_proxy.engine.wires.past_media import OMIT_PAST_MEDIA
@@ -48,7 +50,7 @@ _BUSY = compile_later(r"server busy", re.IGNORECASE)
 
 
 def decode_error(call: TranslatedCall[Dialect], status: int, headers: Mapping[str, str], body: bytes) -> DecodedError:
-    fault = decode_error_body(status, headers, body)
+    fault = read_fault(decode_error_body(status, headers, body), call, may_postpone=True)
     if (reply := decode_reply_end(fault, call)) is not None:
         return reply
     error = classify_fault(fault, call)
@@ -67,7 +69,7 @@ def decode_reply_end(
     fault: UpstreamFault, call: TranslatedCall[Dialect], *, has_content: bool = False
 ) -> list[Delta] | None:
     """Return the reply that an error stands for, such as a refusal. `has_content`: content arrived before it."""
-    end = find_reply_end(_unwrap(fault), call.provider_prefix, has_content=has_content)
+    end = find_reply_end(fault, call.provider_prefix, has_content=has_content)
     if end is None:
         return None
     # the tokens of a reply that filled the window are estimated, because the server does not count them
@@ -75,7 +77,6 @@ def decode_reply_end(
 
 
 def classify_fault(fault: UpstreamFault, call: TranslatedCall[Dialect]) -> UpstreamError:
-    fault = _unwrap(fault)
     message = fault.message
     if _BUSY.search(message):
         fault = structs.replace(fault, codes=fault.codes | {"overloaded_error"})
@@ -96,6 +97,15 @@ def classify_fault(fault: UpstreamFault, call: TranslatedCall[Dialect]) -> Upstr
     elif _OUT_OF_MEMORY.search(message):
         error.message += ". A smaller OLLAMA_CONTEXT_LENGTH needs less, and so does a smaller model"
     return error
+
+
+def read_fault(fault: UpstreamFault, call: TranslatedCall[Dialect], *, may_postpone: bool = False) -> UpstreamFault:
+    """`read_own_words` for an error that may have the one of Ollama's engine in its text."""
+    own = read_own_words(fault, call, may_postpone=may_postpone)
+    inner, whole = _unwrap(own), _unwrap(fault)
+    if own is fault or inner is own:
+        return inner
+    return structs.replace(inner, told=whole.message) if has_own_words(inner.message) else whole
 
 
 def _unwrap(fault: UpstreamFault) -> UpstreamFault:
@@ -126,7 +136,7 @@ def find_adaptation(call: TranslatedCall[Dialect], error: UpstreamError) -> Adap
         return None
     # a server that knows booleans only, or fewer levels, rejects the value; else the model does not think at all
     levels = call.dialect.think_form in ("level", "only_level")
-    name = _SWITCH if levels and "does not support thinking" not in error.message else _DROP
+    name = _SWITCH if levels and "does not support thinking" not in error.provider_text else _DROP
     return None if apply_adaptation(call.dialect, name) == call.dialect else Adaptation(name)
 
 

@@ -17,7 +17,11 @@ from anthropic_proxy.engine.messages.models.raw_json import ABSENT
 from anthropic_proxy.engine.messages.models.tool_arguments import divide_arguments, is_truncated_object
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.contract import Decoder
-from anthropic_proxy.engine.wires.failures import UpstreamFault, find_bare_error, read_error_field
+from anthropic_proxy.engine.wires.failures import (
+    UpstreamFault,
+    find_bare_error,
+    read_error_field,
+)
 from anthropic_proxy.engine.wires.foreign_lines import is_part_of_reply
 from anthropic_proxy.engine.wires.json_repair import (
     DECODE_ERRORS,
@@ -27,7 +31,11 @@ from anthropic_proxy.engine.wires.json_repair import (
     repair_json,
 )
 from anthropic_proxy.engine.wires.ollama.dialect import Dialect, resolve_context_window
-from anthropic_proxy.engine.wires.ollama.errors import classify_fault, decode_reply_end
+from anthropic_proxy.engine.wires.ollama.errors import (
+    classify_fault,
+    decode_reply_end,
+    read_fault,
+)
 from anthropic_proxy.engine.wires.reply_ends import build_stop, build_unreadable_reply, find_finish_kind
 from anthropic_proxy.engine.wires.thinking import empty_signature
 from anthropic_proxy.engine.wires.tool_call_repair import TextSplitter, ToolCallRepair
@@ -158,6 +166,7 @@ class OllamaDecoder(Decoder):
         if fault is None and read.message is None and not read.done:
             fault = self.find_error(data, is_whole=is_whole)
         if fault is not None:
+            fault = read_fault(fault, self._call)
             if (reply := decode_reply_end(fault, self._call, has_content=self._has_content)) is None:
                 raise classify_fault(fault, self._call)
             self.finished = True

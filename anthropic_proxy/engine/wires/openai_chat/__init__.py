@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from anthropic_proxy.engine.messages.models import DocumentBlock, ImageBlock
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.contract import DecodedError, Wire
-from anthropic_proxy.engine.wires.failures import decode_error_body
+from anthropic_proxy.engine.wires.failures import (
+    decode_error_body,
+    read_own_words,
+)
 from anthropic_proxy.engine.wires.openai_chat.dialect import Dialect
 from anthropic_proxy.engine.wires.openai_chat.errors import (
     PARTS,
@@ -36,7 +39,7 @@ class ChatWire(Wire[Dialect, TranslatedCall[Dialect]]):
     def decode_error(
         self, call: TranslatedCall[Dialect], status: int, headers: Mapping[str, str], body: bytes
     ) -> DecodedError:
-        fault = decode_error_body(status, headers, body)
+        fault = read_own_words(decode_error_body(status, headers, body), call, may_postpone=True)
         reply = decode_reply_in_error(fault, call)
         return classify_fault(fault, call) if reply is None else reply
 

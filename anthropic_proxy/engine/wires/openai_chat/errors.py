@@ -136,17 +136,19 @@ _KNOWN = frozenset((*_DROPS, *_LIMITS))
 
 
 def find_adaptation(call: TranslatedCall[Dialect], error: UpstreamError) -> Adaptation | None:
-    if error.status in (400, 404, 422) and _REQUIRES_RESPONSES.search(error.message):
+    if error.status in (400, 404, 422) and _REQUIRES_RESPONSES.search(error.provider_text):
         return Adaptation("wire responses")
     if error.status not in PARAMETER_ERROR_STATUSES:
         return None
     if adaptation := find_lowest_effort_adaptation(call, error):
         return adaptation
-    if call.dialect.system_role == "developer" and rejects_developer_role(f"{error.message} {error.parameter or ''}"):
+    if call.dialect.system_role == "developer" and rejects_developer_role(
+        f"{error.provider_text} {error.parameter or ''}"
+    ):
         return Adaptation("role system")
-    if _WANTS_REASONING.search(error.message):
+    if _WANTS_REASONING.search(error.provider_text):
         return Adaptation(_REPLAY) if apply_adaptation(call.dialect, _REPLAY) != call.dialect else None
-    if _WANTS_SIGNATURE.search(error.message):
+    if _WANTS_SIGNATURE.search(error.provider_text):
         found = (n for n in _PLACEHOLDERS if changes_request(call, apply_adaptation(call.dialect, n), encode_request))
         return next(map(Adaptation, found), None)
     if adaptation := find_minimum_adaptation(call, error):

@@ -37,6 +37,7 @@ from anthropic_proxy.engine.wires.failures import (
     build_upstream_error,
     find_bare_error,
     read_error_field,
+    read_own_words,
 )
 from anthropic_proxy.engine.wires.foreign_lines import is_end_mark, is_part_of_reply
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_or_repair, decode_repaired, repair_json
@@ -300,6 +301,7 @@ class ChatDecoder(Decoder):
         if self._has_ended:  # OpenRouter: an error after the end is redundant
             self._read_usage(chunk, None, deltas, data)
             return deltas
+        fault = read_own_words(fault, self._call)
         reply = decode_reply_in_error(fault, self._call, has_content=self._has_content)
         if reply is None:
             raise classify_fault(fault, self._call)

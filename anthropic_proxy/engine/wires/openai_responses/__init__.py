@@ -9,7 +9,11 @@ from collections.abc import Mapping
 from anthropic_proxy.engine.messages.models import DocumentBlock, ImageBlock
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.contract import DecodedError, Decoder, Wire
-from anthropic_proxy.engine.wires.failures import decode_error_body, find_reply_end
+from anthropic_proxy.engine.wires.failures import (
+    decode_error_body,
+    find_reply_end,
+    read_own_words,
+)
 from anthropic_proxy.engine.wires.openai_responses.decisions import DecisionDecoder, is_decision
 from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
 from anthropic_proxy.engine.wires.openai_responses.errors import (
@@ -39,7 +43,7 @@ class ResponsesWire(Wire[Dialect, TranslatedCall[Dialect]]):
     def decode_error(
         self, call: TranslatedCall[Dialect], status: int, headers: Mapping[str, str], body: bytes
     ) -> DecodedError:
-        fault = decode_error_body(status, headers, body)
+        fault = read_own_words(decode_error_body(status, headers, body), call, may_postpone=True)
         end = find_reply_end(fault, call.provider_prefix)
         return classify_fault(fault, call) if end is None else [end]
 

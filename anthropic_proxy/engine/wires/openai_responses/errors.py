@@ -134,7 +134,7 @@ def find_adaptation(call: TranslatedCall[Dialect], error: UpstreamError) -> Adap
     if error.parameter == REASONING_PARAMETER:
         adaptation = find_drop_adaptation(call, REASONING_PARAMETER, _DROPS, encode_request)
         return adaptation and structs.replace(adaptation, persistent=False)  # the history is the reason, not the model
-    if rejects_tool_result_content(error.message, error.parameter) and (
+    if rejects_tool_result_content(error.provider_text, error.parameter) and (
         adaptation := find_drop_adaptation(call, "parts of results", _DROPS, encode_request)
     ):
         return adaptation

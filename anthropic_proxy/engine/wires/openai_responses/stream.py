@@ -29,6 +29,7 @@ from anthropic_proxy.engine.wires.failures import (
     UpstreamFault,
     find_reply_end,
     read_error_field,
+    read_own_words,
 )
 from anthropic_proxy.engine.wires.foreign_lines import is_end_mark, is_part_of_reply
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_or_repair, decode_repaired, repair_json
@@ -604,6 +605,7 @@ class ResponsesDecoder(Decoder):
         """Raise the `UpstreamError` for an error. If it stands for the end of the reply, return this end."""
         if self._stopped or self._unreadable is not None:
             return []
+        fault = read_own_words(fault, self._call)
         end = find_reply_end(fault, self._call.provider_prefix, has_content=bool(self._items))
         if end is None:
             raise classify_fault(fault, self._call)
