@@ -43,6 +43,8 @@ _LIST_SCHEMA = "urn:ietf:params:scim:api:messages:2.0:ListResponse"
 _KINDS: Mapping[str, Kind] = {path: kind for kind, path in ENDPOINTS.items()}
 _HEADERS = {"content-type": "application/scim+json", "cache-control": "no-store"}
 _NOT_IMPLEMENTED = (".search", "Bulk", "Me")
+_Names = tuple[frozenset[str], frozenset[str]]
+"""Attributes that a request wants and excludes. Empty: all, and none."""
 _MAX_HOST_CHARACTERS = 253 + len(":65535")
 """A name of DNS (RFC 1035, section 2.3.4) and a port."""
 
@@ -138,6 +140,7 @@ class _Exchange:
         condition = decode_filter(query["filter"], kind) if query.get("filter") else None
         start = max(_read_number(query, "startindex", 1), 1)
         count = min(max(_read_number(query, "count", MAX_RESULTS), 0), MAX_RESULTS)
+        names = _list_names(query, kind)
         with closing(open_for_writing(self._settings)) as connection:
             store = self._open_store(connection)
             found, number = store.list(kind, condition, start - 1, count)
@@ -145,26 +148,28 @@ class _Exchange:
             for one in found:
                 if size >= MAX_PAGE_BYTES:  # fewer than `count`; the client goes on (RFC 7644, section 3.4.2.4)
                     break
-                encoded = msgspec.json.encode(_describe(store, one, query))
+                encoded = msgspec.json.encode(_describe(store, one, names))
                 resources.append(msgspec.Raw(encoded))
                 size += len(encoded)
         return _send(_list_response(resources, number, start))
 
     def get(self, kind: Kind, resource_id: str) -> RouteResponse:
+        names = _list_names(self._query, kind)
         with closing(open_for_writing(self._settings)) as connection:
             store = self._open_store(connection)
             stored = store.find(kind, _require_text(resource_id))
             if _matches(self._request.headers.get("if-none-match", ""), stored):
                 return RouteResponse(status=304, headers={**_HEADERS, "etag": stored.etag})
-            return self._send_resource(store, stored)
+            return self._send_resource(store, stored, names)
 
     def create(self, kind: Kind) -> RouteResponse:
         resource = decode_resource(kind, self._decode_body())
+        names = _list_names(self._query, kind)
 
         def create(store: ScimStore) -> RouteResponse:
             with store.changing():
                 stored = store.create(kind, resource)
-            return self._send_resource(store, stored, status=201)
+            return self._send_resource(store, stored, names, status=201)
 
         return self._change(create)
 
@@ -173,6 +178,7 @@ class _Exchange:
         is_patch = self._request.method == "PATCH"
         body = self._decode_body()
         given = None if is_patch else decode_resource(kind, body)
+        names = _list_names(self._query, kind)
 
         def change(store: ScimStore) -> RouteResponse:
             with store.changing():
@@ -186,7 +192,7 @@ class _Exchange:
                 stored = store.replace(stored, resource)
             if is_patch and kind == "Group" and "attributes" not in self._query:
                 return RouteResponse(status=204, headers={**_HEADERS, "etag": stored.etag})
-            return self._send_resource(store, stored)
+            return self._send_resource(store, stored, names)
 
         return self._change(change)
 
@@ -217,9 +223,9 @@ class _Exchange:
         administration = KeyAdministration(connection, actor, self._clock, settings=self._settings)
         return ScimStore(connection, administration, self._settings, self._base, self._clock)
 
-    def _send_resource(self, store: ScimStore, stored: Stored, status: int = 200) -> RouteResponse:
+    def _send_resource(self, store: ScimStore, stored: Stored, names: _Names, status: int = 200) -> RouteResponse:
         headers = {"etag": stored.etag, "location": store.locate(stored)}
-        return _send(_describe(store, stored, self._query), status, headers)
+        return _send(_describe(store, stored, names), status, headers)
 
     def _decode_body(self) -> object:
         try:
@@ -228,11 +234,15 @@ class _Exchange:
             raise ScimError(f"The body is not valid: {error}.", "invalidSyntax") from None
 
 
-def _describe(store: ScimStore, stored: Stored, query: Mapping[str, str]) -> Resource:
+def _list_names(query: Mapping[str, str], kind: Kind) -> _Names:
+    """Raises `ScimError`, so it is called before a change."""
+    return list_names(query.get("attributes", ""), kind), list_names(query.get("excludedattributes", ""), kind)
+
+
+def _describe(store: ScimStore, stored: Stored, names: _Names) -> Resource:
     """Return the attributes that the request asks for. Members and groups are JSON already."""
-    kind, name = stored.kind, LINKS[stored.kind]
-    wanted = list_names(query.get("attributes", ""), kind)
-    excluded = list_names(query.get("excludedattributes", ""), kind)
+    wanted, excluded = names
+    name = LINKS[stored.kind]
     links = msgspec.Raw()
     if is_returned(name, wanted, excluded):
         links = store.encode_links(stored, lambda items: project_parts(items, name, wanted, excluded))

@@ -26,6 +26,8 @@ the comparison of an item of a multi-valued attribute, or a value of one that th
 _COMPARISONS_PER_PATH = 5
 _CHARACTERS_PER_COMPARISON = 4
 """Work for the decoding of a path, and for these characters of it, as a number of comparisons."""
+_MAX_NAMES = 200
+"""Names in `attributes` or `excludedAttributes`. The schemas have fewer."""
 _ALWAYS_RETURNED = ("schemas", "id")
 
 
@@ -284,6 +286,8 @@ _MEMBERS = _find_members()
 
 def list_names(text: str, kind: Kind) -> frozenset[str]:
     """`text`: value of `attributes` or `excludedAttributes`."""
+    if (number := text.count(",") + 1) > _MAX_NAMES:
+        raise ScimError(f"{number:,} names of attributes; {_MAX_NAMES} are allowed.", "tooMany")
     return frozenset(remove_schema(name.strip(), kind).lower() for name in text.split(",") if name.strip())
 
 

@@ -401,6 +401,24 @@ async def test_the_memory_for_a_page_of_groups_is_that_of_few_pages(company: Com
     assert peak < 12 * MAX_PAGE_BYTES
 
 
+@pytest.mark.parametrize("name", ["attributes", "excludedAttributes"])
+async def test_many_names_of_attributes_are_refused(company: Company, name: str) -> None:
+    user = await company.create(ANN)
+    names = [f"x{number}" for number in range(201)]
+    refusal = (400, "201 names of attributes; 200 are allowed.")
+    status, refused = await company.send("POST", "/Users/.search", {name: names})
+    assert (status, refused["detail"]) == refusal
+    for method, path, body in (
+        ("GET", f"/Users/{user}", None),
+        ("PATCH", f"/Users/{user}", {"Operations": [{"op": "replace", "path": "active", "value": False}]}),
+        ("POST", "/Users", {"userName": "ben"}),
+    ):
+        status, refused = await company.send(method, f"{path}?{name}={','.join(names)}", body)
+        assert (status, refused["detail"]) == refusal
+    _, listed = await company.send("GET", "/Users")
+    assert [(row["userName"], row["active"]) for row in listed["Resources"]] == [(ANN, True)]  # nothing was changed
+
+
 async def test_a_user_and_a_host_that_would_fill_pages_are_refused(company: Company) -> None:
     emails = [{"value": f"{number}{'x' * 900}", "display": "y" * 900} for number in range(100)]
     status, refused = await company.send("POST", "/Users", {"userName": ANN, "emails": emails})
