@@ -323,7 +323,7 @@ class KeyAdministration:
             statement = f"UPDATE virtual_keys SET {', '.join(f'{name} = ?' for name in values)} WHERE id = ?"
             self._connection.execute(statement, (*values.values(), before.id))
             # the keys that a person created stay in its team and cost center
-            statement = "UPDATE virtual_keys SET team = ?, cost_center = ? WHERE person = ?"
+            statement = "UPDATE virtual_keys SET team = ?, cost_center = ? WHERE person = ? AND person != ''"
             self._connection.execute(statement, (after.team, after.cost_center, before.id))
             if after.label != before.label:
                 self._keep_label(before, after)
@@ -489,6 +489,10 @@ class KeyAdministration:
             self._revoke_key(key, dry_run=False, ended_by=SCIM)
         elif has_access and key.revoked_at is not None and key.ended_by == SCIM:
             self._allow_person(key, dry_run=False)
+
+    def set_table_fields(self, key: VirtualKey, fields: Mapping[str, Any]) -> None:
+        """Give a person what its table has, within `changing`. Raises `InvalidRequest` if the person has no access."""
+        self._store_person(key, KeyCommand(action="person", target=key.label, fields=fields), dry_run=False)
 
     def _set_person(self, command: KeyCommand, *, dry_run: bool) -> KeyOutcome:
         """Create or change the key of a service, whose owner is not its label, or of a person, whose label is an

@@ -1,52 +1,154 @@
 """The tables `[sign_in.groups.NAME]`, applied to the persons that have signed in before.
 
-A refresh sets team and rules of a person by the table of its group. After a change of the settings, nobody waits for
-the next refresh: each instance applies the tables itself, and the first one changes the rows.
+A refresh sets team and rules of a person by the table of its group. After a change of the settings, or of a group by
+SCIM, nobody waits for the next refresh: the rows of the persons are changed at once, apart from all other work. So
+neither a start nor a revocation waits for them, however many they are.
 """
 
-from collections.abc import Collection
-from contextlib import suppress
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from typing import Any
 
 from msgspec import structs
 
 from anthropic_proxy.console.identity.people import find_group
-from anthropic_proxy.console.keys.administration import NAME_FIELDS, KeyCommand, open_administration
-from anthropic_proxy.console.keys.queries import find_key, list_keys
+from anthropic_proxy.console.keys.administration import NAME_FIELDS, KeyAdministration
+from anthropic_proxy.console.keys.queries import list_keys, list_keys_by_id
 from anthropic_proxy.console.keys.scim_people import find_scim_facts
 from anthropic_proxy.console.keys.sign_ins import list_people
 from anthropic_proxy.console.keys.table_rules import list_person_fields
 from anthropic_proxy.console.keys.virtual_keys import VirtualKey
 from anthropic_proxy.console.ledger.connection import Reader
+from anthropic_proxy.console.ledger.database import LEDGER_FAILURES, find_cause, open_for_writing
+from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
 
+_ACTOR = "settings ([sign_in.groups])"
+_PEOPLE_PER_TRANSACTION = 50
+_RETRY_SECONDS = 1.0
+_ANSWER_SECONDS = 10.0
+"""Time after which a change of a group is answered though not all of its people have their tables yet. Entra ID waits
+30 seconds, and sends the change again."""
 
-def apply_group_tables(settings: Settings, connection: Reader, only: Collection[str] | None = None) -> None:
+
+def apply_group_tables(
+    settings: Settings, only: Collection[str] | None = None, is_stopped: Callable[[], bool] = lambda: False
+) -> None:
     """Give each person the team and the rules of its table, and the cost center. If there are tables, a person without
     one keeps its own, because the next settings may have the table again. `only`: ids of the keys of people. None: all.
+
+    What is stored about a person is read in the transaction that changes it, so that no later fact is overwritten.
+    Between two transactions, others change keys for as long.
     """
     if settings.sign_in is None:
         return
-    people = list_people(connection)
-    scim = find_scim_facts(connection, settings)
-    named = None if only is None else [find_key(connection, key_id) for key_id in only]
-    for key in [] if not people else list_keys(connection) if named is None else named:
-        user = None if key is None or key.id not in people else scim.describe(key.id, people[key.id])
-        if key is None or user is None or (key.issuer, key.subject) != (user.issuer, user.subject):
+    with closing(open_for_writing(settings)) as connection:
+        administration = KeyAdministration(connection, _ACTOR)
+        key_ids = None if only is None else list(only)
+        differing = [key.id for key, _ in _list_differences(connection, settings, key_ids)]
+        for start in range(0, len(differing), _PEOPLE_PER_TRANSACTION):
+            if is_stopped():
+                return
+            began_at = time.monotonic()
+            with administration.changing():
+                part = differing[start : start + _PEOPLE_PER_TRANSACTION]
+                for key, fields in _list_differences(connection, settings, part):
+                    with suppress(InvalidRequest):  # the key has expired or cannot be read, so it is refused anyway
+                        administration.set_table_fields(key, fields)
+            if start + _PEOPLE_PER_TRANSACTION < len(differing):
+                time.sleep(time.monotonic() - began_at)
+
+
+def _list_differences(
+    connection: Reader, settings: Settings, key_ids: Sequence[str] | None
+) -> Iterator[tuple[VirtualKey, Mapping[str, Any]]]:
+    """Return the keys of people that have not what their tables give, with the fields of the tables. `key_ids`: only
+    these. None: all.
+    """
+    people = list_people(connection, key_ids)
+    scim = find_scim_facts(connection, settings, key_ids)
+    assert settings.sign_in is not None
+    for key in list_keys(connection) if key_ids is None else list_keys_by_id(connection, key_ids):
+        user = scim.describe(key.id, people[key.id]) if key.id in people else None
+        if user is None or (key.issuer, key.subject) != (user.issuer, user.subject) or key.revoked_at is not None:
             continue
         if settings.sign_in.groups and find_group(settings, user) is None:
             continue
         fields = list_person_fields(settings, user)
-        if all(_is_equal(key, name, value) for name, value in fields.items() if name not in key.exceptions):
-            continue
-        with (
-            open_administration(settings, "settings ([sign_in.groups])") as administration,
-            suppress(InvalidRequest),  # the key is revoked or cannot be read, so it is refused anyway
-        ):
-            administration.execute(KeyCommand(action="person", target=key.label, fields=fields))
+        if not all(_is_equal(key, name, value) for name, value in fields.items() if name not in key.exceptions):
+            yield key, fields
 
 
 def _is_equal(key: VirtualKey, name: str, value: object) -> bool:
     if name == "budgets":  # the stored ones have the time at which they were set
         return tuple(structs.replace(budget, since=0.0) for budget in key.rules.budgets) == value
     return bool(getattr(key if name in NAME_FIELDS else key.rules, name) == value)
+
+
+class GroupTables:
+    """Applies the tables in a thread of its own, one after the other, until the database has taken all.
+
+    `warn` logs why they are applied later.
+    """
+
+    def __init__(self, current_settings: Callable[[], Settings], warn: Callable[[str], None]) -> None:
+        self._current_settings = current_settings
+        self._warn = warn
+        self._waiting = set[str]()
+        """Ids of the keys of people to whom the tables are applied next."""
+        self._are_all_waiting = False
+        self._task: asyncio.Task[None] | None = None
+        self._stopped = threading.Event()
+
+    def begin(self, only: Collection[str] | None = None) -> None:
+        """`only`: ids of the keys of people. None: all."""
+        if only is None:
+            self._are_all_waiting = True
+        else:
+            self._waiting.update(only)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._work())
+
+    async def wait(self) -> None:
+        """Wait until all have their tables, or for some seconds."""
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=_ANSWER_SECONDS)
+
+    async def stop(self) -> None:
+        """The next start applies the rest."""
+        self._stopped.set()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    def _must_end(self) -> bool:
+        """Return True also if other settings are applied to all people next."""
+        return self._stopped.is_set() or self._are_all_waiting
+
+    async def _work(self) -> None:
+        is_failing = False
+        while self._waiting or self._are_all_waiting:
+            only = None if self._are_all_waiting else frozenset(self._waiting)
+            self._are_all_waiting = False
+            self._waiting.clear()
+            settings = self._current_settings()
+            try:
+                await run_in_own_thread("group-tables", apply_group_tables, settings, only, self._must_end)
+            except LEDGER_FAILURES as error:  # such as a database that is read-only
+                if not is_failing:
+                    self._warn(f"The tables [sign_in.groups] are applied later: {_describe(error)}.")
+                is_failing = True
+                self._are_all_waiting = self._are_all_waiting or only is None
+                self._waiting.update(only or ())
+                await asyncio.sleep(_RETRY_SECONDS)
+            except Exception as error:  # noqa: BLE001  # a defect: later changes are applied
+                self._warn(f"The tables [sign_in.groups] cannot be applied: {_describe(error)}.")
+
+
+def _describe(error: Exception) -> str:
+    cause = find_cause(error)
+    return (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".")

@@ -19,7 +19,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.console.identity.offline_access import NO_REFRESH_TOKEN
 from anthropic_proxy.console.identity.people import OidcUser
 from anthropic_proxy.console.keys.acceptance import KeyEnd, read_key_facts
-from anthropic_proxy.console.keys.group_tables import apply_group_tables
+from anthropic_proxy.console.keys.group_tables import GroupTables
 from anthropic_proxy.console.keys.limits import Scope, build_key_scope, build_team_scope, find_proxy_scopes
 from anthropic_proxy.console.keys.queries import find_newest_audit_id, list_keys, list_teams
 from anthropic_proxy.console.keys.scim_people import find_scim_facts
@@ -142,8 +142,9 @@ class KeyTable:
         self._version = -1
         self._access: object = None
         """Settings of the sign-in with which keys and sign-ins were read. None: not read."""
-        self._delay = ""
-        """Reason why the tables of groups are not applied yet. "": they are."""
+        self._tables = GroupTables(self._current_settings, warn)
+        self._tabled: object = None
+        """Settings of the sign-in whose tables are applied. None: there were none."""
         self._is_created = False
         """True if the tables were created or migrated."""
         self._connection: Connection | None = None
@@ -221,27 +222,34 @@ class KeyTable:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
+        await self._tables.stop()
         await close_in_own_thread("keys", self._close)
 
     async def refresh(self) -> bool:
         """Return False, and keep the present keys, if the database cannot be read."""
         async with self._reading:
-            delay = self._delay
             problem = await run_in_own_thread("keys", self._load)
             if problem and not self._is_failing:
                 effect = _IF_READ_BEFORE if self.is_loaded else _IF_NEVER_READ
                 self._warn(f"The virtual keys cannot be read: {problem} {effect}")
             self._is_failing = bool(problem)
-            if self._delay and not delay:
-                self._warn(f"The tables [sign_in.groups] are applied later: {self._delay}")
             if not problem:
                 await self._examine_prices()
+                self._begin_tables()
             unasked = (NO_REFRESH_TOKEN,) if self._has_unasked else ()
             known, self._warnings = self._warnings, dict.fromkeys((*unasked, *self._problems, *self._unpriced))
             for text in self._warnings:
                 if text not in known:
                     self._warn(text)
         return not problem
+
+    def _begin_tables(self) -> None:
+        """Apply the tables of changed settings. Nobody waits for it: neither a revocation nor the start."""
+        if self._access == self._tabled:
+            return
+        self._tabled = self._access
+        if self._current_settings().sign_in is not None:
+            self._tables.begin()
 
     async def _examine_prices(self) -> None:
         """Find budgets without prices, after a change of the keys or the settings."""
@@ -295,12 +303,6 @@ class KeyTable:
     def _read(self, connection: Connection) -> None:
         settings = self._current_settings()
         access = settings.oidc, settings.sign_in
-        self._delay = ""
-        if access != self._access:
-            try:
-                apply_group_tables(settings, connection)
-            except LEDGER_FAILURES as error:  # keys are read meanwhile: it may be read-only
-                self._delay = f"{str(find_cause(error)).splitlines()[0].rstrip('.')}."
         version = find_newest_audit_id(connection)
         if version != self._version or self._problems or access != self._access:
             keys = list_keys(connection)
@@ -335,7 +337,7 @@ class KeyTable:
             self._sign_ins = sign_ins
             self._problems = [f"{entry.problem} {_UNTIL_REPAIRED}" for entry in unread if entry.problem]
             self._version = version
-            self._access = None if self._delay else access
+            self._access = access
 
     def build_client(self, key: VirtualKey, text: KeyHash | None = None) -> Client:
         has_foreign_texts = text is not None and key.owner_since is not None and text.created_at < key.owner_since

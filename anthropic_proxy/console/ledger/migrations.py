@@ -263,6 +263,7 @@ _STEPS: Mapping[str, Sequence[str | _Statements]] = {
         store_people,
         *_add_columns("stated_at", COUNT, "device_codes"),
     ),
+    "0042": ("CREATE INDEX virtual_keys_by_person ON virtual_keys (person) WHERE person != ''",),
 }
 """Version of the schema → statements of the migration from the version before, or a function that returns some."""
 NEWEST_VERSION = max(_STEPS)

@@ -135,7 +135,10 @@ VIRTUAL_KEYS = TableDefinition(
         **dict.fromkeys(("ended_by", "cost_center"), TEXT),
     },
     ("id",),
-    (Index("virtual_keys_by_subject", ("issuer", "subject"), "subject != ''", is_unique=True),),
+    (
+        Index("virtual_keys_by_subject", ("issuer", "subject"), "subject != ''", is_unique=True),
+        Index("virtual_keys_by_person", ("person",), "person != ''"),
+    ),
 )
 """One row per virtual key, with the fields of `VirtualKey`. `rules`: JSON of `Rules`. `exceptions`: JSON of field →
 `FieldException`. A time that is NULL: never."""

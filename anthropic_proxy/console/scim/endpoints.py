@@ -1,7 +1,8 @@
 """The endpoints below `/scim/v2`."""
 
+import asyncio
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import msgspec
 
 from anthropic_proxy.console.keys.administration import KeyAdministration
+from anthropic_proxy.console.keys.group_tables import GroupTables
 from anthropic_proxy.console.keys.key_table import with_database_errors
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.console.ledger.reader_threads import ReaderThreads
@@ -50,14 +52,18 @@ _MAX_HOST_CHARACTERS = 253 + len(":65535")
 
 
 class Endpoints:
-    """`clock` returns seconds since the epoch."""
+    """`warn` logs why tables of groups are applied later. `clock` returns seconds since the epoch."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, current_settings: Callable[[], Settings], warn: Callable[[str], None], clock: Callable[[], float]
+    ) -> None:
         self._clock = clock
         self._threads = ReaderThreads()
+        self._tables = GroupTables(current_settings, warn)
 
     async def stop(self) -> None:
         await self._threads.stop()
+        await self._tables.stop()
 
     async def respond(self, request: RouteRequest, settings: Settings) -> RouteResponse:
         try:
@@ -66,7 +72,8 @@ class Endpoints:
             return _send(error.encode(), error.status)
 
     async def _respond(self, request: RouteRequest, settings: Settings) -> RouteResponse:
-        exchange = _Exchange(request, settings, self._clock)
+        begin = partial(asyncio.get_running_loop().call_soon_threadsafe, self._tables.begin)
+        exchange = _Exchange(request, settings, self._clock, begin)
         path = request.path.removeprefix(BASE_PATH)
         name, _, rest = path.removeprefix("/").partition("/")
         kind = _KINDS.get(f"/{name}")
@@ -75,29 +82,38 @@ class Endpoints:
         if kind is None:
             _require_method(request, "read")
             return _send(exchange.describe_service(name, rest))
+        call: Callable[[], RouteResponse]
         if rest == ".search":
             _require_method(request, "search")
-            return await self._run(request, exchange.search, kind)
-        if not rest:
+            call = partial(exchange.search, kind)
+        elif not rest:
             _require_method(request, "")
-            return await self._run(request, exchange.list if request.method != "POST" else exchange.create, kind)
-        if "/" in rest:
+            call = partial(exchange.list if request.method != "POST" else exchange.create, kind)
+        elif "/" in rest:
             raise find_no_resource("The path", path)
-        _require_method(request, "id")
-        calls = {"PUT": exchange.change, "PATCH": exchange.change, "DELETE": exchange.delete}
-        return await self._run(request, calls.get(request.method, exchange.get), kind, rest)
-
-    async def _run(
-        self, request: RouteRequest, function: Callable[..., RouteResponse], *arguments: object
-    ) -> RouteResponse:
-        call = partial(function, *arguments)
-        return await self._threads.run(request.client.payer, with_database_errors, call)
+        else:
+            _require_method(request, "id")
+            calls = {"PUT": exchange.change, "PATCH": exchange.change, "DELETE": exchange.delete}
+            call = partial(calls.get(request.method, exchange.get), kind, rest)
+        response = await self._threads.run(request.client.payer, with_database_errors, call)
+        if exchange.affected:
+            await self._tables.wait()  # it holds none of the threads in which others are deactivated
+        return response
 
 
 class _Exchange:
-    """One request. Its methods run in a thread, and wait for the database."""
+    """One request. Its methods run in a thread, and wait for the database. `begin` lets tables of groups be applied to
+    people, also if the client waits no longer.
+    """
 
-    def __init__(self, request: RouteRequest, settings: Settings, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        request: RouteRequest,
+        settings: Settings,
+        clock: Callable[[], float],
+        begin: Callable[[Collection[str]], object],
+    ) -> None:
+        self._begin = begin
         self._request = request
         self._settings = settings
         self._clock = clock
@@ -107,6 +123,8 @@ class _Exchange:
         site = settings.dashboard_url or f"{request.scheme}://{host}"
         self._base = f"{site}{BASE_PATH}"
         self._query = {name.lower(): values[-1] for name, values in request.query.items()}
+        self.affected: Sequence[str] = ()
+        """Ids of the keys of people whose groups or cost centers the request has changed."""
 
     def describe_service(self, name: str, rest: str) -> Mapping[str, Any]:
         if name == "ServiceProviderConfig" and not rest:
@@ -215,7 +233,9 @@ class _Exchange:
         with closing(open_for_writing(self._settings)) as connection:
             store = self._open_store(connection)
             response = change(store)
-            store.apply_tables()
+            self.affected = store.affected
+        if self.affected:
+            self._begin(self.affected)
         return response
 
     def _open_store(self, connection: Any) -> ScimStore:

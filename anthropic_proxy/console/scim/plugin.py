@@ -56,9 +56,15 @@ class _Scim:
 
     async def respond(self, request: RouteRequest) -> RouteResponse:
         if self._endpoints is None:
-            self._endpoints = import_module(_ENDPOINTS).Endpoints(self._clock)
-        settings = self._settings if self._gateway is None else self._gateway.settings
-        return await self._endpoints.respond(request, settings)
+            self._endpoints = import_module(_ENDPOINTS).Endpoints(self._find_settings, self._warn, self._clock)
+        return await self._endpoints.respond(request, self._find_settings())
+
+    def _find_settings(self) -> Settings:
+        return self._settings if self._gateway is None else self._gateway.settings
+
+    def _warn(self, text: str) -> None:
+        if self._gateway is not None:
+            self._gateway.log_warning_each_time(text)
 
 
 def _encode_error(error: ProxyError) -> RouteResponse:

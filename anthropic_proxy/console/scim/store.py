@@ -14,7 +14,6 @@ from msgspec import Struct
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.identity.people import is_address
 from anthropic_proxy.console.keys.administration import KeyAdministration
-from anthropic_proxy.console.keys.group_tables import apply_group_tables
 from anthropic_proxy.console.keys.queries import find_key
 from anthropic_proxy.console.ledger.connection import Connection, query_parts
 from anthropic_proxy.console.scim.errors import ScimError, find_no_resource
@@ -278,15 +277,10 @@ class ScimStore:
             name = stored.resource.get("displayName", "")
         self._record("delete", stored, str(name), {"name": (name, None)}, (links, ()))
         if stored.kind == "Group":
-            self._affected = affected
+            self.affected = affected
 
-    _affected: Sequence[str] = ()
-    """Keys of the people whose groups or cost centers have changed."""
-
-    def apply_tables(self) -> None:
-        """Give the people whose groups or cost centers have changed their fields, after the transaction."""
-        if self._affected:
-            apply_group_tables(self._settings, self._connection, self._affected)
+    affected: Sequence[str] = ()
+    """Keys of the people whose groups or cost centers have changed: their tables are applied after the transaction."""
 
     def _record(
         self,
@@ -335,7 +329,7 @@ class ScimStore:
         if key is not None and (was_active != is_active or key_id != before.key_id):
             self._administration.set_provisioned_access(key, has_access=is_active)
         if key is not None and find_cost_center(before.resource) != find_cost_center(resource):
-            self._affected = [key.id]
+            self.affected = [key.id]
 
     def _link(self, before: Stored, address: str) -> str:
         """Return the id of the key that the user is. "": it has no address yet, so nobody can sign in as it."""
@@ -375,7 +369,7 @@ class ScimStore:
         lost, gained = (removed, added) if named == earlier else (sorted(old), sorted(new))
         links = self._name_users(lost), self._name_users(gained)
         self._record("change" if before.version else "create", before, name, _compare(earlier, named), links)
-        self._affected = [*affected, *self._list_keys([*added, *removed])]
+        self.affected = [*affected, *self._list_keys([*added, *removed])]
 
     def _write(self, table: str, before: Stored, row: Mapping[str, object]) -> None:
         if not before.version:

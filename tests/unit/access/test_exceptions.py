@@ -81,8 +81,7 @@ class Company:
         assert sign_in is not None
         group = structs.replace(sign_in.groups[0], **fields)
         self.settings = structs.replace(self.settings, sign_in=structs.replace(sign_in, groups=(group,)))
-        with closing(open_for_reading(self.settings)) as connection:
-            apply_group_tables(self.settings, connection)
+        apply_group_tables(self.settings)
 
     def run(self, action: Any, name: str = PERSON, **options: str) -> VirtualKey:
         """Run a command of an administrator."""

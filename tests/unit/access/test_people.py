@@ -5,6 +5,7 @@ of the earlier one; whoever gets another address keeps everything.
 import threading
 from collections.abc import AsyncIterator
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from anthropic_proxy.console.identity.people import OidcError, OidcUser, resolve
 from anthropic_proxy.console.keys.access_tokens import TokenKeys
 from anthropic_proxy.console.keys.administration import KeyCommand, KeyOutcome, open_administration
 from anthropic_proxy.console.keys.ended_people import EndedPeople
+from anthropic_proxy.console.keys.group_tables import apply_group_tables
 from anthropic_proxy.console.keys.key_table import KeyTable
 from anthropic_proxy.console.keys.limits import build_key_scope
 from anthropic_proxy.console.keys.queries import (
@@ -28,6 +30,7 @@ from anthropic_proxy.console.keys.queries import (
 from anthropic_proxy.console.keys.rights import ADMINISTRATOR, Rights
 from anthropic_proxy.console.keys.sign_ins import SignIn, list_sign_ins
 from anthropic_proxy.console.keys.virtual_keys import VirtualKey
+from anthropic_proxy.console.ledger.audit import changing
 from anthropic_proxy.console.ledger.database import open_for_reading, open_for_writing
 from anthropic_proxy.console.ledger.engines import EngineReader
 from anthropic_proxy.console.ledger.read_access import restrict_reading
@@ -41,6 +44,7 @@ from anthropic_proxy.plugins import Client, Cost
 from anthropic_proxy.secrets import Secret
 from tests.support.ledger import NOON, new_receipt, reading, store
 from tests.support.sign_in import answer
+from tests.support.waiting import WAIT_SECONDS, wait_for_async
 
 ISSUER, CLIENT = "https://login.example.org", "proxy"
 ANN, SECOND = "ann@example.org", "ann@example.org (2)"
@@ -58,7 +62,8 @@ class Company:
         self.now = NOON
         self.issuer, self.client, self.groups = ISSUER, CLIENT, GROUPS[2:]
         self._settings = settings
-        self.table = KeyTable(settings, lambda text: None, lambda: self.settings, lambda: self.now)
+        self.warnings: list[str] = []
+        self.table = KeyTable(settings, self.warnings.append, lambda: self.settings, lambda: self.now)
 
     @property
     def settings(self) -> Settings:
@@ -435,8 +440,46 @@ async def test_a_reload_applies_tables_to_each_person(company: Company) -> None:
     signed_in = [company.sign_in(subject) for subject in ("1", "2")]
     await company.table.refresh()
     company.groups = GROUPS
+    laptop = company.execute("create", label="laptop").key
     await company.table.refresh()
-    assert [company.find_key(one.key_id).team for one in signed_in] == ["leads", "site"]
+    company.execute("revoke", "laptop")
+    with closing(open_for_writing(company.settings)) as other, changing(other):
+        await company.table.refresh()
+        end = company.table.find_key_end(laptop.id)
+        assert end is not None
+        assert end.status == "revoked", "a revocation does not wait until all people have their tables"
+    await wait_for_async(
+        lambda: [company.find_key(one.key_id).team for one in signed_in], lambda teams: teams == ["leads", "site"]
+    )
+    assert company.warnings == []
+
+
+def test_instances_apply_tables_in_short_transactions_and_each_person_once(company: Company) -> None:
+    people = [company.sign_in(f"{number}", f"p{number}@example.org").key_id for number in range(60)]
+    company.groups = (SignInGroup(name="*", team="site"),)
+    barrier = threading.Barrier(3)
+    looks = list[str]()
+
+    def look(name: str) -> bool:
+        """Another change of keys, between two transactions of one instance."""
+        looks.append(name)
+        company.execute("create", label=f"{name} {len(looks)}")
+        return False
+
+    def apply(name: str) -> None:
+        barrier.wait(WAIT_SECONDS)
+        apply_group_tables(company.settings, None, partial(look, name))
+
+    threads = [threading.Thread(target=apply, args=(name,)) for name in ("one", "two", "three")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 2 <= len(looks) <= 6
+    for key_id in people:
+        assert company.find_key(key_id).team == "site"
+        changed = [changes["team"] for action, changes in company.list_changes(key_id) if action == "change key"]
+        assert changed == [("core", "site")]
 
 
 async def test_a_sign_in_of_another_person_than_its_key_is_not_accepted(company: Company) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import tracemalloc
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from anthropic_proxy.console.keys.acceptance import list_key_states
 from anthropic_proxy.console.keys.access_tokens import TokenKeys
 from anthropic_proxy.console.keys.administration import KeyCommand, open_administration
 from anthropic_proxy.console.keys.descriptions import describe_creator, encode_key
+from anthropic_proxy.console.keys.group_tables import apply_group_tables
 from anthropic_proxy.console.keys.queries import find_key, list_audit_entries, list_keys
 from anthropic_proxy.console.keys.sign_ins import SignIn, list_sign_ins, read_end_reason
 from anthropic_proxy.console.keys.virtual_keys import KeyState, VirtualKey
@@ -30,6 +31,8 @@ from anthropic_proxy.gateway.settings import OidcSettings, Settings, SignInGroup
 from anthropic_proxy.plugins import Client, RouteRequest
 from anthropic_proxy.secrets import Secret
 from tests.support.ledger import NOON
+from tests.support.sign_in import answer
+from tests.support.waiting import WAIT_SECONDS
 
 ISSUER, CLIENT, ANN = "https://login.example.org", "proxy", "ann@example.org"
 GROUPS = (SignInGroup(name="platform", team="core"), SignInGroup(name="Id of Developers", team="build"))
@@ -266,6 +269,52 @@ async def test_who_leaves_a_group_gets_the_table_of_the_next_one_at_once(company
     method, body = requests[way]
     status, _ = await company.send(method, f"/Groups/{group}", body)
     assert status in (200, 204)
+    assert company.find_key(ANN).team == "build"
+
+
+async def move_by_scim(company: Company, sign_in: SignIn, group: str) -> None:
+    assert (await company.send("DELETE", f"/Groups/{group}"))[0] == 204
+
+
+async def move_by_refresh(company: Company, sign_in: SignIn, group: str) -> None:
+    assert company.settings.sign_in is not None
+    grants = Grants(company.settings, TokenKeys(company.settings.sign_in), lambda: company.now)
+    moved = structs.replace(sign_in.user, groups=("Id of Developers",))
+    grants.renew(sign_in, answer(moved, company.now))
+
+
+async def move_by_administrator(company: Company, sign_in: SignIn, group: str) -> None:
+    with open_administration(company.settings, "test", lambda: company.now) as administration:
+        administration.execute(KeyCommand(action="change", target=ANN, fields={"team": "build"}))
+
+
+@pytest.mark.parametrize("move", [move_by_scim, move_by_refresh, move_by_administrator])
+async def test_tables_are_applied_with_what_is_stored_at_that_moment(
+    company: Company, move: Callable[[Company, SignIn, str], Awaitable[None]]
+) -> None:
+    """A reload gives all people other fields, and a person is moved meanwhile."""
+    group = ""
+    groups = ("platform",)
+    if move is move_by_scim:
+        ann = await company.create(ANN)
+        group = await company.create_group("platform", ann)
+        await company.create_group("developers", ann, externalId="Id of Developers")
+        groups = ()
+    sign_in = company.sign_in("1", groups=groups)
+    assert company.find_key(ANN).team == "core"
+    assert company.settings.sign_in is not None
+    tables = structs.replace(
+        company.settings.sign_in, groups=(SignInGroup(name="platform", team="site"), company.settings.sign_in.groups[1])
+    )
+    changed = structs.replace(company.settings, sign_in=tables)
+    loop = asyncio.get_running_loop()
+
+    def look() -> bool:
+        """The people who differ are known, and the first transaction begins."""
+        asyncio.run_coroutine_threadsafe(move(company, sign_in, group), loop).result(WAIT_SECONDS)
+        return False
+
+    await asyncio.to_thread(apply_group_tables, changed, None, look)
     assert company.find_key(ANN).team == "build"
 
 
