@@ -455,31 +455,27 @@ def sum_budget_use(connection: Reader, settings: Settings, scope: Scope, budget:
     if scope.kind == "key":
         names = find_counted_labels(connection, scope.key_id).get(scope.key_id, names)
     counted = RequestSelection(start=round(start * MICROSECONDS), end=round(now * MICROSECONDS) + 1)
-    parts = [counted]
-    if not counted.is_short_range:  # sums of complete hours, and single requests of the part of an hour before them
-        hour = -(-counted.start // MICROSECONDS_PER_HOUR) * MICROSECONDS_PER_HOUR
-        parts = [structs.replace(counted, end=hour), structs.replace(counted, start=hour)]
+    hour = -(-counted.start // MICROSECONDS_PER_HOUR)
+    requests, sums = "requests", "hourly"
+    ((oldest,),) = connection.query("SELECT min(started_at) FROM requests")
+    if oldest is None or oldest > counted.start:  # earlier ones may be deleted: their sums are kept
+        parts = [(sums, counted.start // MICROSECONDS_PER_HOUR, counted.end_hour)]
+    elif counted.is_short_range:
+        parts = [(requests, counted.start, counted.end)]
+    else:  # sums of complete hours, and single requests of the part of an hour before them
+        parts = [(requests, counted.start, hour * MICROSECONDS_PER_HOUR), (sums, hour, counted.end_hour)]
     column = _COLUMNS[scope.kind]
     added = "cost" if budget.unit == "usd" else _TOKENS
     prefixes = {row.name: row.prefix for row in find_registry(settings)} if budget.models else {}
     total = 0
-    for part in parts:
-        if part.is_short_range:
-            table = "requests"
-            time = "started_at"
-            first = part.start
-            last = part.end
-        else:
-            table = "hourly"
-            time = "hour"
-            first = part.start // MICROSECONDS_PER_HOUR
-            last = part.end_hour
+    for table, first, last in parts:
+        time = "started_at" if table == requests else "hour"
         for name in names:
             values: tuple[object, ...] = (first, last)
             condition = f"{time} >= ? AND {time} < ?"
             if column:
                 condition, values = f"{condition} AND {column} = ?", (first, last, name)
-            if column and table == "requests" and name != COMMON_VALUES[column]:  # the index leaves this value out
+            if column and table == requests and name != COMMON_VALUES[column]:  # the index leaves this value out
                 condition += f" AND {column} != '{COMMON_VALUES[column]}'"
             if not budget.models:
                 sql = f"SELECT sum({added}) FROM {table} WHERE {condition}"
@@ -487,7 +483,7 @@ def sum_budget_use(connection: Reader, settings: Settings, scope: Scope, budget:
                 continue
             sql = f"SELECT provider, model, sum({added}) FROM {table} WHERE {condition} GROUP BY provider, model"
             used_by_model = [(row[0], row[1], int(row[2] or 0)) for row in connection.query(sql, values)]
-            if table == "requests":
+            if table == requests:
                 sql = f"SELECT {', '.join(MOVED_COLUMNS)} FROM {table} WHERE {condition} AND model_usage != ''"
                 rows = connection.query(sql, values)
                 moved = [part for row in rows for part in move_sums(**dict(zip(MOVED_COLUMNS, row, strict=True)))]

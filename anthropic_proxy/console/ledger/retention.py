@@ -4,17 +4,23 @@ Nothing brings deleted rows back, and the clock of a machine can be wrong: after
 moment in a virtual machine. So rows are deleted only if the ledger itself shows that time has passed: there must be a
 request of the last month that is at least a day old. A wrong clock that lasts for less than a day deletes nothing, and
 neither does one that changes while the proxy runs. A ledger that was not used for a month begins to delete a day later.
+
+The sums of an hour that a budget counts stay, whatever their age and size: the budget would be full again.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from math import ceil
+
+import msgspec
+from msgspec import Struct
 
 from anthropic_proxy.console.ledger.connection import Connection
 from anthropic_proxy.console.ledger.schema import ACTIVITY_TABLES, SUM_TABLES
 from anthropic_proxy.console.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings.key_rules import Budget, Period, Rules
 
 INTERVAL_SECONDS = 3600.0
 CLOCK_INTERVAL_SECONDS = 600.0
@@ -41,6 +47,8 @@ SUMS_SHARE = 0.5
 ACTIVITY_SHARE = 0.1
 """Share (0 to 1) of the target size above which the oldest rows of work are deleted, before all others: clients state
 them, and need no request for it."""
+_PERIOD_DAYS: Mapping[Period, int] = {"day": 3, "week": 9, "month": 33, "total": 0}
+"""Period of a budget → days that contain it in each time zone. 0: all."""
 _MEGABYTE = 1_000_000
 _INDEX_BYTES_PER_ROW = 320
 """Approximate number of bytes of the index entries of one row on PostgreSQL."""
@@ -116,14 +124,23 @@ class Retention:
             many = "SELECT client FROM activity_points WHERE client != '' GROUP BY client HAVING count(*) > ?"
             for (client,) in connection.query(many, (MAX_POINTS_PER_CLIENT,)):
                 connection.execute(_TRIM_POINTS, (client, client, MAX_POINTS_PER_CLIENT))
-            for table in (*SUM_TABLES, "activity"):
+            for table in ("session_hours", "activity"):
                 connection.execute(f"DELETE FROM {table} WHERE hour < ?", (before // MICROSECONDS_PER_HOUR,))
+            counted = _find_counted_hours(connection, self._settings, now)
+            counted.delete_others(connection, before // MICROSECONDS_PER_HOUR)
         for table, limit in (("contents", max(before, content_before)), ("requests", before)):
             while not is_stopped() and _delete_oldest(connection, table, limit):
                 continue
         for count_excess in (self._count_excess_activity, self._count_excess):  # the second one measures again
             for table, excess in count_excess(connection).items():
                 left = excess
+                if table == "hourly" and left and not counted.is_empty:
+                    newest = f"SELECT hour FROM hourly ORDER BY hour LIMIT 1 OFFSET {left - 1}"
+                    with connection.transaction():
+                        for (hour,) in connection.query(newest):
+                            counted.delete_others(connection, hour + 1)
+                    connection.release_free_pages()
+                    continue
                 while left > 0 and not is_stopped():
                     deleted = _delete_oldest(connection, table, None, min(left, CHUNK_ROWS))
                     left = left - deleted if deleted else 0
@@ -174,6 +191,61 @@ class Retention:
         shares = dict.fromkeys(SUM_TABLES, 1 - kept_sums / sums if sums else 0.0)
         shares |= dict.fromkeys(("contents", "requests"), min(max(1 - (target - kept_sums) / others, 0.0), 1.0))
         return {table: ceil(_count_rows(connection, table) * share) for table, share in shares.items()}
+
+
+class _CountedHours(Struct):
+    """Labels of keys, and teams, with budgets → hour since the epoch from which these count."""
+
+    by_label: dict[str, int]
+    by_team: dict[str, int]
+    of_all: int | None
+    """The same of the budgets of the proxy. None: there are none."""
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.by_label and not self.by_team and self.of_all is None
+
+    def delete_others(self, connection: Connection, before: int) -> None:
+        """Delete the sums of hours before `before` that no budget counts."""
+        if self.is_empty:
+            connection.execute("DELETE FROM hourly WHERE hour < ?", (before,))
+            return
+        for label, team in connection.query("SELECT DISTINCT key_label, team FROM hourly WHERE hour < ?", (before,)):
+            hours = (self.by_label.get(label), self.by_team.get(team), self.of_all)
+            first = min(hour for hour in (*hours, before) if hour is not None)
+            place = "hour < ? AND key_label = ? AND team = ?"
+            connection.execute(f"DELETE FROM hourly WHERE {place}", (first, label, team))
+
+
+def _find_counted_hours(connection: Connection, settings: Settings, now: float) -> _CountedHours:
+    def find_first(budgets: Iterable[Budget]) -> int | None:
+        starts = [
+            max(budget.since, now - days * DAY_SECONDS if (days := _PERIOD_DAYS[budget.period]) else 0.0)
+            for budget in budgets
+        ]
+        return int(min(starts) // HOUR_SECONDS) if starts else None
+
+    def read(rules: str) -> int | None:
+        try:
+            return find_first(msgspec.json.decode(rules or "{}", type=Rules).budgets)
+        except (msgspec.MsgspecError, TypeError):
+            return 0  # it may have any budget
+
+    of_keys = {}
+    for key_id, rules in connection.query("SELECT id, rules FROM virtual_keys WHERE revoked_at IS NULL"):
+        if (first := read(rules)) is not None:
+            of_keys[key_id] = first
+    by_label: dict[str, int] = {}
+    labels = (
+        "SELECT label, id, person FROM virtual_keys UNION ALL SELECT former_labels.label, id, person "
+        "FROM former_labels JOIN virtual_keys ON virtual_keys.id = former_labels.key_id"
+    )
+    for label, *ids in connection.query(labels) if of_keys else ():
+        if firsts := [of_keys[key_id] for key_id in ids if key_id in of_keys]:
+            by_label[label] = min(firsts)
+    teams = {name: read(rules) for name, rules in connection.query("SELECT name, rules FROM teams")}
+    by_team = {name: first for name, first in teams.items() if first is not None}
+    return _CountedHours(by_label, by_team, find_first(settings.budgets))
 
 
 def _format_day(seconds: float) -> str:

@@ -4,9 +4,12 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec import structs
 
+from anthropic_proxy.console.keys.limits import Scope
+from anthropic_proxy.console.keys.queries import sum_budget_use
 from anthropic_proxy.console.ledger.connection import Connection, DatabaseError
 from anthropic_proxy.console.ledger.database import (
     classify_database_error,
@@ -22,6 +25,8 @@ from anthropic_proxy.console.ledger.retention import (
 )
 from anthropic_proxy.console.units import MICROSECONDS
 from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings.key_rules import Rules, decode_budget
+from anthropic_proxy.plugins import Client, Cost
 from tests.support.ledger import NOON, new_receipt, read_hourly, read_rows, running_ledger, store
 
 DAY = 86_400
@@ -34,6 +39,59 @@ async def test_rows_and_sums_are_deleted_by_age(database: Settings) -> None:
     connection.close()
     assert [row["id"] for row in read_rows(database)] == [f"req_{day:024d}" for day in range(90)]
     assert sum(row["requests"] for row in read_hourly(database)) == 91  # whole hours
+
+
+@pytest.mark.parametrize(
+    ("limits", "budget", "kept"),
+    [
+        ({}, "1USD/total", 100),
+        ({}, "1USD/month", 90),
+        ({"ledger_days": 7}, "1USD/month", 21),
+        ({"ledger_days": 7}, "1USD/month for groq/small", 21),
+        ({"ledger_days": 7}, "1USD/day", 7),
+        ({"ledger_max_mb": 0}, "1USD/total", 100),
+        ({"ledger_max_mb": 0}, "1USD/month", 33),
+    ],
+)
+@pytest.mark.parametrize("place", ["key", "former label", "key of the person", "team", "proxy"])
+async def test_a_budget_keeps_its_use_when_requests_are_deleted(
+    database: Settings, place: str, limits: dict[str, int], budget: str, kept: int
+) -> None:
+    """`kept`: days of which the sums are kept, at least."""
+    rules = Rules(budgets=(decode_budget(budget),))
+    scope = Scope(
+        *{"team": ("team", "t", "team/t"), "proxy": ("proxy", "", "proxy")}.get(place, ("key", "a", "key/key_1")), rules
+    )
+    settings = structs.replace(database, **limits, budgets=rules.budgets if place == "proxy" else ())
+    counted = {"former label": "before", "key of the person": "personal"}.get(place, "a")
+    clients = {"counted": Client(counted, team="t"), "other": Client("b", team="u")}
+    receipts = [
+        new_receipt(day + 1_000 * number, started_at=NOON - day * DAY - 60, client=client)
+        for number, client in enumerate(clients.values())
+        for day in range(100)
+    ]
+    encoded = msgspec.json.encode(rules).decode()
+    with closing(open_for_writing(database)) as connection:
+        of_key = encoded if scope.kind == "key" else ""
+        rows = [("key_1", "a", of_key, 0, ""), ("key_2", "b", "", 0, ""), ("key_3", "personal", "", 0, "key_1")]
+        connection.insert("virtual_keys", ("id", "label", "rules", "created_at", "person"), rows)
+        connection.insert("former_labels", ("label", "key_id"), [("before", "key_1")])
+        connection.insert("teams", ("name", "rules"), [("t", encoded if scope.kind == "team" else "{}")])
+        await store(
+            structs.replace(settings, ledger_days=1_000, ledger_max_mb=1_000), *receipts, cost=Cost(1_000, None, "list")
+        )
+
+        def read_used() -> int:
+            return sum_budget_use(connection, settings, scope, rules.budgets[0], NOON)
+
+        before = read_used()
+        for _ in range(2):
+            Retention(settings, clock=lambda: NOON).delete_expired(connection)
+        assert read_used() == before > 0
+    of_counted = [row for row in read_hourly(database) if row["key_label"] == counted]
+    assert len(of_counted) >= kept
+    of_other = [row for row in read_hourly(database) if row["key_label"] == "b"]
+    assert len(of_other) <= (len(of_counted) if place == "proxy" else settings.ledger_days + 1)
 
 
 def test_replaced_texts_of_keys_are_deleted_after_a_week(database: Settings) -> None:
