@@ -1148,6 +1148,46 @@ async def test_each_form_of_an_event_is_read_and_restored(form: str) -> None:
     assert b"No bombs, by rule 7." in sink.stream
 
 
+_TEXT_OF_CLIENTS = b'event: content_block_delta\ndata: {"type": "content_block_delta", "index": 0, "delta": '
+BESIDE_EVENTS = {
+    "comment": b": a bomb\n\n",
+    "comment in an event": b': a bomb\nevent: ping\ndata: {"type": "ping"}\n\n',
+    "comment at the end of an event": b'event: ping\r\ndata: {"type": "ping"}\r\n:a bomb\r\n\r\n',
+    "id": b'id: a bomb\nevent: ping\ndata: {"type": "ping"}\n\n',
+    "time": b"retry: a bomb\n\n",
+    "name": b'event: a bomb\ndata: {"type": "ping"}\n\n',
+    "line that is no field": b"a bomb\n\n",
+    "field of a later version": b'note: a bomb\ndata: {"type": "ping"}\n\n',
+    "data that is no JSON": b"event: ping\ndata: a bomb\n\n",
+    "data that is a string": b'event: ping\ndata: "a bomb"\n\n',
+    "data that is a list": b'data: ["a bomb"]\n\n',
+    "ping": b'event: ping\ndata: {"type": "ping", "note": "a bomb"}\n\n',
+    "ping with a known field": b'event: ping\ndata: {"type": "ping", "delta": {"text": "a bomb"}}\n\n',
+    "field of a fragment": _TEXT_OF_CLIENTS + b'{"type": "text_delta", "text": "b"}, "note": ["a bomb"]}\n\n',
+    "field of a fragment that is there twice": _TEXT_OF_CLIENTS
+    + b'{"type": "text_delta", "text": "b"}, "note": "a bomb", "note": "c"}\n\n',
+    "second text of a fragment": _TEXT_OF_CLIENTS + b'{"type": "text_delta", "text": "b", "thinking": "a bomb"}}\n\n',
+    "text of another type": _TEXT_OF_CLIENTS + b'{"type": "text_delta", "thinking": "a bomb"}}\n\n',
+}
+"""What clients get beside the texts of a relayed stream."""
+
+
+@pytest.mark.parametrize("place", BESIDE_EVENTS)
+async def test_nothing_of_a_relayed_stream_passes_that_no_inspector_reads(place: str) -> None:
+    relayed = Relayed(*block(0, TEXT, {"type": "text_delta", "text": "Well"}))
+    frames = relayed.frames
+    for position in (2, len(frames) - 1):  # within the block, and before the end
+        relayed.frames = [*frames[:position], BESIDE_EVENTS[place], *frames[position:]]
+        reader = Reader(refuse_bombs, requests=False, replies=True)
+        sink = await inspected(relayed, reader, **ANTHROPIC).post("hello", stream=True)
+        assert b"a bomb" not in sink.stream
+        is_ended = b"No bombs, by rule 7." in sink.stream or b"event: error" in sink.stream
+        assert is_ended or fold_events(sink.stream)["content"][0]["text"] in ("Well", "bWell", "Wellb")
+    plain = await inspected(relayed, Reader(redact_secret), **ANTHROPIC).post(f"Use {SECRET}.", stream=True)
+    is_repaired = place in ("name", "field of a fragment that is there twice")
+    assert (b"a bomb" in plain.stream) != is_repaired, "without a reader of replies, all passes"
+
+
 async def test_a_refusal_a_stop_sequence_and_an_error_of_a_relay_are_restored() -> None:
     relayed = Relayed()
     details = {"type": "refusal", "category": None, "explanation": "Not @@."}

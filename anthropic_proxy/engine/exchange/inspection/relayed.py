@@ -6,6 +6,7 @@ requests are changed too (`json_spans`).
 """
 
 import asyncio
+import re
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from anthropic_proxy.engine.exchange.relay import RelayStream
 from anthropic_proxy.engine.exchange.relayed_calls import (
     RelayedCalls,
     RelayedEvent,
+    edit_data,
     find_data,
     find_text,
     join_data_lines,
@@ -35,9 +37,11 @@ from anthropic_proxy.engine.exchange.relayed_calls import (
 from anthropic_proxy.engine.messages.events import BlockStop, Event, MessageDelta, MessageStop, Ping, SignatureDelta
 from anthropic_proxy.engine.messages.models import UsageBody
 from anthropic_proxy.engine.messages.writer import KEEP_ALIVE_SIGNATURE
+from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit
 from anthropic_proxy.engine.wires.framing import EVENT_BORDER, EVENT_DATA
+from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.errors import InvalidRequest, UpstreamProtocolError
 
 if TYPE_CHECKING:
@@ -48,6 +52,8 @@ _FIELDS_OF_DELTAS = {"text_delta": "text", "thinking_delta": "thinking", "compac
 """Type of a delta → its field with a fragment. One of another type may have any of them."""
 _WITHOUT_TEXT = frozenset(("ping", "content_block_stop", "message_stop"))
 _FRAGMENT_FIELDS = frozenset(("type", *FRAGMENTS))
+_READ_LINE = compile_anchored(rb"(?:data:.*+|event: ?[a-z_]{1,64}+)?", re.DOTALL)
+"""A line of an event that is read, or has no text. Comments, ids and other lines are what clients skip."""
 _PING_AFTER_SECONDS = 5.0
 """Seconds without an event for the client after which a ping takes the place of held events."""
 
@@ -122,6 +128,9 @@ class InspectedRelay:
             )
             events += [MessageDelta("refusal", None, refused.details, totals), MessageStop()]
             return b"".join((*shown, encode_events(events)))
+        if self._inspection.readers and data[start:].strip():
+            await self._add(data[start:] + b"\n\n", shown)
+            start = len(data)
         return b"".join((*shown, data[start:]))
 
     async def _read_message(self, data: bytes) -> bytes:
@@ -135,9 +144,18 @@ class InspectedRelay:
     async def _add(self, frame: bytes, shown: list[bytes]) -> None:
         """Add what the client gets after one event."""
         received = join_data_lines(frame)
+        if self._inspection.readers and not (received := _leave_out_lines(received)):
+            return
         event = read_event(find_data(received))
         index = event.index if isinstance(event.index, int) else 0
-        frame = received if _is_fragment(event) else await self._inspect_event(received)
+        if not _is_fragment(event):
+            frame = await self._inspect_event(received)
+        elif self._inspection.readers and not _is_usual(event, received):
+            frame = received = _leave_out_fields(received, event)
+        else:
+            frame = received
+        if not frame:
+            return
         sent = await self._calls.read(event, frame, is_edited=frame != received)
         if sent is not None:
             if sent:
@@ -176,8 +194,8 @@ class InspectedRelay:
             texts = read_body(frame[start:end], find_texts_of_event)
         except InvalidRequest:
             if self._inspection.readers and frame[start : start + 1] == b"{":  # a client may read it
-                raise UpstreamProtocolError("an event of the reply is not valid JSON", code="invalid-reply") from None
-            return frame
+                raise _build_json_error() from None
+            return b"" if self._inspection.readers else frame
         return frame[:start] + await inspect_texts(self._inspection, texts) + frame[end:]
 
     async def _add_text(self, delta: Any, text: _OpenText, frame: bytes, shown: list[bytes]) -> None:
@@ -201,14 +219,61 @@ class InspectedRelay:
 
 
 def _is_fragment(event: RelayedEvent) -> bool:
-    """Return True if an event has no other text than a fragment of a block."""
+    """Return True if the fields of an event that the API has contain no other text than one fragment of a block."""
     delta = event.delta
-    return event.type in _WITHOUT_TEXT or (
-        event.type == "content_block_delta"
-        and isinstance(delta, dict)
-        and _FRAGMENT_FIELDS.issuperset(delta)
-        and all(value is None or isinstance(value, str) for value in delta.values())
-    )
+    if event.type in _WITHOUT_TEXT:
+        return True
+    if event.type != "content_block_delta" or not isinstance(delta, dict) or not _FRAGMENT_FIELDS.issuperset(delta):
+        return False
+    if not all(value is None or isinstance(value, str) for value in delta.values()):
+        return False
+    field = _FIELDS_OF_DELTAS.get(find_text(delta, "type"))
+    texts = [name for name, value in delta.items() if value and name != "type"]
+    return texts == [field] if field is not None and texts else len(texts) <= 1
+
+
+def _leave_out_lines(frame: bytes) -> bytes:
+    """Return an SSE event without the lines that no inspector reads. b"": it has no data."""
+    lines = frame.splitlines()
+    kept = [line for line in lines if _READ_LINE.fullmatch(line)]
+    if not any(line[:5] == b"data:" for line in kept):
+        return b""
+    return frame if len(kept) == len(lines) else b"\n".join(filter(None, kept)) + b"\n\n"
+
+
+class _UsualDelta(RelayedEvent, forbid_unknown_fields=True):
+    """An event of a fragment without further fields."""
+
+
+_decode_usual = msgspec.json.Decoder(_UsualDelta).decode
+
+
+def _is_usual(event: RelayedEvent, frame: bytes) -> bool:
+    """Return True if the event of a fragment has no further field."""
+    try:
+        usual = _decode_usual(find_data(frame))
+    except DECODE_ERRORS:
+        return False
+    return usual.content_block is None and (event.type not in _WITHOUT_TEXT or usual.delta is None)
+
+
+def _leave_out_fields(frame: bytes, event: RelayedEvent) -> bytes:
+    """Return the event of a fragment without the further fields that contain a string."""
+    try:
+        return edit_data(frame, partial(_find_unread, event))
+    except InvalidRequest:
+        raise _build_json_error() from None
+
+
+def _build_json_error() -> UpstreamProtocolError:
+    return UpstreamProtocolError("an event of the reply is not valid JSON", code="invalid-reply")
+
+
+def _find_unread(event: RelayedEvent, data: bytes) -> list[Edit]:
+    known = ("type", "index", "delta") if event.type == "content_block_delta" else ("type", "index")
+    members = json_spans.find_members(data)
+    kept = [member.key in known or b'"' not in data[member.value : member.end] for member in members]
+    return json_spans.build_removal_edits(members, kept)
 
 
 def _find_refusal_edits(message: bytes, details: Mapping[str, str | None]) -> list[Edit]:
