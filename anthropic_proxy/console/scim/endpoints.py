@@ -34,6 +34,7 @@ from anthropic_proxy.console.scim.schema import (
 )
 from anthropic_proxy.console.scim.store import LINKS, MAX_PAGE_BYTES, ScimStore, Stored
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
+from anthropic_proxy.engine.messages.models.raw_json import MAX_MEMBERS, has_too_many_members
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import RouteRequest, RouteResponse
@@ -248,6 +249,8 @@ class _Exchange:
         return _send(_describe(store, stored, names), status, headers)
 
     def _decode_body(self) -> object:
+        if has_too_many_members(self._request.body):  # decoded, each needs up to 250 bytes
+            raise ScimError(f"The body has more than {MAX_MEMBERS:,} list elements and object members.", "tooMany")
         try:
             return decode_json(self._request.body, Any)
         except InvalidJson as error:

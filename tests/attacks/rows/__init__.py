@@ -17,6 +17,7 @@ from tests.attacks.rows.neighbours import NEIGHBOURS
 from tests.attacks.rows.own_calls import OWN_CALLS
 from tests.attacks.rows.people import PEOPLE
 from tests.attacks.rows.plugins import PLUGINS
+from tests.attacks.rows.provisioning import PROVISIONING
 from tests.attacks.rows.redirects import REDIRECTS
 from tests.attacks.rows.replies import REPLIES
 from tests.attacks.rows.schemas import SCHEMAS
@@ -52,6 +53,7 @@ ROWS: tuple[Row, ...] = (
     *SIGN_IN,
     *NEIGHBOURS,
     *PEOPLE,
+    *PROVISIONING,
     *BUDGETS,
     *TELEMETRY,
     *INSPECTED,

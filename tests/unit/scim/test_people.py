@@ -450,6 +450,13 @@ async def test_the_memory_for_a_page_of_groups_is_that_of_few_pages(company: Com
     assert peak < 12 * MAX_PAGE_BYTES
 
 
+@pytest.mark.parametrize(("method", "path"), [("POST", "/Users"), ("PUT", "/Groups/x"), ("PATCH", "/Users/x")])
+async def test_a_body_of_many_values_is_refused_before_it_is_decoded(company: Company, method: str, path: str) -> None:
+    status, refused = await company.send(method, path, {"Operations": [0] * 260_000})
+    detail = "The body has more than 250,000 list elements and object members."
+    assert (status, refused["scimType"], refused["detail"]) == (400, "tooMany", detail)
+
+
 @pytest.mark.parametrize("name", ["attributes", "excludedAttributes"])
 async def test_many_names_of_attributes_are_refused(company: Company, name: str) -> None:
     user = await company.create(ANN)
