@@ -29,8 +29,6 @@ _Result = TypeVar("_Result")
 MAX_BYTES_ON_LOOP = 2 * 1024 * 1024
 """Maximum size of a request body that is decoded and encoded on the event loop: about 5 ms. A thread handles larger
 ones."""
-MAX_REPLY_BYTES_ON_LOOP = 256 * 1024
-"""Maximum size of an unstreamed reply that is decoded on the event loop. A thread decodes larger ones."""
 MAX_STEPS_ON_LOOP = 4_000
 """Maximum steps of schema conversion on the event loop (4 to 10 ms). A conversion with more steps runs in a thread.
 

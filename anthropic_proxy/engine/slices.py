@@ -10,6 +10,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
+MAX_REPLY_BYTES_ON_LOOP = 64 * 1024
+"""Maximum size of an unstreamed reply, or of an event, that is decoded on the event loop: up to 20 ms. A thread decodes
+larger ones."""
 T = TypeVar("T")
 
 

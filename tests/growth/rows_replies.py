@@ -11,7 +11,9 @@ from tests.support.replies import Reply
 
 TRANSLATED = ("server", "responses", "gemini", "ollama")
 """Wires with translated requests and replies."""
+OPENAI = ("server", "responses")
 EVERY = (*TRANSLATED, "relay")
+OPENAI = ("server", "responses")
 """One wire of each kind."""
 RECOVERING = ("server", "ollama")
 """Wires with replies that are searched for tool calls in text."""
@@ -286,8 +288,13 @@ ROWS = [
     Row("length of a called name", EVERY, one_call(lambda n: ['{"path":"a"}'], lambda n: "a." * n), 2_000),
     Row("pieces of tool arguments", EVERY, one_call(lambda n: ['{"path":"', *["a"] * n, '"}']), max_steps=26),
     *(
-        Row(f"calls joined to one: {unit}", ("server", "responses"), one_call(lambda n, unit=unit: [unit * n]), 500)
-        for unit in ("{}", '{"path":"a"}', '{"path":"a"}{}')
+        Row(f"calls joined to one: {unit}", OPENAI, one_call(lambda n, unit=unit: [unit * n]), 500)
+        for unit in ('{"path":"a"}', '{"path":"a"}{}')
+    ),
+    Row("empty objects before arguments", ("server", "responses", "ollama"), one_call(lambda n: ["{}" * n]), 500, 1),
+    *(
+        Row(f"arguments without an end: {unit}", OPENAI, one_call(lambda n, unit=unit: ['{"a":[' + unit * n]), 500, 8)
+        for unit in ("[", "0,", '"a",')
     ),
     Row(
         "text behind open calls",

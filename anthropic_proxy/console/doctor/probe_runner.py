@@ -10,7 +10,6 @@ from typing import Any
 from msgspec import Struct, field, structs
 
 from anthropic_proxy.console.doctor.findings import ProbeTotals
-from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, CollectingSink
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.memory_values import MemoryValues
@@ -23,6 +22,7 @@ from anthropic_proxy.engine.providers.provider_models import ListedModel, has_mo
 from anthropic_proxy.engine.routing.health import NO_REPETITIONS, CircuitBreakers, RepetitionBudget
 from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.routing.targets import Target, find_capabilities
+from anthropic_proxy.engine.slices import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest, Transport
 from anthropic_proxy.engine.wires.upstream_http import ConvertedResponse, UpstreamResponse
 from anthropic_proxy.errors import ProxyError, UpstreamProtocolError, UpstreamTimeout

@@ -13,13 +13,14 @@ from typing import Literal
 import msgspec
 from msgspec import Raw, Struct
 
-from anthropic_proxy.engine.background import MAX_BYTES_ON_LOOP, MAX_REPLY_BYTES_ON_LOOP, PayerWork
+from anthropic_proxy.engine.background import MAX_BYTES_ON_LOOP, PayerWork
 from anthropic_proxy.engine.bounded import BoundedDict, SizedCache
 from anthropic_proxy.engine.keyed_lock import KeyedLock
 from anthropic_proxy.engine.memory_plan import PDF_BYTES
 from anthropic_proxy.engine.messages.documents import BEYOND_LIMITS, MAX_PAGES, PdfContent
 from anthropic_proxy.engine.platforms import sandbox
 from anthropic_proxy.engine.platforms.sandbox import SandboxedProgram, SandboxFailed
+from anthropic_proxy.engine.slices import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.engine.turns import SharedWorker, Turns
 from anthropic_proxy.errors import is_installed
 

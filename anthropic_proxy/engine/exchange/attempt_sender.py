@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct, field, structs
 
-from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP, PayerWork
+from anthropic_proxy.engine.background import PayerWork
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.attempt import Attempt
 from anthropic_proxy.engine.exchange.client_errors import find_told_error
@@ -41,6 +41,7 @@ from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.call_options import extend_request
 from anthropic_proxy.engine.providers.prefix_guard import MAX_PROMPT_BYTES, Prompt
 from anthropic_proxy.engine.routing.targets import Target
+from anthropic_proxy.engine.slices import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.engine.trace_context import new_span_id
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest, CallProgress
 from anthropic_proxy.engine.wires.calls import Call, RelayCall, TranslatedCall

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP, is_large
+from anthropic_proxy.engine.background import is_large
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.adaptation import correct_system_form, store_reply_form
 from anthropic_proxy.engine.exchange.admission import Admission
@@ -40,6 +40,7 @@ from anthropic_proxy.engine.providers.model_observations import MIN_RECORDED_TOK
 from anthropic_proxy.engine.providers.prefix_guard import find_lost_tokens, settle_change
 from anthropic_proxy.engine.routing.call_limits import CallSlot
 from anthropic_proxy.engine.routing.router import Plan
+from anthropic_proxy.engine.slices import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.errors import ProxyError, UpstreamError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP, PayerWork
+from anthropic_proxy.engine.background import PayerWork
 from anthropic_proxy.engine.exchange.client_side import encode_events
 from anthropic_proxy.engine.exchange.relay import RelayStream
 from anthropic_proxy.engine.exchange.relayed_calls import (
@@ -28,6 +28,7 @@ from anthropic_proxy.engine.exchange.relayed_calls import (
 from anthropic_proxy.engine.messages.deltas import Iteration, TokenCounts, Usage
 from anthropic_proxy.engine.messages.events import block_events
 from anthropic_proxy.engine.messages.writer import describe_call
+from anthropic_proxy.engine.slices import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
 from anthropic_proxy.engine.wires.framing import divide_events

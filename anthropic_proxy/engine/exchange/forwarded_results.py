@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from hashlib import blake2b
 
-from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.attempts import find_client_credential
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, record_client
 from anthropic_proxy.engine.hooks import Receipt, StoreUnavailable, UpstreamAttempt
 from anthropic_proxy.engine.routing.targets import Target
+from anthropic_proxy.engine.slices import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.engine.wires.anthropic.batch_results import BATCH_TIER, BatchResults
 
 _BATCH_LIFETIME_SECONDS = 60 * 24 * 3600.0

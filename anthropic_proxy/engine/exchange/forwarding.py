@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta, Raw, Struct, field, structs
 
-from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP, MAX_STEPS_ON_LOOP
+from anthropic_proxy.engine.background import MAX_STEPS_ON_LOOP
 from anthropic_proxy.engine.clock import start_clock
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations, find_learned_dialect
@@ -59,6 +59,7 @@ from anthropic_proxy.engine.providers.model_observations import MIN_RECORDED_TOK
 from anthropic_proxy.engine.routing.choices import find_preferred_provider
 from anthropic_proxy.engine.routing.router import Plan, RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.targets import Target, switch_wire
+from anthropic_proxy.engine.slices import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.engine.wires.anthropic.batches import RESOURCE_ID, encode_batch, remove_results_host
 from anthropic_proxy.engine.wires.anthropic.betas import BETAS_OF_CONTEXT, makes_edits, remove_betas
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest

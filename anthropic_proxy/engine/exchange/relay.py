@@ -28,11 +28,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, final
 
 from msgspec import structs
 
-from anthropic_proxy.engine.background import (
-    MAX_REPLY_BYTES_ON_LOOP,
-    MAX_STEPS_ON_LOOP,
-    PayerWork,
-)
+from anthropic_proxy.engine.background import MAX_STEPS_ON_LOOP, PayerWork
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.exchange.estimates import estimate_client_request_tokens
@@ -51,6 +47,7 @@ from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.providers.hosts import is_known_server
 from anthropic_proxy.engine.providers.model_ids import is_id_of_model
 from anthropic_proxy.engine.routing.targets import Target, always_thinks, list_unread_media
+from anthropic_proxy.engine.slices import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.engine.wires.anthropic.api_fields import keep_api_fields
 from anthropic_proxy.engine.wires.anthropic.betas import BETA_HEADER, EAGER_BETA
 from anthropic_proxy.engine.wires.anthropic.reply_forms import (

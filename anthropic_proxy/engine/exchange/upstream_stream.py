@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TypeVar, TypeVarTuple
 
-from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP, PayerWork
+from anthropic_proxy.engine.background import PayerWork
 from anthropic_proxy.engine.exchange.final_calls import Restore
 from anthropic_proxy.engine.exchange.usage_bounds import UsageBounds
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
@@ -38,6 +38,7 @@ from anthropic_proxy.engine.messages.loaded_tools import CALLER, LoadedToolCalls
 from anthropic_proxy.engine.messages.models import Tool
 from anthropic_proxy.engine.messages.reply_filter import ReplyFilter
 from anthropic_proxy.engine.patterns import compile_anchored
+from anthropic_proxy.engine.slices import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.contract import Wire
 from anthropic_proxy.engine.wires.dialect import BaseDialect
@@ -243,7 +244,7 @@ class UpstreamStream(DeltaStream):
                 deltas = []
                 try:
                     body = self._body + await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_content)
-                    if len(body) <= MAX_REPLY_BYTES_ON_LOOP:
+                    if len(body) <= self._decoder.bytes_on_loop:
                         self._decode_complete(body, deltas)
                     else:
                         is_large = True
@@ -282,7 +283,7 @@ class UpstreamStream(DeltaStream):
                 decoder = self._decoder
                 try:
                     for frame in self._reader.feed(chunk) if chunk else self._reader.finish():
-                        if len(frame) <= MAX_REPLY_BYTES_ON_LOOP:
+                        if len(frame) <= decoder.bytes_on_loop:
                             deltas += decoder.decode_frame(frame)
                         else:
                             is_large = True

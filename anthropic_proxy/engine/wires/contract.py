@@ -15,6 +15,7 @@ from msgspec import structs
 from anthropic_proxy.engine.messages.deltas import Delta, Usage
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import DocumentBlock, ImageBlock
+from anthropic_proxy.engine.slices import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.engine.wires.calls import CallT
 from anthropic_proxy.engine.wires.dialect import Adaptation, BaseDialect, DialectT, RequestPart
 from anthropic_proxy.engine.wires.failures import UpstreamFault, find_bare_error
@@ -22,6 +23,9 @@ from anthropic_proxy.engine.wires.foreign_lines import ForeignLines
 from anthropic_proxy.engine.wires.json_repair import FrameRepair
 from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest, select_fields
 from anthropic_proxy.errors import UnsupportedFeature, UpstreamError
+
+_MAX_FRAMES_WITHOUT_REPLY = 2_000
+"""Number of frames without a part of a reply that are read before others have the event loop: about 10 ms."""
 
 
 class Decoder(ABC):
@@ -44,6 +48,9 @@ class Decoder(ABC):
     """Token counts beside the error that was raised. The provider bills them. None: there are none."""
     foreign: ForeignLines | None = None
     """What a stream has beside the reply. None: nothing was read as a stream."""
+    bytes_on_loop = MAX_REPLY_BYTES_ON_LOOP
+    """Maximum size of a body or frame that is now decoded on the event loop. A thread decodes larger ones."""
+    _frames_without_reply = 0
     _frame_repair: FrameRepair | None = None
     """None: each frame so far was valid."""
 
@@ -69,7 +76,13 @@ class Decoder(ABC):
 
         Each text is the error of a body. In a stream, the reply may follow it, so that only a stated error is one.
         """
-        return find_bare_error(data) if is_whole else self.open_foreign().read_frame(data)
+        if is_whole:
+            return find_bare_error(data)
+        self._frames_without_reply += 1
+        # one of many goes through the thread, so that the loop serves others: no deltas of them limit a step
+        is_turn_of_others = self._frames_without_reply % _MAX_FRAMES_WITHOUT_REPLY == 0
+        self.bytes_on_loop = 0 if is_turn_of_others else MAX_REPLY_BYTES_ON_LOOP
+        return self.open_foreign().read_frame(data)
 
     def decode_kept(self) -> list[Delta]:
         """Read the text that a stream has beside the reply. It is the error of a reply without a stop reason.

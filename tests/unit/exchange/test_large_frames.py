@@ -10,13 +10,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP, BackgroundWork
+from anthropic_proxy.engine.background import BackgroundWork
 from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream
 from anthropic_proxy.engine.exchange.usage_bounds import UsageBounds
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.messages.events import Event
 from anthropic_proxy.engine.messages.fidelity import FidelityReport
+from anthropic_proxy.engine.slices import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.engine.wires import openai_chat
 from anthropic_proxy.engine.wires.contract import Decoder
 from tests.support.decoding import new_call
@@ -98,11 +99,8 @@ async def test_a_frame_with_many_calls_is_decoded_and_sent_between_turns_of_othe
     assert first > 100, "others had the loop while the frame was decoded"
 
 
-async def test_a_large_relayed_body_is_read_in_the_thread_for_large_work() -> None:
-    whole = msgspec.json.decode(MESSAGES.whole(Reply(texts=["word"] * 100_000)))
-    body = msgspec.json.encode(whole)
-    assert len(body) > MAX_REPLY_BYTES_ON_LOOP
-    proxy = ProxyHarness(lambda *_: FakeResponse(200, body, headers={"content-type": "application/json"}), **RELAY)
+async def post_behind_other_work(proxy: ProxyHarness, **fields: Any) -> RecordingSink:
+    """Return the reply to a request. It needs the thread for large work, which has other work first."""
     begun, end = threading.Event(), threading.Event()
 
     def occupy() -> None:
@@ -111,7 +109,7 @@ async def test_a_large_relayed_body_is_read_in_the_thread_for_large_work() -> No
 
     other = asyncio.create_task(proxy.services.background.of("key other").run_in_thread(occupy))
     await asyncio.to_thread(begun.wait)
-    post = asyncio.create_task(proxy.post(stream=False))
+    post = asyncio.create_task(proxy.post(**fields))
     for _ in range(1_000):
         await asyncio.sleep(0)
     is_done = post.done()
@@ -119,6 +117,15 @@ async def test_a_large_relayed_body_is_read_in_the_thread_for_large_work() -> No
     assert not is_done, "the reply waits for the thread"
     sink = await post
     await other
+    return sink
+
+
+async def test_a_large_relayed_body_is_read_in_the_thread_for_large_work() -> None:
+    whole = msgspec.json.decode(MESSAGES.whole(Reply(texts=["word"] * 100_000)))
+    body = msgspec.json.encode(whole)
+    assert len(body) > MAX_REPLY_BYTES_ON_LOOP
+    proxy = ProxyHarness(lambda *_: FakeResponse(200, body, headers={"content-type": "application/json"}), **RELAY)
+    sink = await post_behind_other_work(proxy, stream=False)
     assert (sink.error, sink.stream) == (None, body)
 
 
@@ -135,6 +142,29 @@ async def test_a_large_body_in_another_form_is_converted_between_turns_of_others
     assert sink.error is None
     assert sink.stream.count(b"word") == 10_000
     assert taken > 20
+
+
+BROKEN = "{" + ",".join(f"'k{i}': 'v'" for i in range(1_000)) + "}"
+"""Arguments that have to be repaired, of 12 KB."""
+BROKEN_PIECES = [
+    chunk({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "look", "arguments": ""}}]}),
+    *(
+        chunk({"tool_calls": [{"index": 0, "function": {"arguments": BROKEN[place : place + 100]}}]})
+        for place in range(0, len(BROKEN), 100)
+    ),
+]
+SMALL_FRAMES = {
+    "without a part of the reply": chunk({"content": "a"}) + b"data: {}\n\n" * 20_000,
+    "with arguments to repair": b"".join(BROKEN_PIECES),
+}
+
+
+@pytest.mark.parametrize("events", SMALL_FRAMES.values(), ids=SMALL_FRAMES)
+async def test_small_events_with_much_work_are_decoded_in_the_thread_for_large_work(events: bytes) -> None:
+    end = chunk({}).replace(b"null", b'"tool_calls"') + b"data: [DONE]\n\n"
+    proxy = ProxyHarness(lambda *_: FakeResponse(200, events + end), **KEYS | LOCAL)
+    sink = await post_behind_other_work(proxy, stream=True, tools=TOOLS)
+    assert sink.error is None
 
 
 class HeldDecoder(Decoder):

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from msgspec import Raw, structs
 
-from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.engine.exchange.final_calls import FinalCall
 from anthropic_proxy.engine.exchange.inspection.inspectors import InspectorCalls
 from anthropic_proxy.engine.exchange.inspection.relayed import InspectedRelay
@@ -27,6 +26,7 @@ from anthropic_proxy.engine.exchange.inspection.texts import (
 from anthropic_proxy.engine.exchange.relay import RelayStream
 from anthropic_proxy.engine.exchange.relayed_calls import RelayedCalls
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream
+from anthropic_proxy.engine.slices import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.errors import PolicyBlocked
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 import msgspec
 from msgspec import structs
 
-from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.final_calls import PLACEHOLDER, RestoredArguments
 from anthropic_proxy.engine.exchange.inspection.texts import (
@@ -38,6 +37,7 @@ from anthropic_proxy.engine.hooks import (
 from anthropic_proxy.engine.inspected_texts import digest_passages, digest_together
 from anthropic_proxy.engine.messages.events import replace_surrogates
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
+from anthropic_proxy.engine.slices import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.errors import InspectorUnavailable, PolicyBlocked, ProxyError, WorkerBusy
 
 MAX_REDACTIONS = 10_000

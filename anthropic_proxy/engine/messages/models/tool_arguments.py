@@ -61,11 +61,23 @@ def normalize_arguments(text: str) -> bytes:
 
 
 def is_truncated_object(text: str) -> bool:
-    """Return True if a text begins a JSON object but does not contain its end."""
-    if _is_object(text):
+    """Return True if a text begins a JSON object but does not contain its end. It may be invalid elsewhere."""
+    if text.lstrip(" \t\r\n")[:1] != "{":
         return False
-    closed = _close_truncated(text)
-    return closed is not None and not text.startswith(closed)
+    # the decoder takes a number that is cut behind its sign, point or exponent for an invalid one
+    for part in (text, text.rstrip("0123456789.eE+-")):
+        try:
+            _object_decoder.decode(part)
+        except RecursionError:
+            return False
+        except msgspec.DecodeError as error:
+            if str(error) == _TRUNCATED:
+                return True
+    return False
+
+
+_TRUNCATED = "Input data was truncated"
+"""Text of the error of the decoder for JSON without its end."""
 
 
 _IN_STRING = compile_later(r'["\\]')
@@ -174,6 +186,7 @@ def _is_object(text: str) -> bool:
     return True
 
 
+_EMPTY_OBJECTS = compile_anchored(r"(?:\{[ \t\r\n]*+\}[ \t\r\n]*+)+(?=\{)")
 _NOT_SPACE = compile_later(r"[^ \t\r\n]")
 
 
@@ -244,6 +257,8 @@ class ArgumentsReader:
             position = begin
             if first is None:
                 break
+            if first[0] == "{" and (empty := _EMPTY_OBJECTS.match(text, position)) is not None:
+                position = empty.end()  # they are dropped, as other ones follow
             if first[0] != "{":
                 self._passes, self.is_whole = True, False
                 passed.append(self.finish())

@@ -38,7 +38,7 @@ from anthropic_proxy.engine.wires.ollama.errors import (
 )
 from anthropic_proxy.engine.wires.reply_ends import build_stop, build_unreadable_reply, find_finish_kind
 from anthropic_proxy.engine.wires.thinking import empty_signature
-from anthropic_proxy.engine.wires.tool_call_repair import TextSplitter, ToolCallRepair
+from anthropic_proxy.engine.wires.tool_call_repair import MAX_REPAIRED_ON_LOOP, TextSplitter, ToolCallRepair
 from anthropic_proxy.engine.wires.tools import ToolCallIds
 from anthropic_proxy.errors import UnreadableReply
 
@@ -120,6 +120,8 @@ class OllamaDecoder(Decoder):
         """The text so far, if it may contain calls or reasoning."""
         self._call_repair = ToolCallRepair(call, names=dialect.repairs_tool_names)
         self._repairs_arguments = dialect.repairs_tool_arguments
+        if self._repairs_arguments:
+            self.bytes_on_loop = MAX_REPAIRED_ON_LOOP
         self._has_content = False
         self._unreadable: UnreadableReply | None = None
         """Error that `decode_end` raises after all deltas, because the last line also has the token counts."""

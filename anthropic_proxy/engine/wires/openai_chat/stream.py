@@ -66,7 +66,12 @@ from anthropic_proxy.engine.wires.reply_ends import (
     split_input_tokens,
 )
 from anthropic_proxy.engine.wires.thinking import ReasoningState, digest_base_url, empty_signature, encode_signature
-from anthropic_proxy.engine.wires.tool_call_repair import DoubledCalls, TextSplitter, ToolCallRepair
+from anthropic_proxy.engine.wires.tool_call_repair import (
+    MAX_REPAIRED_ON_LOOP,
+    DoubledCalls,
+    TextSplitter,
+    ToolCallRepair,
+)
 from anthropic_proxy.engine.wires.tools import ToolCallIds, is_other_call, is_parallel_wrapper, split_wrapper
 from anthropic_proxy.errors import UnreadableReply, UpstreamError
 
@@ -104,6 +109,8 @@ class ChatDecoder(Decoder):
 
     def __init__(self, call: TranslatedCall[Dialect]) -> None:
         dialect = call.dialect
+        if dialect.buffers_tool_arguments:
+            self.bytes_on_loop = MAX_REPAIRED_ON_LOOP
         self._call = call
         self._tag = dialect.signature_tag
         self.default_signature = empty_signature(self._tag, replay=1 if dialect.replayed_thinking_field else 0)
@@ -209,8 +216,11 @@ class ChatDecoder(Decoder):
         choice = chunk.choices[0] if chunk.choices else None
         if chunk.error is not ABSENT and (fault := read_error_field(chunk.error)) is not None:
             return self._read_fault(fault, chunk, data)
-        is_bare = chunk.choices is None and chunk.usage is None
-        if is_bare and (fault := self.find_error(data, is_whole=source == "body")) is not None:
+        if (
+            chunk.choices is None  # without a name for both conditions, because every chunk passes here
+            and chunk.usage is None
+            and (fault := self.find_error(data, is_whole=source == "body")) is not None
+        ):
             return self._read_fault(fault, chunk, data)
         deltas: list[Delta] = []
         if choice is not None:
@@ -352,6 +362,8 @@ class ChatDecoder(Decoder):
                 self._calls.read_fragment(call, deltas, is_complete=source == "body")
         if source == "message":
             self._calls.read_message(calls, deltas)
+        if self._calls.held_characters > MAX_REPAIRED_ON_LOOP:
+            self.bytes_on_loop = 0
         if self._details is not None:  # after the ids of the calls are known
             self._sign_details(deltas, place_of_details)
 
@@ -690,6 +702,8 @@ class ToolCallDecoder:
         """All calls with an entry of their own, in order of their beginning."""
         self.call_count = 0
         self.has_incomplete_arguments = False
+        self.held_characters = 0
+        """Characters of arguments that may be repaired at the end of the reply."""
         self._ids = ToolCallIds(call)
         self.replaced_ids: dict[str, str] = {}
         """The provider's id of a tool call → id that the client received, if it is another one."""
@@ -822,6 +836,7 @@ class ToolCallDecoder:
     def _feed(self, call: _OpenCall, text: str, fragment: ToolCallDelta, deltas: list[Delta]) -> None:
         """Add a text to the arguments of a call. What follows a whole object begins the next call of the same tool."""
         self._changed[call.key] = call
+        self.held_characters += len(text) if self._holds else 0
         passed, end = call.arguments.feed(text)
         if passed and call.name and not call.held:
             deltas.append(ToolArgs(call.key, passed))

@@ -24,6 +24,7 @@ from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.dialect import BaseDialect
 from anthropic_proxy.engine.wires.tool_call_repair.calls import (
     MAX_REPAIRED_CHARACTERS,
+    MAX_REPAIRED_ON_LOOP,
     UNNAMED_TOOL,
     OfferedTools,
     is_json_object,
@@ -41,6 +42,7 @@ from anthropic_proxy.engine.wires.tool_call_repair.thinking_tags import (
 )
 
 __all__ = [
+    "MAX_REPAIRED_ON_LOOP",
     "OPENED_THINKING_TAGS",
     "TOOL_CALL_FORMATS",
     "UNNAMED_TOOL",

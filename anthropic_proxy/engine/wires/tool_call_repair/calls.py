@@ -168,6 +168,8 @@ def _fold(name: str) -> str:
 MAX_REPAIRED_CHARACTERS = 64 * 1024
 """Maximum length of arguments that are repaired, in characters. Longer arguments stay unchanged, because a repair takes
 up to 0.2 s."""
+MAX_REPAIRED_ON_LOOP = 8 * 1024
+"""Maximum size of arguments, or of what may have them, that are repaired on the event loop: about 20 ms."""
 _MAX_DEPTH = 200
 """Maximum nesting of arguments that are repaired. Deeper text takes the library too much time."""
 
