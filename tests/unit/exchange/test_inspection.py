@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import pairwise
@@ -740,6 +741,33 @@ async def test_a_text_is_held_only_as_far_as_a_redaction_may_reach(wire: str) ->
         whole = "a long beginning of the text, and its end"
         assert texts[0] == (whole if holds_blocks else whole[:end])
         assert "".join(texts) == whole
+
+
+@A_TRANSLATION_AND_A_RELAY
+async def test_a_burst_of_fragments_is_not_read_in_one_step(wire: str) -> None:
+    turns, seen = 0, Counter[int]()
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    class Waiting(Reader):
+        def find_open_end(self, _: str) -> int:
+            seen[turns] += 1
+            return 0  # the next characters may belong to a secret
+
+    settings, form = WIRES[wire]
+    burst = b"".join(form.stream(Reply(texts=["4"] * 1_000)))
+    counter = asyncio.create_task(count_turns())
+    reader = Waiting(requests=False, replies=True, holds_blocks=False)
+    headers = {"content-type": "text/event-stream"}
+    built = inspected(lambda *_: FakeResponse(200, burst, headers=headers), reader, **settings)
+    sink = await built.post("hello", stream=True)
+    counter.cancel()
+    assert fold_events(sink.stream)["content"][0]["text"] == "4" * 1_000
+    assert max(seen.values()) <= 101
 
 
 def events_of(stream: bytes) -> list[Any]:

@@ -54,6 +54,8 @@ _WITHOUT_TEXT = frozenset(("ping", "content_block_stop", "message_stop"))
 _FRAGMENT_FIELDS = frozenset(("type", *FRAGMENTS))
 _READ_LINE = compile_anchored(rb"(?:data:.*+|event: ?[a-z_]{1,64}+)?", re.DOTALL)
 """A line of an event that is read, or has no text. Comments, ids and other lines are what clients skip."""
+_MAX_EVENTS_ON_LOOP = 100
+"""Maximum number of events between two pauses: a fragment takes up to 160 µs, because all that waits is read again."""
 _PING_AFTER_SECONDS = 5.0
 """Seconds without an event for the client after which a ping takes the place of held events."""
 
@@ -108,9 +110,11 @@ class InspectedRelay:
         shown: list[bytes] = []
         start = 0
         try:
-            for border in EVENT_BORDER.finditer(data):
+            for number, border in enumerate(EVENT_BORDER.finditer(data), 1):
                 await self._add(data[start : border.end()], shown)
                 start = border.end()
+                if not number % _MAX_EVENTS_ON_LOOP:
+                    await asyncio.sleep(0)  # lets other tasks run between the fragments of one read
         except ReplyRefused as refused:
             usage = self._relay.end_early("refusal")
             events: list[Event] = []

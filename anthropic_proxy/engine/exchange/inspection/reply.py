@@ -5,6 +5,8 @@ the end of a block, and before `Stop`, nothing is held. An inspector that refuse
 `refusal`: clients show its explanation and do not repeat the request, as they would after an error.
 """
 
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import Literal, assert_never
 
 import msgspec
@@ -114,6 +116,21 @@ async def inspect_texts(inspection: InspectorCalls, found: TextsOfBody) -> bytes
     return found.encode()
 
 
+def _join_texts(deltas: Iterable[Delta]) -> Iterator[Delta]:
+    """Yield the deltas of one read with the fragments of a text in one: each fragment has all that waits read again."""
+    for kind, fragments in groupby(deltas, _find_kind):
+        if kind is None:
+            yield from fragments
+        else:
+            yield kind("".join(one.text for one in fragments if isinstance(one, kind)))
+
+
+def _find_kind(delta: Delta) -> type[Text] | type[Thinking] | None:
+    if isinstance(delta, Thinking):
+        return None if delta.signature else Thinking
+    return Text if isinstance(delta, Text) else None
+
+
 class _HeldCall:
     def __init__(self, call: ToolCall) -> None:
         self.call = call
@@ -158,7 +175,7 @@ class InspectedStream(DeltaStream):
         shown: list[Delta] = []
         while not (shown or self._is_refused) and (deltas := await self._stream.read()) is not None:
             try:
-                for delta in deltas:
+                for delta in _join_texts(deltas) if len(deltas) > 1 else deltas:
                     await self._add(delta, shown)
             except ReplyRefused as refused:
                 self._is_refused = True
