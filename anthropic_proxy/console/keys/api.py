@@ -30,7 +30,7 @@ from anthropic_proxy.console.keys.queries import (
 )
 from anthropic_proxy.console.keys.rights import Rights, find_client_rights
 from anthropic_proxy.console.keys.sign_ins import SignIn, encode_sign_in, list_sign_ins
-from anthropic_proxy.console.keys.virtual_keys import KeyStatus, VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import KeyState, KeyStatus, VirtualKey
 from anthropic_proxy.console.ledger.connection import Connection
 from anthropic_proxy.console.ledger.database import open_for_reading
 from anthropic_proxy.console.ledger.reader_threads import ReaderThreads
@@ -204,14 +204,15 @@ class AdminApi:
             listed = [key for key in list_keys_by_id(reader, [after]) if rights.reads(key) and team in ("", key.team)]
             if after and not listed:
                 raise request_error(f"after_id: {after[:40]!r} is not an id of this list.")
-            last, matched = after, list[Mapping[str, Any]]()
+            last, matched = after, list[tuple[VirtualKey, KeyState]]()
             while len(matched) <= limit:  # a state is no column
                 keys = list_readable_keys(reader, rights, team=team, after=last, limit=size)
-                matched += [row for row in self._encode(reader, keys, rights) if status in ("", row["status"])]
+                states = self._list_states(reader, keys, rights)
+                matched += [pair for pair in zip(keys, states, strict=True) if status in ("", pair[1].status)]
                 if len(keys) < size:
                     break
                 last = keys[-1].id
-            return matched
+            return [encode_key(*pair) for pair in matched[: limit + 1]]
 
         return _encode_rows(self._query(request, find), limit)
 
@@ -220,7 +221,7 @@ class AdminApi:
 
         def read(connection: Connection, rights: Rights) -> tuple[VirtualKey, Mapping[str, Any]]:
             key = require_key(connection, name, rights)
-            return key, self._encode(connection, [key], rights)[0]
+            return key, encode_key(key, *self._list_states(connection, [key], rights))
 
         key, encoded = await self._use_database(request, lambda: self._query(request, read))
         (spending,) = await self._read_spending(request, [build_key_scope(key)])
@@ -264,14 +265,12 @@ class AdminApi:
         entries = self._query(request, lambda reader, _: list_audit_entries(reader, before_id=before, limit=limit + 1))
         return _encode_rows([encode_audit_entry(entry) for entry in entries], limit)
 
-    def _encode(
-        self, connection: Connection, keys: Sequence[VirtualKey], rights: Rights
-    ) -> Sequence[Mapping[str, Any]]:
+    def _list_states(self, connection: Connection, keys: Sequence[VirtualKey], rights: Rights) -> Sequence[KeyState]:
         settings = self._current_settings()
         states = list_key_states(connection, settings, keys, self._clock())
-        if not may(rights.role, "manage all keys"):
-            states = [state.for_people(settings.limit_contact) for state in states]
-        return list(map(encode_key, keys, states))
+        if may(rights.role, "manage all keys"):
+            return states
+        return [state.for_people(settings.limit_contact) for state in states]
 
     def _query(self, request: RouteRequest, query: Callable[[Connection, Rights], BodyT]) -> BodyT:
         settings = self._current_settings()
