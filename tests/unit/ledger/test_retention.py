@@ -128,7 +128,11 @@ def test_sign_ins_and_codes_are_deleted_when_they_prove_nothing_any_more(databas
             for name, ends in devices.items()
         ],
     )
+    people = {"key_1": 0.0, "dashboard": NOON - 365 * DAY, "left": NOON - 367 * DAY}
+    rows_of_people = [(key_id, "{}", int(at * MICROSECONDS)) for key_id, at in people.items()]
+    connection.insert("people", ("key_id", "person", "stated_at"), rows_of_people)
     Retention(database, clock=lambda: NOON).delete_expired(connection)
+    assert sorted(connection.query("SELECT key_id FROM people")) == [("dashboard",), ("key_1",)]
     assert connection.query("SELECT code_hash FROM device_codes") == [("waiting",)]
     assert sorted(connection.query("SELECT id, provider_token FROM sign_ins")) == [
         ("active", "token"),
