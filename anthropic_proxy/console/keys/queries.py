@@ -31,7 +31,7 @@ from anthropic_proxy.console.ledger.records import (
 )
 from anthropic_proxy.console.ledger.schema import AUDIT_LOG, KEY_HASHES, VIRTUAL_KEYS, TableDefinition
 from anthropic_proxy.console.ledger.users import escape_pattern, list_people_ids
-from anthropic_proxy.console.units import HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
+from anthropic_proxy.console.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.engine.options import matches_model
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.errors import InvalidRequest, UnknownModel
@@ -448,13 +448,19 @@ _COLUMNS: Mapping[ScopeKind, str] = {"key": "key_label", "team": "team", "proxy"
 """Kind of a scope → column with the name of its requests. "": all requests count."""
 
 
+_UNENDED_SECONDS = 366 * DAY_SECONDS
+
+
 def sum_budget_use(connection: Reader, settings: Settings, scope: Scope, budget: Budget, now: float) -> int:
     """Return the use of a budget in the period that contains `now`, by the ledger: nano-dollars, or tokens."""
     start = scope.find_budget_start(budget, now)
     names: Sequence[str] = [scope.name]
     if scope.kind == "key":
         names = find_counted_labels(connection, scope.key_id).get(scope.key_id, names)
-    counted = RequestSelection(start=round(start * MICROSECONDS), end=round(now * MICROSECONDS) + 1)
+    period_end = scope.find_budget_end(budget, now)
+    # to the end of the period: rows have the time of their server, whose clock may be ahead of that of the budgets
+    end = now + _UNENDED_SECONDS if period_end is None else period_end.timestamp()
+    counted = RequestSelection(start=round(start * MICROSECONDS), end=round(end * MICROSECONDS))
     hour = -(-counted.start // MICROSECONDS_PER_HOUR)
     requests, sums = "requests", "hourly"
     ((oldest,),) = connection.query("SELECT min(started_at) FROM requests")

@@ -24,10 +24,10 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.plugin_packages import open_plugins
 from anthropic_proxy.gateway.settings import Settings, load_settings
-from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
+from anthropic_proxy.gateway.settings.key_rules import Budget, Period, Rules
 from anthropic_proxy.plugins import Client
 from tests.support.command_line import run_command
-from tests.support.ledger import NOON, new_receipt, reading, running_ledger
+from tests.support.ledger import NOON, new_receipt, reading, running_ledger, store
 from tests.support.secret_canaries import find_leaks
 from tests.support.virtual_keys import change_key, change_team, create_key, running_app, send, store_key
 from tests.support.waiting import wait_for_async
@@ -346,6 +346,25 @@ async def test_the_use_of_a_budget_begins_to_the_second_also_days_later(database
         for models, used in {"groq/*": 1_110, "SMALL": 1_110, "*/s?all": 1_110, "openai/*": 0, "gpt-*": 0}.items():
             one = structs.replace(stored, models=models)
             assert sum_budget_use(connection, Settings(), scope, one, now) == used, models
+
+
+@pytest.mark.parametrize(("period", "used"), [("day", 11), ("month", 111), ("total", 1_111)])
+async def test_a_budget_has_the_use_of_a_server_whose_clock_is_ahead(
+    database: Settings, period: Period, used: int
+) -> None:
+    """Up to the end of the period by the clock of the budget."""
+    times = (NOON - 60, NOON + 600, NOON + 13 * 3_600, NOON + 40 * 86_400)
+    await store(
+        database,
+        *(
+            new_receipt(number, client=Client("ci"), started_at=at, input_tokens=10**number, output_tokens=0)
+            for number, at in enumerate(times)
+        ),
+    )
+    budget = Budget(1_000_000, "tokens", period)
+    scope = Scope("key", "ci", "key/ci", Rules(budgets=(budget,)))
+    with closing(open_for_reading(database)) as connection:
+        assert sum_budget_use(connection, Settings(), scope, budget, NOON) == used
 
 
 def test_a_database_is_required(tmp_path: Path) -> None:
