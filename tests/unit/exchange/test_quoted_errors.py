@@ -233,7 +233,7 @@ QUOTED = [
 AROUND = [
     "Jinja render failed at row 3: raise_exception: {}",
     "Invalid value for messages[0].content: '{}'",
-    "litellm.InternalServerError: the template engine has stopped at {}",
+    "litellm.InternalServerError: the template engine has stopped at: {}",
 ]
 """Errors that quote a request, which says nothing about their reason."""
 
@@ -303,3 +303,28 @@ async def test_an_error_that_a_client_asks_about_is_still_one(wire: str) -> None
         for words in QUOTED:
             known = await fail(wire, words, "hello", 400, around)
             assert await fail(wire, words, f"Why do I get this? {words}", 400, around) == known, (around, words)
+
+
+LIMITS = [
+    "This model's maximum context length is 65536 tokens. However, you requested 70100 tokens (69000 in the messages, "
+    "1100 in the completion). Please reduce the length of the messages or completion.",
+    "Error code: 400 - {'error': {'message': 'prompt has 210,432 tokens, but the context size is 131,072 tokens'}}",
+    "Context size has been exceeded: n_ctx = 8192, prompt tokens = 9120",
+    "max_tokens: must be at most 8192 for the chosen model, which you have exceeded by 600",
+]
+"""Errors about what the client has sent this time."""
+REMEMBERED = [
+    lambda text: re.sub(r"\d+(?:,\d+)*", "3,000", text),
+    lambda text: f"litellm.BadRequestError: OpenAIException - {re.sub('[0-9]', '7', text)}",
+    lambda _: r"re.search(r'maximum context length is (\d+) tokens. However, you requested (\d+)', error.message)",
+    lambda text: "\n".join(f"print('{part}')" for part in re.split(r"\d+(?:,\d+)*", text) if "'" not in part),
+]
+"""What a client has in a conversation about such errors: an earlier one, or a program that reads or writes them."""
+
+
+@pytest.mark.parametrize("wire", MODELS)
+async def test_a_conversation_about_limits_still_gets_the_error_that_states_its_own(wire: str) -> None:
+    for words in LIMITS:
+        for remember in REMEMBERED:
+            known = await fail(wire, words, "hello", 400, "{}")
+            assert await fail(wire, words, remember(words), 400, "{}") == known, remember(words)

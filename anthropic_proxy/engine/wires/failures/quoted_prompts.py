@@ -26,6 +26,7 @@ import msgspec
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.slices import give_way, give_way_between
+from anthropic_proxy.engine.wires.failures.error_body import remove_wrappers
 from anthropic_proxy.errors import UpstreamError
 
 _NameTest = Callable[[str, bytes], bool]
@@ -36,6 +37,10 @@ _LITERAL = compile_later(r"\"[^\"\n]{8,}+\"|'[^'\n]{8,}+'|`[^`\n]{8,}+`")
 _NAME = compile_anchored(r"(?=[\d-]*[A-Za-z_])[\w.:/@\[\]-]+", re.ASCII)
 _WORD = compile_later(r"\w(?:[^\s\"'`,;()<>{}=|\\]*\w)?")
 _SPECIAL = compile_later(r"[\d@]|[^\x00-\x7f]")
+_OPENING = compile_later(r"(?<!\w)[^\w\s,)\]}>]|[^\w\s,)\]}>](?!\w)|\n")
+_CLOSING = compile_later(r"(?<!\w)[^\w\s,:=(\[{<]|[^\w\s,:=(\[{<](?!\w)|\n")
+"""Marks of quotations and ends of sentences, without those within a word or number."""
+_DIGITS = bytes.maketrans(b"123456789", b"000000000")
 _LINE_ENDS = compile_later(r"\\[nrt]")
 _decode_string = msgspec.json.Decoder(str).decode
 _ESCAPES = compile_later(rb"(?:\\u[0-9a-fA-F]{4})+|\\[^u]")
@@ -127,20 +132,56 @@ def find_quotes(text: str, body: bytes, is_name: _NameTest | None = None) -> dic
 
 
 def find_passages(text: str, sent: bytes) -> list[str]:
-    """Return the quotes of a request in the text of a provider, except for runs of few words, which errors and requests
-    have in common by chance. []: there are none, or the whole text may stand in the request.
+    """Return the quotes of a request in the text of a provider: whole sentences, or what stands between marks.
 
-    `sent`: the request that the provider got, as JSON or a part of it.
+    A request about limits of models has parts of sentences in common with an error about such a limit. []: there are
+    no quotes, or the whole text stands in the request, with other numbers perhaps: the client may ask about an earlier
+    error of this kind. `sent`: the request that the provider got, as JSON or a part of it.
     """
     body = _spell_plainly(b"\n".join((sent, *_list_encoded_texts(sent)))).lower()
-    if _contains(body, text.strip()):
-        return []
     found = [literal[0][1:-1] for literal in _LITERAL.finditer(text)]
     quotes = [each for each in found if _is_quote(each, body, _is_whole_string)]
-    return [*quotes, *_find_passages(text, body, _is_whole_string)]
+    quotes += filter(None, (_cut_to_marks(text, *place) for place in _find_places(text, body)))
+    if quotes and _contains(_without_numbers(body), _without_numbers(_encode(remove_wrappers(text).strip())).decode()):
+        return []
+    return [each for each in quotes if _is_quote(each, body, _is_whole_string)]
+
+
+def _cut_to_marks(text: str, begin: int, end: int) -> str:
+    """Return the longest part of a passage that begins and ends beside a mark such as a quotation mark or full stop, at
+    an end of the text, or begins with a capital letter. "": it is too short.
+    """
+    place, end_place = max(begin - 2, 0), end + 2
+    opening = [mark.start() for mark in _OPENING.finditer(text, place, end_place)]
+    closing = [mark.end() for mark in _CLOSING.finditer(text, place, end_place)]
+    before = text[:begin].rstrip()
+    if before and not text[begin:].lstrip()[:1].isupper() and len(before) - 1 not in opening:
+        begin = next((mark for mark in opening if mark >= begin), end)
+    behind = end + len(text[end:]) - len(text[end:].lstrip())
+    if behind < len(text) and behind + 1 not in closing:
+        end = next((mark for mark in reversed(closing) if mark <= end), begin)
+    passage = text[begin:end].strip()
+    shortest, _, _ = _WINDOWS[0 if passage.isascii() else 1]
+    return passage if len(passage) >= shortest else ""
+
+
+def _without_numbers(text: bytes) -> bytes:
+    """Replace each number by 0."""
+    text = text.translate(_DIGITS)
+    for groups in (b"0,0", b"00"):
+        while groups in text:
+            text = text.replace(groups, b"0")
+    return text
 
 
 def _find_passages(text: str, body: bytes, is_name: _NameTest) -> Iterator[str]:
+    for begin, end in _find_places(text, body):
+        if _is_quote(quote := text[begin:end], body, is_name):
+            yield quote
+
+
+def _find_places(text: str, body: bytes) -> Iterator[tuple[int, int]]:
+    """Yield begin and end of the longest passages that stand in the body."""
     for window, step, compares_ascii in _WINDOWS:
         end = 0
         for place in range(0, len(text) - window + 1, step):
@@ -148,8 +189,7 @@ def _find_passages(text: str, body: bytes, is_name: _NameTest) -> Iterator[str]:
             if place < end or not (compares_ascii or not part.isascii()) or not _contains(body, part):
                 continue
             begin, end = _grow(text, place, place + window, body)
-            if _is_quote(quote := text[begin:end], body, is_name):
-                yield quote
+            yield begin, end
 
 
 def _describe(quotes: Iterator[str] | list[str]) -> dict[str, str]:
