@@ -107,7 +107,7 @@ class Claim(Struct, frozen=True, kw_only=True):
 
     sign_in: SignIn | None
     is_own: bool
-    """True if this instance may ask the identity provider. False: another one does."""
+    """True if this instance may ask the identity provider. False: another one does, or has asked."""
 
 
 class Grants:
@@ -251,14 +251,16 @@ class Grants:
             refresh_hash = hash_key(refresh_token.encode())
             return find_active_sign_in(connection, "refresh_hash", refresh_hash, self._clock())
 
-    def claim(self, sign_in: str) -> Claim:
-        """Decide that this instance asks the identity provider about the person, unless another one does."""
+    def claim(self, sign_in: SignIn) -> Claim:
+        """Decide that this instance asks the identity provider about the person, unless another one does, or has done
+        so since `sign_in` was read: its client may have waited here for a provider that is slow.
+        """
         now = self._clock()
         with self._open() as connection, connection.transaction():
-            statement = "UPDATE sign_ins SET claimed_until = ? WHERE id = ? AND claimed_until < ?"
-            values = (to_microseconds(now + CLAIM_SECONDS), sign_in, to_microseconds(now))
-            is_own = connection.execute(statement, values) > 0
-            return Claim(sign_in=find_active_sign_in(connection, "id", sign_in, now), is_own=is_own)
+            statement = "UPDATE sign_ins SET claimed_until = ? WHERE id = ? AND claimed_until < ? AND checked_at = ?"
+            times = map(to_microseconds, (now, sign_in.checked_at))
+            is_own = connection.execute(statement, (to_microseconds(now + CLAIM_SECONDS), sign_in.id, *times)) > 0
+            return Claim(sign_in=find_active_sign_in(connection, "id", sign_in.id, now), is_own=is_own)
 
     def release(self, sign_in: SignIn) -> None:
         """End a claim without a result. A later claim of another instance stays."""

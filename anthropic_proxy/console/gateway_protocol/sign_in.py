@@ -235,15 +235,14 @@ class SignInEndpoints:
         Raises `OAuthError` if this is not known.
         """
         grants = self._grants
-        checked_at = sign_in.checked_at
         end = self._clock() + 2 * _REFRESH_SECONDS
         while True:
-            claim = await self._threads.run(sign_in.id, lambda: grants.claim(sign_in.id))
+            claim = await self._threads.run(sign_in.id, lambda: grants.claim(sign_in))
             if claim.sign_in is None:
                 return None
             if claim.is_own:
                 return await self._renew_own(grants, claim.sign_in)
-            if claim.sign_in.checked_at != checked_at:  # another instance has asked meanwhile
+            if claim.sign_in.checked_at != sign_in.checked_at:  # another instance has asked meanwhile
                 return claim.sign_in
             if self._clock() >= end:
                 raise _unavailable("Another instance waits for the identity provider.")

@@ -167,7 +167,7 @@ def test_a_renewal_stores_person_rules_and_the_next_token_of_the_provider(stored
     assert "token-of-the-provider" not in sign_in.provider_token
     before = stored.list_actions()
     stored.now += 3_600
-    claim, other = stored.grants.claim(sign_in.id), stored.grants.claim(sign_in.id)
+    claim, other = stored.grants.claim(sign_in), stored.grants.claim(sign_in)
     assert (claim.is_own, other.is_own) == (True, False)
     assert claim.sign_in == structs.replace(sign_in, claimed_until=stored.now + CLAIM_SECONDS)
     assert stored.grants.decrypt(sign_in) == "token-of-the-provider"
@@ -176,7 +176,9 @@ def test_a_renewal_stores_person_rules_and_the_next_token_of_the_provider(stored
     assert renewed is not None
     assert (renewed.refreshed_at, renewed.checked_at, renewed.ends_at) == (stored.now, stored.now, sign_in.ends_at)
     assert stored.list_actions() == before, "nothing has changed about the person"
-    assert stored.grants.claim(sign_in.id).is_own
+    answered = stored.grants.claim(sign_in)
+    assert (answered.is_own, answered.sign_in) == (False, renewed), "a client that has waited here gets this answer"
+    assert stored.grants.claim(renewed).is_own
     moved = structs.replace(ANN, groups=("core",))
     claimed = stored.grants.find_active(sign_in.id)
     assert claimed is not None
@@ -297,24 +299,25 @@ def test_a_person_with_a_new_address_is_the_same_key(stored: Database) -> None:
 
 def test_a_claim_ends_by_itself_or_by_its_release(stored: Database) -> None:
     sign_in, _ = stored.sign_in()
-    first, other = stored.grants.claim(sign_in.id), stored.grants.claim(sign_in.id)
+    first, other = stored.grants.claim(sign_in), stored.grants.claim(sign_in)
     assert (first.is_own, other.is_own) == (True, False)
     assert first.sign_in is not None
     stored.grants.release(first.sign_in)
-    second = stored.grants.claim(sign_in.id)
+    second = stored.grants.claim(sign_in)
     assert second.is_own
     stored.now += CLAIM_SECONDS
-    assert not stored.grants.claim(sign_in.id).is_own
+    assert not stored.grants.claim(sign_in).is_own
     stored.now += 1
-    third = stored.grants.claim(sign_in.id).sign_in
+    third = stored.grants.claim(sign_in).sign_in
     assert second.sign_in is not None
     assert third is not None
     stored.grants.release(second.sign_in)
     stored.grants.mark_refused(second.sign_in, OidcError("late"))
     stored.grants.renew(second.sign_in, answer(ANN, stored.now))
-    assert not stored.grants.claim(sign_in.id).is_own, "another instance asks, and ends its claim itself"
-    stored.grants.renew(third, answer(ANN, stored.now))
-    assert stored.grants.claim(sign_in.id).is_own
+    assert not stored.grants.claim(sign_in).is_own, "another instance asks, and ends its claim itself"
+    renewed = stored.grants.renew(third, answer(ANN, stored.now))
+    assert renewed is not None
+    assert stored.grants.claim(renewed).is_own
 
 
 def test_a_token_of_the_provider_replaces_the_one_that_was_used_and_no_other(stored: Database) -> None:
@@ -358,7 +361,7 @@ def test_an_ended_sign_in_is_not_renewed(stored: Database, end: Callable[[Databa
     end(stored, sign_in)
     assert stored.grants.find_sign_in(refresh_token) is None
     assert stored.grants.find_active(sign_in.id) is None
-    assert stored.grants.claim(sign_in.id).sign_in is None
+    assert stored.grants.claim(sign_in).sign_in is None
     with closing(open_for_reading(stored.settings)) as connection:
         assert list_sign_ins(connection, stored.now) == []
 
@@ -406,7 +409,7 @@ def test_a_refusal_that_may_pass_limits_the_access_until_a_refresh_succeeds(stor
     stored.now += 60
     answers = []
     for reason in ("first", "second"):
-        claimed = stored.grants.claim(sign_in.id).sign_in
+        claimed = stored.grants.claim(sign_in).sign_in
         assert claimed is not None
         answers.append(stored.grants.mark_refused(claimed, OidcError(reason)))
         stored.now += 60

@@ -107,9 +107,9 @@ async def test_a_second_instance_waits_as_long_as_all_questions_may_last(
     async with signed_in(provider, tmp_path) as device:
         found = device.find_sign_in()
         async with asked(provider, device) as refreshing:
-            assert not device.open_grants(6 * TIMEOUT_SECONDS).claim(found.id).is_own
+            assert not device.open_grants(6 * TIMEOUT_SECONDS).claim(found).is_own
         assert (await refreshing).status == 200
-        assert device.open_grants().claim(found.id).is_own
+        assert device.open_grants().claim(device.find_sign_in()).is_own
 
 
 async def test_a_token_that_another_instance_has_replaced_ends_no_sign_in(
