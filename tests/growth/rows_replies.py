@@ -100,7 +100,9 @@ def chat(*deltas: Callable[[int], list[dict[str, Any]]]) -> Operation:
     """Return a stream of Chat Completions with these deltas."""
 
     def chunks(n: int) -> list[bytes]:
-        frames: list[dict[str, Any]] = [{"delta": delta} for make in deltas for delta in make(n)]
+        frames = [
+            {"delta": {}, **delta} if "message" in delta else {"delta": delta} for make in deltas for delta in make(n)
+        ]
         return [
             f"data: {json.dumps({'choices': [{'index': 0, **frame}]})}\n\n".encode()
             for frame in [*frames, {"delta": {}, "finish_reason": "stop"}]
@@ -295,6 +297,20 @@ ROWS = [
     *(
         Row(f"arguments without an end: {unit}", OPENAI, one_call(lambda n, unit=unit: ['{"a":[' + unit * n]), 500, 8)
         for unit in ("[", "0,", '"a",')
+    ),
+    Row(
+        "complete messages between calls",
+        ("server",),
+        chat(
+            lambda n: [
+                delta
+                for i in range(n)
+                for delta in (
+                    {"message": chat_call('{"path":"a"}', index=i, id=f"c{i}")},
+                    chat_call('{"path":', index=i, id=f"c{i}"),
+                )
+            ]
+        ),
     ),
     Row(
         "text behind open calls",

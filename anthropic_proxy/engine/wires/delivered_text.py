@@ -1,49 +1,61 @@
 """Final objects, which repeat what a stream has sent in fragments: what they have beyond the fragments.
 
-`find_counterparts` says which part of a final object is which part of the stream, and `DeliveredText` what the
+`KnownParts` says which part of a final object is which part of the stream, and `DeliveredText` what the
 fragments of a text lack. A part that the stream has not had is new. A text that contradicts its fragments adds nothing.
 Tool calls are compared by their decoders: a contradiction about a call is an error of the reply.
 """
 
-from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 Keys = tuple[Hashable, ...]
 """What identifies a part of a reply: names of it alone, the most reliable one first, and at last what it has in common
 with others, such as its type. None: not stated."""
 
 
-def find_counterparts(known: Sequence[Keys], final: Sequence[Keys]) -> list[int | None]:
-    """Return for each part of a final object the index of the same part in `known`. None: a new part.
+class KnownParts:
+    """The parts of a stream by their keys. A final object costs time for its own parts, however many the stream has."""
 
-    Servers change ids, leave them out, and count the parts of a final object otherwise than those of the stream. So
-    parts with a common name belong together, and then the n-th of the others with the same last key. A part that a
-    final object repeats is not new.
-    """
-    if known == final:
-        return [*range(len(final))]
-    found: list[int | None] = [None] * len(final)
-    if not known:
+    def __init__(self, known: Iterable[Keys] = ()) -> None:
+        self._size = 0
+        self._places: dict[tuple[int, Hashable], list[int]] = {}
+        """Level of a key and the key → indexes of the parts with it."""
+        for keys in known:
+            self.add(keys)
+
+    def add(self, keys: Keys) -> None:
+        for level, key in enumerate(keys):
+            if key is not None:
+                self.add_key(self._size, level, key)
+        self._size += 1
+
+    def add_key(self, index: int, level: int, key: Hashable) -> None:
+        """Add a key that a known part has got since."""
+        self._places.setdefault((level, key), []).append(index)
+
+    def find_counterparts(self, final: Sequence[Keys]) -> list[int | None]:
+        """Return for each part of a final object the index of the same known part. None: a new part.
+
+        Servers change ids, leave them out, and count the parts of a final object otherwise than those of the stream. So
+        parts with a common name belong together, and then the n-th of the others with the same last key. A part that a
+        final object repeats is not new.
+        """
+        found: list[int | None] = [None] * len(final)
+        taken: set[int] = set()
+        for level in range(max(map(len, final), default=0)):
+            free: dict[Hashable, Iterator[int]] = {}
+            for position, keys in enumerate(final):
+                if found[position] is not None or keys[level] is None:
+                    continue
+                if (places := free.get(keys[level])) is None:
+                    places = free[keys[level]] = iter(self._places.get((level, keys[level]), ()))
+                index = found[position] = next((index for index in places if index not in taken), None)
+                if index is not None:
+                    taken.add(index)
+        for position, keys in enumerate(final):
+            if found[position] is None:
+                named = (self._places.get((level, name)) for level, name in enumerate(keys[:-1]) if name is not None)
+                found[position] = next((places[-1] for places in named if places), None)
         return found
-    free = dict.fromkeys(range(len(known)))
-    missing = dict.fromkeys(range(len(final)))
-    for level in range(len(known[0])):
-        if not (free and missing):
-            break
-        places: dict[Hashable, deque[int]] = {}
-        for index in free:
-            places.setdefault(known[index][level], deque()).append(index)
-        for position in list(missing):
-            key = final[position][level]
-            if key is not None and (same := places.get(key)):
-                found[position] = index = same.popleft()
-                del free[index], missing[position]
-    if missing:
-        names = {(level, name): index for index, keys in enumerate(known) for level, name in enumerate(keys[:-1])}
-        for position in missing:
-            repeated = [names.get((level, name)) for level, name in enumerate(final[position][:-1]) if name is not None]
-            found[position] = next((index for index in repeated if index is not None), None)
-    return found
 
 
 class DeliveredText:

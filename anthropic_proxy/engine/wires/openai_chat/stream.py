@@ -31,7 +31,7 @@ from anthropic_proxy.engine.messages.reply_schema import FENCE, find_json
 from anthropic_proxy.engine.messages.server_blocks import describe_generated_image
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.contract import Decoder
-from anthropic_proxy.engine.wires.delivered_text import DeliveredText, Keys, find_counterparts
+from anthropic_proxy.engine.wires.delivered_text import DeliveredText, Keys, KnownParts
 from anthropic_proxy.engine.wires.failures import (
     UpstreamFault,
     build_upstream_error,
@@ -623,6 +623,8 @@ def _objects(raw: Raw) -> list[dict[str, Any]]:
 
 
 _NO_FUNCTION = FunctionCall()
+_MAX_REPEATED_CHARACTERS = 4 * 1024 * 1024
+"""Maximum number of characters of arguments that complete messages are compared with beyond their own."""
 _REPEATED = "{}"
 """In place of the arguments of a call that only repeats another one."""
 
@@ -630,7 +632,7 @@ _REPEATED = "{}"
 class _OpenCall:
     __slots__ = (
         *("arguments", "before", "ended", "event", "held", "id", "is_shown", "is_wrapper", "joined", "key", "name"),
-        *("name_start", "own_name", "written"),
+        *("name_start", "own_name", "place", "written"),
     )
 
     def __init__(self, key: int, upstream_id: str, event: list[Delta], *, held: bool) -> None:
@@ -640,6 +642,8 @@ class _OpenCall:
         self.name_start = ""
         """Name so far, if it may be the beginning of a longer one: the call waits for the next fragment."""
         self.own_name = ""  # the client's
+        self.place = -1
+        """Index in `ToolCallDecoder._known`. -1: it is not there."""
         self.arguments = ArgumentsReader()
         self.held = held  # until the arguments are complete
         self.is_shown = False
@@ -700,6 +704,10 @@ class ToolCallDecoder:
         """Open calls that have received arguments since `end_complete_calls` looked at them."""
         self._known: list[_OpenCall] = []
         """All calls with an entry of their own, in order of their beginning."""
+        self._parts: KnownParts | None = None
+        """The same by their keys. None: no complete message was compared with them."""
+        self._repeated_characters = 0
+        """Characters that complete messages state shorter than they are known."""
         self.call_count = 0
         self.has_incomplete_arguments = False
         self.held_characters = 0
@@ -727,7 +735,7 @@ class ToolCallDecoder:
             before = None if is_complete else self._find_repeated(fragment, function, deltas)
             call = self._begin(fragment, deltas)
             if before is None:
-                self._known.append(call)
+                self._add_known(call)
             else:
                 call.before, call.held = before, True
         self._add(call, fragment, call.find_new(function.arguments or ""), deltas)
@@ -776,15 +784,15 @@ class ToolCallDecoder:
         before = call.before
         if before is not None and name != before.name:  # another tool, so another call
             call.before, call.held = None, self._holds
-            self._known.append(call)
+            self._add_known(call)
         elif before is not None:
             call.name, call.own_name, call.is_wrapper = before.name, before.own_name, before.is_wrapper
             return
         if is_parallel_wrapper(name, self._call):
-            call.name = call.own_name = name
+            self._set_name(call, name, name)
             call.held = call.is_wrapper = True
             return
-        call.name, call.own_name = name, self.repair.repair_name(name)
+        self._set_name(call, name, self.repair.repair_name(name))
         if self._doubled is not None:
             if self._doubled.has_in_text(call.own_name):
                 call.held = True  # the call begins when it is complete, if it is another one
@@ -792,11 +800,24 @@ class ToolCallDecoder:
             self._doubled.begin(call.own_name)
         self._name(call, deltas)
 
+    def _add_known(self, call: _OpenCall) -> None:
+        call.place = len(self._known)
+        self._known.append(call)
+        if self._parts is not None:
+            self._parts.add(call.keys)
+
+    def _set_name(self, call: _OpenCall, name: str, own_name: str) -> None:
+        call.name, call.own_name = name, own_name
+        if self._parts is not None and call.place >= 0 and (key := call.keys[0]) is not None:
+            self._parts.add_key(call.place, 0, key)
+
     def read_message(self, calls: Sequence[ToolCallDelta], deltas: list[Delta]) -> None:
         """Read the calls of a complete message, of which the stream may have sent fragments: add what is missing."""
         final = [_build_keys(whole.id, whole.function.name if whole.function else None) for whole in calls]
-        known = self._known.copy()
-        counterparts = find_counterparts([call.keys for call in known], final)
+        known = self._known
+        if self._parts is None:
+            self._parts = KnownParts(call.keys for call in known)
+        counterparts = self._parts.find_counterparts(final)
         for position, (whole, index) in enumerate(zip(calls, counterparts, strict=True)):
             if index is None:
                 if whole.index is None and position not in self._slots:
@@ -811,6 +832,10 @@ class ToolCallDecoder:
         function = whole.function or _NO_FUNCTION
         if function.name and call.name and function.name != call.name:
             raise self._call.build_call_error(f"it has two names, {call.name!r} and {function.name!r}")
+        if call.written is not None:
+            self._repeated_characters += max(0, call.written.size - len(function.arguments or ""))
+            if self._repeated_characters > _MAX_REPEATED_CHARACTERS:
+                raise self._call.build_call_error("it is stated too often")
         calls = call.list_joined()
         if call.written is None:
             call.written = calls[-1].written = DeliveredText([one.arguments.text for one in calls])
@@ -905,12 +930,12 @@ class ToolCallDecoder:
                 return _REPEATED
             call.before = None
             if before.joined is not call:
-                self._known.append(call)
+                self._add_known(call)
         if not call.name:
             name = self.repair.find_name_by_arguments(text)
             if name is None:
                 raise self._call.build_protocol_error(" sent a tool call without a name.")
-            call.name = call.own_name = name
+            self._set_name(call, name, name)
         del self._open[call.key]
         call.ended = True
         if call.is_wrapper:
