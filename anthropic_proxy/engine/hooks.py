@@ -91,6 +91,11 @@ class SessionModels(Protocol):
         """Return the choice for a session of this client. None: there is none."""
 
 
+WITH_OWN_LIMITS = frozenset(("member", "team admin"))
+"""Roles of people, and of virtual keys: the limits that they are told are those of the key and its team. Clients with
+other roles have the limits of the provider."""
+
+
 class Client(Struct, frozen=True):
     """The client of a request, after authentication."""
 
@@ -172,16 +177,9 @@ class Client(Struct, frozen=True):
         return self.id if self.address else self.payer
 
     @property
-    def has_own_limits(self) -> bool:
-        """True for a person, whatever the role, and for another virtual key: the limits that it is told are those of
-        the key and its team. False: the client has those of the provider.
-        """
-        return self.role in ("member", "team admin")
-
-    @property
     def administers(self) -> bool:
         """False: the client is one of several people or programs, and cannot change the proxy."""
-        return not self.has_own_limits
+        return self.role not in WITH_OWN_LIMITS
 
 
 class AdmissionTarget(Struct, frozen=True, kw_only=True):

@@ -121,7 +121,7 @@ class _GatewayProtocol:
         return Route(path=path, respond=respond, max_body_bytes=MAX_REQUEST_BYTES)
 
     def _find_scopes(self, client: Client) -> Sequence[Scope]:
-        return self.access.table.find_scopes(client.key_id) if client.has_own_limits else []
+        return [] if client.administers else self.access.table.find_scopes(client.key_id)
 
     async def _send_managed_settings(self, gateway: Gateway[Settings], request: RouteRequest) -> RouteResponse:
         note = partial(self._note_machine, gateway, request.client.key_id)

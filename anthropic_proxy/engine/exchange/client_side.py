@@ -21,7 +21,15 @@ from msgspec import Raw, Struct
 from anthropic_proxy.engine.background import PayerWork, is_large
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.client_errors import find_told_error
-from anthropic_proxy.engine.hooks import NEGOTIATED, Client, EngineLog, Receipt, Recorder, RecordPoint
+from anthropic_proxy.engine.hooks import (
+    NEGOTIATED,
+    WITH_OWN_LIMITS,
+    Client,
+    EngineLog,
+    Receipt,
+    Recorder,
+    RecordPoint,
+)
 from anthropic_proxy.engine.messages.events import (
     BlockStart,
     BlockStop,
@@ -208,7 +216,7 @@ class ResponseSink(ABC):
 
     def _begin(self, status: int, headers: dict[str, str], data: bytes, *, is_last: bool) -> Awaitable[None]:
         receipt = self.receipt
-        if receipt.client.has_own_limits:  # the limits of the provider's key are not those of the person
+        if receipt.client.role in WITH_OWN_LIMITS:  # the limits of the provider's key are not those of the person
             headers = {name: value for name, value in headers.items() if not name.startswith(_LIMITS)}
         if self.has_exchange_headers:
             limits: Mapping[str, str] = receipt.limit_headers

@@ -38,6 +38,7 @@ from anthropic_proxy.engine.exchange.relay import restrict_relayed_request
 from anthropic_proxy.engine.exchange.safeguards import open_check
 from anthropic_proxy.engine.exchange.safeguards.hidden_texts import hides_call
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, end_if_disconnected, uncancel
+from anthropic_proxy.engine.hooks import WITH_OWN_LIMITS
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope, scan_request
 from anthropic_proxy.engine.messages.preparation import find_session_id
@@ -157,7 +158,9 @@ class Exchange:
         if receipt.client.is_restricted and any(target.is_relayed for choice in plans for target in choice.targets):
             await restrict_relayed_request(engine, incoming)
         # the limits of a virtual key are known here; those of another client are the provider's
-        asks_limits = receipt.client.has_own_limits and is_limit_query(incoming.headers, request, incoming.body)
+        asks_limits = receipt.client.role in WITH_OWN_LIMITS and is_limit_query(
+            incoming.headers, request, incoming.body
+        )
         if engine.policies or engine.limiters:
             plan = await self._admission.admit_plan(request, plans, is_limit_query=asks_limits)
             self._record_plan(plan)

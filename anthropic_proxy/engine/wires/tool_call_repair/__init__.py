@@ -147,11 +147,10 @@ def _shortened(name: str) -> str:
 
 def _find_prefill(call: TranslatedCall[BaseDialect]) -> str:
     """Return the text of the client that the reply continues. "": there is none."""
-    last = call.request.messages[-1] if call.request.messages else None
-    if last is None or last.role != "assistant" or not last.blocks:
+    last = call.request.messages[-1]
+    if last.role != "assistant" or not last.blocks or not isinstance(block := last.blocks[-1], TextBlock):
         return ""
-    block = last.blocks[-1]
-    return (decode_string(block.text) or "") if isinstance(block, TextBlock) else ""
+    return decode_string(block.text) or ""
 
 
 _MAX_REASONING = 256 * 1024
