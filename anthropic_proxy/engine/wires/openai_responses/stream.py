@@ -564,8 +564,12 @@ class ResponsesDecoder(Decoder):
         items: list[OutputItem] = [self._decode(decode_item, raw) for raw in output]
         self._search.record_source_titles(items)
         known = self._states.copy()
-        parts = KnownParts(state.keys for state in known)
-        found = parts.find_counterparts([build_keys(item.type, item.id, item.call_id) for item in items])
+        keys = [state.keys for state in known]
+        final = [build_keys(item.type, item.id, item.call_id) for item in items]
+        if keys and keys != final:
+            found = KnownParts(keys).find_counterparts(final)
+        else:
+            found = [*range(len(final))] if keys else [None] * len(final)
         latest_known = max((place for place, index in enumerate(found) if index is not None), default=-1)
         for place, (item, index) in enumerate(zip(items, found, strict=True)):
             is_late = place < latest_known if index is None else index < len(known) - 1

@@ -12,7 +12,7 @@ text format.
 """
 
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import cached_property
 
 from anthropic_proxy.engine.messages.deltas import Delta, Text, Thinking
 from anthropic_proxy.engine.messages.fidelity import TOOL_CALL_FIELDS, FidelityNote
@@ -181,10 +181,7 @@ class TextSplitter:
         """True if it is not known whether the model writes the start tag of its reasoning."""
         self._has_unopened: bool | None = None
         """`ThinkingTagParser.has_unopened_form`."""
-        self.doubled = DoubledCalls() if offered else None
-        """What compares the calls in the text with those of the API. None: calls are not searched."""
-        self._new_detector = partial(TextCallDetector, formats, offered, call.new_id, self.doubled) if offered else None
-        self._calls = self._new_detector(_find_prefill(call)) if self._new_detector else None
+        self._calls = TextCallDetector(formats, offered, call.new_id, prefill=_find_prefill(call)) if offered else None
         self._reasoning: list[str] | None = [] if self._calls else None
         """Reasoning of a reply that has nothing else so far. None: it has, or calls are not searched."""
         self._reasoning_size = 0
@@ -192,6 +189,11 @@ class TextSplitter:
     def __bool__(self) -> bool:
         """Return True if thinking tags or tool calls are searched. False: all text is returned unchanged."""
         return self._tags is not None or self._calls is not None
+
+    @property
+    def doubled(self) -> DoubledCalls | None:
+        """What compares the calls in the text with those of the API. None: calls are not searched."""
+        return self._calls.doubled if self._calls is not None else None
 
     @property
     def notes(self) -> Sequence[FidelityNote]:
@@ -277,9 +279,9 @@ class TextSplitter:
     def _find_calls_in_reasoning(self) -> list[Delta]:
         """Return the calls at the end of the reasoning, if the reply has nothing else: the model meant to call."""
         reasoning, self._reasoning = self._reasoning, None
-        if not reasoning or self._new_detector is None:
+        if not reasoning or self._calls is None:
             return []
-        detector = self._new_detector()
+        detector = self._calls.begin_again()
         deltas = detector.feed("".join(reasoning)) + detector.finish()
         last_text = max((place for place, delta in enumerate(deltas) if isinstance(delta, Text)), default=-1)
         calls: list[Delta] = [delta for delta in deltas if not isinstance(delta, Text)]

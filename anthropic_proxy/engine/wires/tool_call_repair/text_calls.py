@@ -77,7 +77,7 @@ class TextCallDetector:
         self._formats = formats
         self._offered = offered
         self._new_id = new_id
-        self._doubled = DoubledCalls() if doubled is None else doubled
+        self.doubled = DoubledCalls() if doubled is None else doubled
         signs = self._signs = build_format_markers(tuple(formats))
         self._marks, self._pattern = signs.start_markers, signs.start_pattern
         self._strays, self._tokens, self._spark = signs.dropped_end_markers, signs.tokens, signs.candidate_pattern
@@ -124,6 +124,10 @@ class TextCallDetector:
         """Format and call of those that may be a call of the API, which has begun and not ended."""
         if prefill:
             self._continue("\n" + prefill)
+
+    def begin_again(self) -> "TextCallDetector":
+        """Return a detector for another text of the same reply."""
+        return TextCallDetector(self._formats, self._offered, self._new_id, self.doubled)
 
     def _continue(self, prefill: str) -> None:
         """Begin in the code that a text before the reply has opened."""
@@ -485,7 +489,7 @@ class TextCallDetector:
     def _emit_calls(self, convention: str, calls: Sequence[RecoveredCall], deltas: list[Delta]) -> None:
         self._pass_free(deltas)
         for call in calls:
-            if self._doubled.is_open(call.name):
+            if self.doubled.is_open(call.name):
                 self._postponed.append((convention, call))
             else:
                 self._make_call(convention, call, deltas)
@@ -499,7 +503,7 @@ class TextCallDetector:
         return deltas
 
     def _make_call(self, convention: str, call: RecoveredCall, deltas: list[Delta]) -> None:
-        if self._doubled.add_in_text(call.name, call.arguments):
+        if self.doubled.add_in_text(call.name, call.arguments):
             return
         key = f"text {self._count}"
         self._count += 1
