@@ -205,7 +205,7 @@ class RunningLedger:
     """A queue with its writer on a database, without pauses.
 
     `cost`: the cost of each request, or a function of the receipt; None: that of the prices of the settings. The disk
-    is full while `full_disk` is set.
+    is full while `full_disk` is set. `stop_seconds`: time for the end. All of it passes if the database is away.
     """
 
     def __init__(
@@ -215,6 +215,7 @@ class RunningLedger:
         *,
         batch_seconds: float = 0.001,
         answer_seconds: float = ANSWER_SECONDS,
+        stop_seconds: float = WAIT_SECONDS,
         **options: Any,
     ) -> None:
         self.settings = settings
@@ -223,6 +224,7 @@ class RunningLedger:
         self.queue = ReceiptQueue(self._run, batch_seconds=batch_seconds, **options)
         self._cost = cost
         self._answer_seconds = answer_seconds
+        self._stop_seconds = stop_seconds
 
     def _run(self, queue: ReceiptQueue) -> None:
         LedgerWriter(
@@ -249,7 +251,7 @@ class RunningLedger:
         wait_for(lambda: (condition(), self.queue.state, self.warnings), itemgetter(0))
 
     def stop(self) -> int:
-        return self.queue.stop(WAIT_SECONDS)
+        return self.queue.stop(self._stop_seconds)
 
 
 @contextmanager

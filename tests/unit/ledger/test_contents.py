@@ -202,7 +202,7 @@ async def test_a_dropped_request_releases_its_texts(tmp_path: Path) -> None:
     buffer = Buffer()
     unwritable = Settings(data_directory=tmp_path / "file" / "data")
     (tmp_path / "file").touch()
-    with running_ledger(unwritable, contents=buffer.contents, max_rows=1) as ledger:
+    with running_ledger(unwritable, contents=buffer.contents, max_rows=1, stop_seconds=2) as ledger:
         await ledger.record(new_receipt(1))
         buffer.begin(new_receipt(2).request_id, 3)
         await ledger.record(new_receipt(2))

@@ -451,7 +451,7 @@ async def test_a_schema_of_a_newer_program_is_left_alone(database: Settings) -> 
 
 async def test_an_unreachable_server_loses_no_row_before_the_stop(tmp_path: Path) -> None:
     settings = Settings(database_url=Secret("postgresql://user:password-1@127.0.0.1:9/x"))
-    with running_ledger(settings) as ledger:
+    with running_ledger(settings, stop_seconds=2) as ledger:
         await ledger.record(new_receipt())
         ledger.wait_until(lambda: ledger.queue.state.condition == "unreachable")
         assert ledger.stop() == 1
