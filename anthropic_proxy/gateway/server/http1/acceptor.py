@@ -1,5 +1,5 @@
 """Accepts clients up to the number that the limit of open files and the memory allow. Further ones wait in the kernel's
-backlog, until the payer with the most connections has given places back.
+backlog.
 """
 
 import asyncio
@@ -8,12 +8,9 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Collection
-from math import ceil
 from typing import TYPE_CHECKING
 
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
-from anthropic_proxy.engine.turns import RETRY_AFTER_SECONDS, SharedWorker
-from anthropic_proxy.errors import WorkerBusy
 from anthropic_proxy.gateway.platforms.processes import max_client_connections
 from anthropic_proxy.gateway.platforms.sockets import SocketEvents
 from anthropic_proxy.gateway.server.http1.connection import Http1Connection
@@ -34,8 +31,6 @@ OPENING_GRACE_WAITS, OPENING_WAIT_SECONDS = 20, 0.05
 """Number and length of the waits for connections that are being opened, such as in a TLS handshake, when the server
 stops. On a busy machine each wait takes longer, but the event loop still runs between two waits."""
 WARNING_INTERVAL_SECONDS = 60.0
-_PARTS_FOR_OTHERS = 64
-"""At most one of so many connections makes room at once."""
 _FD_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -60,10 +55,9 @@ class Acceptor:
         self._connections = connections
         self._log_warning = log_warning
         self._find_tls_context = find_tls_context
-        places = min(max_client_connections(), max_connections)
-        self._worker = SharedWorker(name="the places for connections", places=places, share=places, max_waiting=0)
+        self._max_connections = min(max_client_connections(), max_connections)
         self._remedy = "A higher limit on open files allows more."
-        if places == max_connections:
+        if self._max_connections == max_connections:
             self._remedy = "More memory (MEMORY_LIMIT_MB) allows more."
         self._opening: set[asyncio.Task[None]] = set()
         self._resume_timer: asyncio.TimerHandle | None = None
@@ -91,11 +85,9 @@ class Acceptor:
             task.cancel()
 
     def _accept(self, limit: int = MAX_ACCEPTS_PER_ITERATION) -> None:
-        for number in range(limit):
-            if self._is_full and number:
-                return  # perhaps nobody waits
-            if self._is_full:
-                self._pause(f"{self._worker.places:,} clients are connected")
+        for _ in range(limit):
+            if len(self._connections) + len(self._opening) >= self._max_connections:
+                self._pause(f"{self._max_connections:,} clients are connected")
                 return
             try:
                 client, _ = self._listener.accept()
@@ -107,27 +99,6 @@ class Acceptor:
             task = self._loop.create_task(self._open(client))
             self._opening.add(task)
             task.add_done_callback(self._opening.discard)
-
-    @property
-    def _is_full(self) -> bool:
-        return len(self._connections) + len(self._opening) >= self._worker.places
-
-    def _make_room(self) -> None:
-        """Somebody waits: end the newest connections of the payer with the most, those without a response first. So one
-        payer cannot keep the others out.
-        """
-        by_payer: dict[str, list[Http1Connection]] = {}
-        for connection in list(self._connections):
-            connection.close_if_answered()
-            by_payer.setdefault(connection.payer, []).append(connection)
-        most = max(by_payer.values(), key=len, default=[])
-        excess = len(most) - self._worker.places // (len(by_payer) + 1)  # with one more payer, all have equal parts
-        newest = sorted(most, key=lambda connection: connection.opened_at, reverse=True)
-        waiting = [connection for connection in newest if not connection.has_begun_response]
-        # one stream makes room for a client whose request shows who it is
-        for connection in (waiting or newest[:1])[: min(excess, ceil(self._worker.places / _PARTS_FOR_OTHERS))]:
-            text = f"Others need {self._worker.name}, and this client has the most. Try again in a moment."
-            connection.refuse(WorkerBusy(text, retry_after=RETRY_AFTER_SECONDS))
 
     async def _open(self, client: socket.socket) -> None:
         try:
@@ -159,8 +130,6 @@ class Acceptor:
             :MAX_ACCEPTS_PER_ITERATION
         ]:
             connection.transport.abort()
-        if self._is_full:
-            self._make_room()
         if time.monotonic() - self._warned_at >= WARNING_INTERVAL_SECONDS:
             self._warned_at = time.monotonic()
             self._log_warning(f"No more clients can be served for now: {reason}. {self._remedy}")

@@ -283,11 +283,9 @@ class Http1Connection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         self.flow = FlowControl(self.transport)
         self._write_timer = WriteTimeout(self.loop, self.transport, self.write_timeout_seconds)
-        self.opened_at = self.loop.time()
         self._state.connections.add(self)
         self._head_timer.start(self.head_timeout_seconds, self._abort)
         address, peer = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
-        self._address = str(peer[0]) if peer else ""
         self._scope = {
             "type": "http",
             "asgi": _ASGI,
@@ -630,31 +628,6 @@ class Http1Connection(asyncio.Protocol):
         if not (self.unfinished or self._is_mid_request() or self._waits_for_first_request()):
             self._close()
 
-    @property
-    def payer(self) -> str:
-        """Payer of the present request; before it is known, and between two requests, the address."""
-        receipt = self.unfinished[0].receipt if self.unfinished else None
-        return f"address {self._address}" if receipt is None else receipt.client.payer
-
-    @property
-    def has_begun_response(self) -> bool:
-        return bool(self.unfinished) and self.unfinished[0].response == "begun"
-
-    def close_if_answered(self) -> None:
-        """Close a connection that has its last response, and only waits for the rest of a request."""
-        if self._drain_timer.timer is not None:
-            self.transport.abort()
-
-    def refuse(self, error: ProxyError) -> None:
-        """End the connection for others: with an error, unless a response has begun."""
-        if self.has_begun_response or self._input == "ignored":
-            self.transport.abort()
-            return
-        for cycle in self.unfinished:
-            cycle.mark_disconnected()
-        self._ignore_input()
-        self._write_error(error, self._state.app.log_rejected_request(error))
-
     def elapsed_head_seconds(self) -> float:
         """Return for how many seconds the server has waited for the rest of a request head. 0: no head has begun."""
         return self._head_timer.elapsed_seconds()
@@ -753,9 +726,6 @@ class Http1Connection(asyncio.Protocol):
         if not unfinished and self._reading in _BODY_STATES:
             self._close_gracefully()
             return
-        self._write_error(error, request_id)
-
-    def _write_error(self, error: ProxyError, request_id: str) -> None:
         body = encode_error(error, request_id)
         headers = {**error_headers(error, request_id), **error_help_headers(error)}
         headers |= {"content-length": str(len(body)), "connection": "close"}

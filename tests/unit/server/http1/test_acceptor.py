@@ -4,22 +4,16 @@ import asyncio
 import importlib
 import socket
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
 
 import pytest
 
 from anthropic_proxy.gateway.server.http1 import acceptor as acceptors
 from anthropic_proxy.gateway.server.http1.acceptor import Acceptor
 from anthropic_proxy.gateway.server.http1.connection import Http1Connection, ServerState
-from anthropic_proxy.gateway.server.http1.cycle import CYCLE_EXTENSION
 from anthropic_proxy.gateway.server.process import end_connections
-from anthropic_proxy.plugins import Client
 from tests.support.http1_server import GET, Echo
-from tests.support.ledger import new_receipt
 from tests.support.platform_marks import needs_uvloop
 from tests.support.waiting import WAIT_SECONDS, wait_for_async
 
@@ -71,76 +65,13 @@ async def test_the_memory_limits_the_number_of_connections() -> None:
         new_protocol = partial(Http1Connection, state)
         acceptor = Acceptor(listener, new_protocol, state.connections, warnings.append, max_connections=2)
         acceptor.start()
-        clients = [stack.enter_context(socket.create_connection(listener.getsockname())) for _ in range(3)]
-        for client in clients:
-            client.sendall(GET)
-        await wait_for_async(lambda: app.refused)
-        assert len(state.connections) <= 2
+        for _ in range(3):
+            stack.enter_context(socket.create_connection(listener.getsockname())).sendall(GET)
+        await wait_for_async(lambda: warnings)
+        assert len(state.connections) == 2
         app.go_on.set()
-        replies = sorted([await read_reply(client) for client in clients])
-        assert [reply.partition(b"\r\n")[0] for reply in replies] == [b"HTTP/1.1 200 OK"] * 2 + [b"HTTP/1.1 529 "]
-        assert (
-            b"Others need the places for connections, and this client has the most. Try again in a moment."
-            in replies[2]
-        )
         await acceptor.close()
         await end_connections(state, WAIT_SECONDS, asyncio.Event(), print)
     assert warnings == [
         "No more clients can be served for now: 2 clients are connected. More memory (MEMORY_LIMIT_MB) allows more."
     ]
-
-
-async def read_reply(client: socket.socket) -> bytes:
-    client.setblocking(False)
-    loop, data = asyncio.get_running_loop(), b""
-    while b"\r\n\r\n" not in data and (piece := await loop.sock_recv(client, 65_536)):
-        data += piece
-    return data
-
-
-class Payers(Echo):
-    """The path of a request is its payer. No response ends. `begins`: its beginning is sent at once."""
-
-    def __init__(self, *, begins: bool) -> None:
-        super().__init__()
-        self._begins = begins
-        self.served = Counter[str]()
-
-    async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[..., Any]) -> None:
-        payer = scope["path"].strip("/")
-        scope["extensions"][CYCLE_EXTENSION].receipt = new_receipt(client=Client(payer, person=payer))
-        self.served[payer] += 1
-        if self._begins:
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-            await send({"type": "http.response.body", "body": b"first", "more_body": True})
-        while (await receive())["type"] != "http.disconnect":
-            continue
-
-
-@pytest.mark.parametrize("begins", [False, True])
-@pytest.mark.parametrize("is_complete", [False, True])
-async def test_one_payer_keeps_no_other_out(*, begins: bool, is_complete: bool) -> None:
-    app = Payers(begins=begins)
-    state = ServerState(app)
-    with ExitStack() as stack:
-        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        listener.setblocking(False)
-        acceptor = Acceptor(listener, partial(Http1Connection, state), state.connections, print, max_connections=6)
-
-        def send(payer: str) -> None:
-            client = stack.enter_context(socket.create_connection(listener.getsockname()))
-            length = 0 if is_complete else 100
-            client.sendall(f"POST /{payer} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n".encode())
-
-        acceptor.start()
-        for _ in range(6):
-            send("a")
-        await wait_for_async(lambda: app.served["a"], lambda count: count == 6)
-        for payer in "bc":
-            send(payer)
-            await wait_for_async(lambda payer=payer: app.served[payer])
-        assert sum(connection.payer == "person a" for connection in state.connections) >= 2
-        for connection in list(state.connections):
-            connection.transport.abort()
-        await acceptor.close()
-        await end_connections(state, WAIT_SECONDS, asyncio.Event(), print)
