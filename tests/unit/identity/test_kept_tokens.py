@@ -4,19 +4,17 @@ the sign-in.
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from anthropic_proxy.app import App
 from anthropic_proxy.console.gateway_protocol.grants import Grants
 from anthropic_proxy.console.keys.sign_ins import SignIn
 from anthropic_proxy.gateway.http_calls import TIMEOUT_SECONDS
-from tests.support.device_sign_in import REDIRECT_URI, list_settings, refresh, sign_in
-from tests.support.fakes.oidc import FakeProvider, running_provider
+from tests.support.device_sign_in import list_settings, refresh, sign_in
+from tests.support.fakes.oidc import FakeProvider
 from tests.support.sign_in import open_grants
 from tests.support.virtual_keys import Response, running_app
 from tests.support.waiting import wait_for_async
@@ -24,17 +22,8 @@ from tests.support.waiting import wait_for_async
 NOT_IN_TIME = (503, "The identity provider has not answered in time.")
 
 
-@pytest.fixture
-def provider() -> Iterator[FakeProvider]:
-    with running_provider() as provider:
-        provider.redirect_uri = REDIRECT_URI
-        provider.offers_refresh = True
-        yield provider
-        assert provider.problems == []
-
-
 class Device:
-    """The device of a person. `read`: the grants of another instance with the same database."""
+    """The device of a person."""
 
     def __init__(self, app: App, directory: Path, tokens: dict[str, Any]) -> None:
         self.app = app
@@ -42,6 +31,7 @@ class Device:
         self.tokens = tokens
 
     def open_grants(self, clock_ahead: float = 0.0) -> Grants:
+        """Return the grants of another instance with the same database."""
         present = asyncio.get_running_loop().time
         start, now = present(), self.find_sign_in().created_at
         return open_grants(f"sqlite:///{self.database}", lambda: now + present() - start + clock_ahead)

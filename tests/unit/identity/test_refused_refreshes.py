@@ -7,7 +7,7 @@ nothing.
 
 import re
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from datetime import datetime
 from pathlib import Path
@@ -22,8 +22,8 @@ from anthropic_proxy.console.doctor.run import open_backends
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.settings import load_settings
 from tests.support.command_line import run_command
-from tests.support.device_sign_in import REDIRECT_URI, list_settings, refresh, sign_in
-from tests.support.fakes.oidc import FakeProvider, running_provider
+from tests.support.device_sign_in import list_settings, refresh, sign_in
+from tests.support.fakes.oidc import FakeProvider
 from tests.support.virtual_keys import Response, running_app, send
 from tests.support.waiting import wait_for_async
 
@@ -35,15 +35,6 @@ HELP = "Ask an administrator of the proxy for help."
 REJECTED = f"The identity provider rejected the request for tokens: {{}}. {HELP}"
 CANAILLE = {"error": "invalid_request", "error_description": 'There is no "user" for this token.'}
 """Answer of Canaille 0.3.6 to the refresh of a deleted account."""
-
-
-@pytest.fixture
-def provider() -> Iterator[FakeProvider]:
-    with running_provider() as provider:
-        provider.redirect_uri = REDIRECT_URI
-        provider.offers_refresh = True
-        yield provider
-        assert provider.problems == []
 
 
 class Person:

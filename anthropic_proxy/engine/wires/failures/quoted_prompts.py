@@ -140,11 +140,11 @@ def find_passages(text: str, sent: bytes) -> list[str]:
     """
     body = _spell_plainly(b"\n".join((sent, *_list_encoded_texts(sent)))).lower()
     found = [literal[0][1:-1] for literal in _LITERAL.finditer(text)]
+    found += filter(None, (_cut_to_marks(text, *place) for place in _find_places(text, body)))
     quotes = [each for each in found if _is_quote(each, body, _is_whole_string)]
-    quotes += filter(None, (_cut_to_marks(text, *place) for place in _find_places(text, body)))
     if quotes and _contains(_without_numbers(body), _without_numbers(_encode(remove_wrappers(text).strip())).decode()):
         return []
-    return [each for each in quotes if _is_quote(each, body, _is_whole_string)]
+    return quotes
 
 
 def _cut_to_marks(text: str, begin: int, end: int) -> str:
@@ -157,8 +157,8 @@ def _cut_to_marks(text: str, begin: int, end: int) -> str:
     before = text[:begin].rstrip()
     if before and not text[begin:].lstrip()[:1].isupper() and len(before) - 1 not in opening:
         begin = next((mark for mark in opening if mark >= begin), end)
-    behind = end + len(text[end:]) - len(text[end:].lstrip())
-    if behind < len(text) and behind + 1 not in closing:
+    behind = text[end:].lstrip()
+    if behind and len(text) - len(behind) + 1 not in closing:
         end = next((mark for mark in reversed(closing) if mark <= end), begin)
     passage = text[begin:end].strip()
     shortest, _, _ = _WINDOWS[0 if passage.isascii() else 1]
