@@ -420,6 +420,7 @@ async def test_the_form_of_a_person_makes_and_ends_exceptions(tmp_path: Path) ->
             found: dict[str, Any] = (await send(app, "GET", "/admin/keys/ann@example.org", x_api_key=ADMIN)).json
             return found
 
+        await wait_for_async(find, lambda key: key["budgets"])  # the tables are applied beside other work
         await browser.get(f"{EDIT}?action=change&target=ann@example.org")
         assert (browser.fields["budget"], browser.fields["exceptions"]) == ("20USD/day", "")
         assert await change(budget="200USD/month") == [
