@@ -230,10 +230,11 @@ class RequestResponseCycle:
             pieces[-1] += piece
         else:
             pieces.append(bytearray(piece))
-        if self._held > (MAX_JOINED_BODY_BYTES if self._receivers else MAX_BUFFERED_BODY_BYTES):
-            if not self._receivers:
-                self._flow.pause_reading()
-            self.wake_receiver()
+        if self._receivers:
+            if self._held > MAX_JOINED_BODY_BYTES:
+                self.wake_receiver()
+        elif self._held > MAX_BUFFERED_BODY_BYTES:
+            self._flow.pause_reading()  # the next `receive` gets these pieces together with what it reads then
 
     def finish_body(self) -> None:
         self.more_body = False

@@ -7,8 +7,14 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.gateway.server.http1.cycle import CYCLE_EXTENSION, MAX_JOINED_BODY_BYTES
+from anthropic_proxy.gateway.server.http1.connection import Http1Connection, ServerState
+from anthropic_proxy.gateway.server.http1.cycle import (
+    CYCLE_EXTENSION,
+    MAX_BUFFERED_BODY_BYTES,
+    MAX_JOINED_BODY_BYTES,
+)
 from tests.support.http1_server import CLOSE, Echo, serving, talk
+from tests.support.kept_connection import KeptConnection
 from tests.support.virtual_time import in_virtual_time
 from tests.support.waiting import WAIT_SECONDS, wait_for_async
 
@@ -81,6 +87,23 @@ async def test_a_large_body_is_passed_on_in_parts_and_loses_nothing() -> None:
         assert (await talk(port, POST + b"Content-Length: %d\r\n\r\n" % len(body) + body)).endswith(b"ok")
     assert app.body == body
     assert 1 < len(app.received) <= 5
+
+
+@in_virtual_time
+async def test_what_came_before_the_application_asked_is_joined_with_the_rest() -> None:
+    app, body = Listener(), bytes(range(256)) * (MAX_JOINED_BODY_BYTES // 256)
+    connection, wire = Http1Connection(ServerState(app)), KeptConnection()
+    connection.connection_made(wire)
+    place = MAX_BUFFERED_BODY_BYTES + 1
+    connection.data_received(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body[:place])
+    assert wire.paused
+    while wire.paused:  # noqa: ASYNC110 (a transport has no event to wait for)
+        await asyncio.sleep(0)
+    connection.data_received(body[place:])
+    while not wire.sent:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    assert [len(message["body"]) for message in app.received] == [len(body)]
+    assert app.body == body
 
 
 @pytest.mark.parametrize("size", [1, 3, 4095, 4096, 5000])
