@@ -38,8 +38,11 @@ _KEYS_PATH = "/admin/keys"
 _DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 _MARGIN_SECONDS = 60.0
 """Time before the end of an access token from which it is replaced."""
-_WAITING = {"authorization_pending": 0.0, "slow_down": 5.0}
-"""Error of a device that waits → seconds by which its interval grows (RFC 8628, section 3.5)."""
+_PENDING = "authorization_pending"
+_SLOWER_SECONDS = 5.0
+"""Seconds by which the interval of a device that waits grows after another error (RFC 8628, section 3.5)."""
+_PASSING = (_PENDING, "slow_down", "temporarily_unavailable")
+"""Errors after which the same request may succeed."""
 
 T = TypeVar("T")
 
@@ -116,10 +119,12 @@ class _SpentKey(Struct):
 
 
 class _Failure(Exception):
-    def __init__(self, error: str, text: str) -> None:
+    def __init__(self, error: str, text: str, *, passes: bool = False) -> None:
+        """`passes`: the same request may succeed later."""
         super().__init__(error)
         self.error = error
         self.text = text
+        self.passes = passes or error in _PASSING
 
 
 def login(address: str, /) -> None:
@@ -206,6 +211,11 @@ class RemoteProxy:
         try:
             tokens = _post(stored.token_endpoint, form, _Tokens)
         except _Failure as error:
+            if error.passes:
+                raise ConfigurationError(
+                    f"The sign-in at {stored.address} cannot be refreshed at the moment: {error.text}",
+                    code="remote-proxy",
+                ) from None
             cause = error.text.removesuffix("Sign in again.").rstrip()
             raise ConfigurationError(
                 f"The sign-in at {stored.address} cannot be refreshed: {cause} Sign in again:  anthropic-proxy "
@@ -272,9 +282,9 @@ def _wait_for_tokens(endpoints: _Endpoints, device: _Device) -> _Tokens:
         try:
             return _post(endpoints.token_endpoint, form, _Tokens)
         except _Failure as error:
-            if error.error not in _WAITING:
+            if not error.passes:
                 raise
-            interval += _WAITING[error.error]
+            interval += 0.0 if error.error == _PENDING else _SLOWER_SECONDS
     raise _Failure("expired_token", "Nobody has confirmed the code in time.")
 
 
@@ -321,7 +331,7 @@ def _call(method: str, url: str, kind: type[T], headers: Mapping[str, str] | Non
     try:
         status, data = send_request(method, url, {"user-agent": COMMANDS_USER_AGENT, **(headers or {})}, body)
     except OSError as error:
-        raise _Failure("", f"The connection failed: {describe_os_error(error)}.") from None
+        raise _Failure("", f"The connection failed: {describe_os_error(error)}.", passes=True) from None
     except ValueError as error:
         raise _Failure("", f"The connection failed: {error}.") from None
     if status == HTTPStatus.OK:
@@ -332,15 +342,16 @@ def _call(method: str, url: str, kind: type[T], headers: Mapping[str, str] | Non
             raise _Failure("", f"Its reply is not valid: {error}.") from None
     for form in (_ErrorBody, _OAuthError):
         with suppress(InvalidJson):
-            raise _build_failure(cast("_ErrorBody | _OAuthError", decode_json(data, form)))
-    raise _Failure("", f"It answered {urlsplit(url).path} with HTTP {status}.")
+            raise _build_failure(cast("_ErrorBody | _OAuthError", decode_json(data, form)), status)
+    raise _Failure("", f"It answered {urlsplit(url).path} with HTTP {status}.", passes=status >= 500)
 
 
-def _build_failure(reply: _ErrorBody | _OAuthError) -> _Failure:
+def _build_failure(reply: _ErrorBody | _OAuthError, status: int) -> _Failure:
+    passes = status >= 500
     if isinstance(reply, _ErrorBody):
-        return _Failure("", escape_unprintable(reply.error.message[:MAX_ERROR_CHARACTERS]))
+        return _Failure("", escape_unprintable(reply.error.message[:MAX_ERROR_CHARACTERS]), passes=passes)
     text = reply.error_description[:MAX_ERROR_CHARACTERS] or f"{reply.error}."
-    return _Failure(reply.error, escape_unprintable(text))
+    return _Failure(reply.error, escape_unprintable(text), passes=passes)
 
 
 def _require_safe_address(url: str) -> None:

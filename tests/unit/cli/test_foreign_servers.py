@@ -195,6 +195,36 @@ def test_a_reply_of_another_form_is_an_error(proxy: Proxy, signed_in: Path, stat
 
 
 @pytest.mark.parametrize(
+    ("answer", "cause"),
+    [
+        (
+            (503, {"error": "temporarily_unavailable", "error_description": "Try again in a moment."}),
+            "Try again in a moment.",
+        ),
+        ((529, {"type": "error", "error": {"type": "overloaded_error", "message": "It is busy."}}), "It is busy."),
+        ((502, b"<html>"), "It answered /token with HTTP 502."),
+    ],
+)
+def test_a_failure_that_passes_ends_no_sign_in(
+    proxy: Proxy, signed_in: Path, answer: tuple[int, object], cause: str
+) -> None:
+    """A command does not ask for another sign-in, and a new sign-in waits."""
+    (file,) = signed_in.rglob("sign-in.json")
+    file.write_text(
+        json.dumps({**json.loads(file.read_text()), "expires_at": 0.0, "token_endpoint": f"{proxy.url}/token"})
+    )
+    proxy.answers["/token"] = answer
+    refused = f"✕ The sign-in at {proxy.url} cannot be refreshed at the moment: {cause}\n"
+    assert run(signed_in, "keys", "list") == (2, refused)
+    proxy.device |= {"expires_in": 1.5, "interval": 0}
+    status, shown = run(signed_in, "login", proxy.url)
+    assert (status, shown.splitlines()[-1]) == (
+        2,
+        f"✕ {proxy.url} does not sign in: Nobody has confirmed the code in time.",
+    )
+
+
+@pytest.mark.parametrize(
     "endpoint", ["javascript:alert(1)", "http://example.org/x", "https://h/\x1b[2J", "https://h/ x"], ids=shorten
 )
 @pytest.mark.parametrize("field", ["verification_uri", "device_authorization_endpoint", "token_endpoint"])
