@@ -252,7 +252,7 @@ class SignedInClients:
         if entry is not None and entry.end.ending == "unreadable":
             raise entry.end.build_error()
         if entry is None or self._clock() >= entry.ends_at:
-            raise await self._build_end(token.sign_in)
+            raise await self._build_end(token.sign_in, is_known=entry is not None)
         if settings.oidc is not None and not is_of_issuer(settings.oidc, entry.user):
             raise AuthenticationFailed(
                 "The identity provider of this proxy has been replaced. Sign in again:  /login",
@@ -273,11 +273,17 @@ class SignedInClients:
             self._allowed[token.sign_in] = entry, client
         return client
 
-    async def _build_end(self, sign_in: str) -> AuthenticationFailed:
-        """The reason is read once for each sign-in that has ended."""
+    async def _build_end(self, sign_in: str, *, is_known: bool) -> AuthenticationFailed:
+        """The reason is read once for each sign-in that has ended. `is_known`: the table has the end. Otherwise the
+        sign-in may be one that could not be read yet. Raises `KeysUnavailable` then.
+        """
         reason = self._end_reasons.get(sign_in)
-        if reason is None and (reason := await self._table.read_end_reason(sign_in)) is not None:
-            self._end_reasons[sign_in] = reason
+        if reason is None:
+            reason = await self._table.read_end_reason(sign_in)
+            if not is_known and (reason is None or self._table.condition != "ok"):
+                raise KeysUnavailable(self._table.condition)
+            if reason is not None:
+                self._end_reasons[sign_in] = reason
         text = f"The sign-in has ended. {reason}" if reason else _ENDED
         return AuthenticationFailed(text, code="sign-in-ended", should_retry=False)
 

@@ -115,6 +115,17 @@ async def test_a_new_sign_in_is_not_judged_if_the_table_cannot_be_read(proxy: Pr
         await proxy.identify(token)
 
 
+async def test_a_sign_in_that_could_not_be_read_for_long_is_not_judged(proxy: Proxy) -> None:
+    """It began at another instance while the database did not answer this one, which has read the keys before."""
+    assert await proxy.table.refresh()
+    _, token = proxy.sign_in()
+    proxy.now += 600.0
+    _break_database(proxy)
+    assert not await proxy.table.refresh()
+    with pytest.raises(KeysUnavailable):
+        await proxy.identify(token)
+
+
 def build_keys(*letters: str) -> TokenKeys:
     return TokenKeys(SignInSettings(secrets=tuple(Secret(letter * 32) for letter in letters)))
 
