@@ -161,12 +161,15 @@ async def _require_code(
         wait = int(begun.retry_after_seconds) + 1
         raise OidcError(f"Several codes from your address were wrong. Wait {wait} s, then try again.", status=429)
     user_code = normalize_user_code(text)
+    is_wrong = not user_code
     code = None
-    if user_code:
-        code = await _use_grants(services, request, lambda grants: grants.find_code("user_code", user_code))
-    is_waiting = code is not None and code.state == "pending"
-    await _WRONG_CODES.settle(services.gateway.store, begun, is_success=is_waiting)
-    if code is None or not is_waiting:
+    try:
+        if user_code:
+            code = await _use_grants(services, request, lambda grants: grants.find_code("user_code", user_code))
+            is_wrong = code is None or code.state != "pending"
+    finally:  # a failure says nothing about the code
+        await _WRONG_CODES.settle(services.gateway.store, begun, is_success=not is_wrong)
+    if code is None or is_wrong:
         raise OidcError(missing, status=404)
     return code
 
@@ -177,12 +180,7 @@ async def finish_device(services: DashboardServices, request: RouteRequest, atte
 
     async def ask(user: OidcUser, reply: "ProviderReply") -> RouteResponse:
         target = attempt.target
-        try:
-            code = await _use_grants(
-                services, request, lambda grants: grants.identify(target, user, reply.refresh_token)
-            )
-        except LEDGER_FAILURES:
-            raise OidcError(NO_DATABASE, status=503) from None
+        code = await _use_grants(services, request, lambda grants: grants.identify(target, user, reply.refresh_token))
         browser = _BROWSER_COOKIE.read(request, settings) or secrets.token_urlsafe(32)
         token = sign_text("approval", _list_approved(browser, code), settings)
         page = await _send_device_page(services, request, code=code, user=user, token=token)

@@ -39,7 +39,8 @@ from anthropic_proxy.console.identity.people import (
 )
 from anthropic_proxy.console.keys.administration import KeyOutcome, open_administration
 from anthropic_proxy.console.keys.admission import admit_person
-from anthropic_proxy.console.ledger.database import LEDGER_FAILURES
+from anthropic_proxy.console.ledger.database import LEDGER_FAILURES, write_at_once
+from anthropic_proxy.console.ledger.reader_threads import PASSING_FAILURES
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, RouteRequest, RouteResponse
 
@@ -51,7 +52,7 @@ _FAILED_RESPONSES = AddressLimit("dashboard/sign-in/provider", (Window(300, 60.0
 _MAX_TARGET_CHARACTERS = 1_000
 _MAX_SHOWN_CHARACTERS = 200
 _MAX_CODE_CHARACTERS = 4_096
-NO_DATABASE = "The database of the proxy is not available. Try again in a moment."
+NO_DATABASE = "The database of the proxy is not available. Load this page again in a moment."
 
 
 async def start_oidc(services: DashboardServices, request: RouteRequest) -> RouteResponse:
@@ -97,11 +98,8 @@ async def _admit(services: DashboardServices, request: RouteRequest, user: OidcU
         with open_administration(gateway.settings, f"dashboard ({user.email})") as administration:
             return admit_person(administration, gateway.settings, user, require_role, stated_at=stated_at)
 
-    try:
-        # the address may be that of a whole company, and its requests are limited before
-        return await services.use_database(request, admit, client=request.request_id)
-    except LEDGER_FAILURES:
-        raise OidcError(NO_DATABASE, status=503) from None
+    # the address may be that of a whole company, and its requests are limited before
+    return await services.use_database(request, admit, client=request.request_id)
 
 
 async def complete_attempt(
@@ -112,19 +110,37 @@ async def complete_attempt(
     explain: Callable[[OidcError], Awaitable[RouteResponse]],
 ) -> RouteResponse:
     """Find the user of the provider's response. `complete` gets the user and the response, and may
-    raise `OidcError`. `explain` answers if the response or the user is rejected.
+    raise `OidcError` and `PASSING_FAILURES`. `explain` answers if the response or the user is rejected.
+
+    The provider answers once about its response. So it is asked after the database has taken a change, and its answer
+    is kept for the browser if that fails nevertheless.
     """
-    begun = await _FAILED_RESPONSES.reserve(services.gateway.store, request)
+    store = services.gateway.store
+    begun = await _FAILED_RESPONSES.reserve(store, request)
     if begun.refused is not None:
         return await refuse_sign_in(services, request, "", begun)
+    reply = services.kept_replies.pop(attempt.state, None)
     try:
-        reply = await _request_user(services, request, attempt)
+        if services.gateway.settings.virtual_keys:
+            await services.use_database(request, _require_database, client=request.request_id)
+        if reply is None:
+            reply = await _request_user(services, request, attempt)
         page = await complete(accept_user(services.gateway.settings, reply.claims), reply)
+    except PASSING_FAILURES as error:
+        if reply is not None:
+            services.kept_replies[attempt.state] = reply
+        await _FAILED_RESPONSES.settle(store, begun, is_success=True)
+        text = NO_DATABASE if isinstance(error, LEDGER_FAILURES) else error.message
+        return await explain(OidcError(text, status=503))
     except OidcError as error:
-        await _FAILED_RESPONSES.settle(services.gateway.store, begun, is_success=False)
+        await _FAILED_RESPONSES.settle(store, begun, is_success=False)
         return await explain(error)
-    await _FAILED_RESPONSES.settle(services.gateway.store, begun, is_success=True)
+    await _FAILED_RESPONSES.settle(store, begun, is_success=True)
     return page
+
+
+def _require_database(gateway: Gateway[Settings]) -> None:
+    write_at_once(gateway.settings, lambda connection: None)
 
 
 async def redirect_to_provider(
@@ -174,7 +190,9 @@ def log_notices(services: DashboardServices, admitted: KeyOutcome) -> None:
 def log_rejection(
     services: DashboardServices, request: RouteRequest, error: OidcError, page: RouteResponse
 ) -> RouteResponse:
-    """Return the page that states the reason, so that it ends the attempt."""
+    """Return the page that states the reason, so that it ends the attempt, unless the reason passes."""
     services.gateway.log_warning_each_time(f"Sign-in from {request.address} was rejected. {error.message}")
+    if error.passes:
+        return page
     cookie = ATTEMPT_COOKIE.write(request, services.gateway.settings, "", 0)
     return replace(page, headers={**page.headers, "set-cookie": cookie})

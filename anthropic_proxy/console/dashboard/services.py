@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 
@@ -34,16 +35,21 @@ from anthropic_proxy.console.ledger.engines import EngineReader
 from anthropic_proxy.console.ledger.read_access import ReadAccess, Senders, restrict_reading
 from anthropic_proxy.console.ledger.reader_threads import ReaderThreads
 from anthropic_proxy.console.ledger.records import StoredRequest
+from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.errors import PermissionDenied
 from anthropic_proxy.gateway.permissions import may, require_page
 from anthropic_proxy.gateway.server.auth import claude_code_command
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client, Gateway, RouteRequest
 
+if TYPE_CHECKING:
+    from anthropic_proxy.console.identity.oidc_client import ProviderReply
+
 SAME_LOOK_SECONDS = 600.0
 """Time for which a page with texts of others that is shown again is the same look."""
 THEME_COOKIE = "anthropic_proxy_theme"
 """A script sets it. It only chooses colors, so another host may set it too."""
+_MAX_KEPT_REPLIES = 1_000
 _RELOAD_POLLS = 20
 _RELOAD_POLL_SECONDS = 0.1
 
@@ -57,6 +63,8 @@ class DashboardServices:
         self.doctor = DoctorRuns(gateway, self.reload_settings)
         self.threads = ReaderThreads()
         self.clock = clock
+        self.kept_replies: BoundedDict[str, ProviderReply] = BoundedDict(_MAX_KEPT_REPLIES)
+        """State of a sign-in at the identity provider → the answer about its user, which could not be stored."""
         self.ledger = LedgerConnections(gateway.log_warning_once)
         self._looks: Mapping[tuple[str, ...], float] = {}
         """Recent looks at texts of others, as (author, object, keys) → time of the entry in the audit log."""

@@ -32,9 +32,9 @@ from anthropic_proxy.console.identity.provider import IdentityProvider
 from anthropic_proxy.console.keys.access_tokens import TokenKeys, build_claims, find_own_claims
 from anthropic_proxy.console.keys.descriptions import hash_key
 from anthropic_proxy.console.keys.sign_ins import SignIn
-from anthropic_proxy.console.ledger.database import DATABASE_ERRORS, LEDGER_FAILURES, find_cause
-from anthropic_proxy.console.ledger.reader_threads import ReaderThreads
-from anthropic_proxy.errors import LimitReached, ProxyBusy, UnknownModel
+from anthropic_proxy.console.ledger.database import DATABASE_ERRORS, find_cause
+from anthropic_proxy.console.ledger.reader_threads import PASSING_FAILURES, ReaderThreads
+from anthropic_proxy.errors import UnknownModel
 from anthropic_proxy.gateway.settings import Settings, SignInSettings
 from anthropic_proxy.plugins import Gateway, Limit, RouteRequest, RouteResponse
 
@@ -54,8 +54,6 @@ _STORE_PAUSE_SECONDS = 1.0
 """Pause after a failure of the database before a refresh token of the identity provider is stored again."""
 _STOP_SECONDS = 8.0
 """Maximum time for which the stop waits for refreshes: the identity provider may have replaced its refresh tokens."""
-_FAILURES = (*LEDGER_FAILURES, ProxyBusy, LimitReached)
-"""Exceptions of work at the database."""
 _MAX_USES_PER_MINUTE = 120
 """Maximum number of uses of a refresh token, or of sign-outs with an access token."""
 _MAX_FORM_FIELDS = 20
@@ -130,7 +128,7 @@ class SignInEndpoints:
             return await respond(request, _read_form(request))
         except OAuthError as error:
             return error.build_response()
-        except _FAILURES as error:
+        except PASSING_FAILURES as error:
             self._warn_once(error)
             return OAuthError("temporarily_unavailable", "Try again in a moment.", status=503).build_response()
 
@@ -185,7 +183,7 @@ class SignInEndpoints:
                 raise _slow_down()
             grants = self._grants
             code, sign_in, refresh_token = await self._threads.run(device_code, lambda: grants.redeem(device_code))
-        except (*DATABASE_ERRORS, ProxyBusy, LimitReached):  # any other answer would end the sign-in
+        except PASSING_FAILURES:  # any other answer would end the sign-in
             raise _slow_down() from None
         if code is None:
             raise _expired()
@@ -252,7 +250,7 @@ class SignInEndpoints:
         try:
             return await self._ask_provider(grants, sign_in)
         except BaseException:
-            with suppress(*_FAILURES):  # it ends by itself
+            with suppress(*PASSING_FAILURES):  # it ends by itself
                 await self._threads.run(sign_in.id, lambda: grants.release(sign_in))
             raise
 
@@ -328,13 +326,13 @@ class SignInEndpoints:
         """
         try:
             return await self._threads.run(sign_in.id, grants.keep_token, sign_in, token)
-        except _FAILURES as error:
+        except PASSING_FAILURES as error:
             self._warn_once(error)
         async with self._storing:
             while True:
                 try:
                     return await self._threads.run(sign_in.id, grants.keep_token, sign_in, token)
-                except _FAILURES:
+                except PASSING_FAILURES:
                     await asyncio.sleep(_STORE_PAUSE_SECONDS)
 
     async def _revoke(self, request: RouteRequest, form: Mapping[str, str]) -> RouteResponse:

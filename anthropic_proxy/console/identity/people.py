@@ -37,7 +37,12 @@ class OidcError(Exception):
         self.message = f"{cause} {remedy}" if remedy else cause
         super().__init__(self.message)
         self.status = status
-        """HTTP status of the page: 403; 502 for a failure of the provider."""
+        """HTTP status of the page: 403; 502 for a failure of the provider, 503 for one of the database."""
+
+    @property
+    def passes(self) -> bool:
+        """True: the user may be accepted a moment later."""
+        return self.status >= 500
 
     def describe_to_people(self, contact: str) -> str:
         """`contact`: that of `[sign_in]`."""

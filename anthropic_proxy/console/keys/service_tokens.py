@@ -18,7 +18,7 @@ from anthropic_proxy.console.keys.descriptions import hash_key, is_jwt
 from anthropic_proxy.console.keys.key_table import KeysUnavailable, KeyTable
 from anthropic_proxy.console.keys.table_rules import list_table_fields
 from anthropic_proxy.console.keys.virtual_keys import VirtualKey
-from anthropic_proxy.console.ledger.database import DATABASE_ERRORS, classify_database_error
+from anthropic_proxy.console.ledger.database import LEDGER_FAILURES, classify_database_error
 from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.errors import AuthenticationFailed, InvalidRequest, ProxyBusy
@@ -108,7 +108,7 @@ class ServiceTokens:
                 key = await run_in_own_thread("service tokens", store)
         except InvalidRequest as error:
             raise _reject(f"{error.message[:1].lower()}{error.message[1:].rstrip('.')}") from None
-        except DATABASE_ERRORS as error:
+        except LEDGER_FAILURES as error:
             raise KeysUnavailable(classify_database_error(error)) from None
         end = self._table.find_key_end(key.id)
         if end is None or end.key != key:

@@ -10,13 +10,16 @@ from typing import ParamSpec, TypeVar
 
 from msgspec import structs
 
+from anthropic_proxy.console.ledger.database import LEDGER_FAILURES
 from anthropic_proxy.engine.own_thread import start_in_own_thread
 from anthropic_proxy.engine.turns import SharedWorker, Turns
-from anthropic_proxy.errors import LimitReached, ShuttingDown
+from anthropic_proxy.errors import LimitReached, ProxyBusy, ShuttingDown
 
 READERS = SharedWorker(name="the threads that read the ledger", places=3, share=2, max_waiting=60)
 """Further queries wait, so that pages do not delay client requests."""
 RETRY_SECONDS = 5.0
+PASSING_FAILURES = (*LEDGER_FAILURES, ProxyBusy, LimitReached, ShuttingDown)
+"""Exceptions of work at the database in these threads. They say nothing about who asked."""
 P = ParamSpec("P")
 ResultT = TypeVar("ResultT")
 
