@@ -38,16 +38,16 @@ def test_a_turn_is_one_call(
     run = run_claude(claude, provider.proxy.url, work, "Say exactly: hi")
     assert run.text.startswith(f"API Error: {refusal.status} {refusal.text}"), run.text
     assert [order for order in ORDERS if order in run.text] == []
-    assert provider.count_calls() == 1
+    assert (provider.count_requests(), provider.count_calls()) == (1, refusal.calls)
     client = anthropic.Anthropic(base_url=provider.proxy.url, api_key="local")
-    for calls, stream in enumerate((False, True), 2):
+    for requests, stream in enumerate((False, True), 2):
         with pytest.raises(anthropic.APIStatusError) as raised:
             client.messages.create(
                 model="claude-opus-5-5", max_tokens=9, messages=[{"role": "user", "content": "hi"}], stream=stream
             )
         assert (raised.value.status_code, raised.value.type) == (refusal.status, refusal.error_type)
         assert raised.value.body["error"]["message"].startswith(refusal.text)  # type: ignore[index]
-        assert provider.count_calls() == calls
+        assert (provider.count_requests(), provider.count_calls()) == (requests, requests * refusal.calls)
 
 
 @pytest.mark.parametrize("name", ["key", "access", "model", "page 403"])

@@ -135,7 +135,7 @@ def test_what_refuses_the_proxy_is_called_once(sdk: Path, server: Path, name: st
     with refusing(name, server) as provider:
         seen = run_case("statuses", sdk, provider.proxy)["seen"]
         assert seen == [[kind, refusal.status, refusal.error_type]] * 2
-        assert provider.count_calls() == 2
+        assert (provider.count_requests(), provider.count_calls()) == (2, 2 * refusal.calls)
 
 
 def test_counting_and_listing(sdk: Path, wire: Upstream) -> None:

@@ -1,8 +1,9 @@
-"""Errors with which a provider, or something before it, refuses the proxy, and what a client is told that did not
-sign in: the rows of the table in `engine/exchange/client_errors.py`.
+"""Errors with which a provider, or something before it, refuses the proxy, and those of settings with which it cannot
+be called; what a client is told that did not sign in: the rows of the table in `engine/exchange/client_errors.py`.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,10 @@ class Refusal(Struct, frozen=True):
     status: int
     error_type: str
     text: str
+    settings: dict[str, str] = {}
+    """Settings beside those that lead to the scripted server."""
+    calls: int = 1
+    """Calls that the provider gets for each request."""
 
 
 def refuse(status: int, text: str, code: str = "") -> str:
@@ -67,6 +72,49 @@ REFUSALS = {
     "page 200": Refusal(
         f"200 {_PAGE}", 424, "invalid_request_error", "openai: the response is a web page (HTTP 200, text/html)"
     ),
+    "page 407": Refusal(
+        f"407 {_PAGE}", 424, "invalid_request_error", "openai: the response is a web page (HTTP 407, text/html)"
+    ),
+    "page 511": Refusal(
+        f"511 {_PAGE}", 424, "invalid_request_error", "openai: the response is a web page (HTTP 511, text/html)"
+    ),
+    "redirect": Refusal(
+        "302 location=https://network.example/ Found",
+        *(424, "invalid_request_error", "openai: HTTP 302 is a redirect (https://network.example/)"),
+    ),
+    "method": Refusal(
+        refuse(405, "Method Not Allowed"),
+        *(424, "invalid_request_error", "openai: nothing is served at http://127.0.0.1"),
+    ),
+    "misdirected": Refusal(refuse(421, "Not here."), 424, "invalid_request_error", f"openai: Not here. {ON_THE_WAY}"),
+    "region 400": Refusal(
+        refuse(400, "User location is not supported for the API use."),
+        *(424, "invalid_request_error", "openai: User location is not supported for the API use."),
+    ),
+    "credit 429": Refusal(
+        refuse(429, "You exceeded your current quota.", "insufficient_quota"),
+        *(402, "billing_error", "openai: You exceeded your current quota."),
+    ),
+    "event": Refusal(
+        '200 events {"type": "error", "code": "invalid_api_key", "message": "Incorrect API key provided."}',
+        *(424, "invalid_request_error", "openai: Incorrect API key provided."),
+    ),
+    "token": Refusal(
+        "unreachable",
+        *(424, "invalid_request_error", "vertex_ai has no access token: no such file."),
+        settings={
+            "BIG_MODEL": "vertex_ai/gemini-9",
+            "GOOGLE_APPLICATION_CREDENTIALS": "missing.json",
+            "VERTEX_PROJECT": "mine",
+        },
+        calls=0,
+    ),
+    "place": Refusal(
+        "unreachable",
+        *(424, "invalid_request_error", "foundry is not set up: ANTHROPIC_FOUNDRY_RESOURCE is not set."),
+        settings={"BIG_MODEL": "foundry/claude-opus-4-6", "ANTHROPIC_FOUNDRY_API_KEY": "good"},
+        calls=0,
+    ),
 }
 
 
@@ -77,6 +125,13 @@ class RefusingProvider(Struct):
 
     def count_calls(self) -> int:
         return sum(exchange.path.endswith("/responses") for exchange in self.exchanges)
+
+    def count_requests(self) -> int:
+        """Return the number of failed requests of the client."""
+        with self.proxy.client() as client:
+            metrics = client.get("/metrics").text
+        found = re.findall(r'^anthropic_proxy_requests_total{.*outcome="error".*} (\d+)', metrics, re.M)
+        return sum(int(number) for number in found)
 
 
 @contextmanager
@@ -99,6 +154,6 @@ def serving_refusals(answer: str) -> Iterator[tuple[Running, dict[str, str]]]:
 def refusing(name: str, folder: Path) -> Iterator[RefusingProvider]:
     """Run a proxy in front of a provider that refuses each request of `REFUSALS[name]`."""
     with serving_refusals(REFUSALS[name].answer) as (provider, settings):
-        settings |= {"BIG_MODEL": "openai/gpt-9", "SMALL_MODEL": "openai/gpt-9"}
-        with running_proxy(folder, settings) as proxy:
+        models = {"BIG_MODEL": "openai/gpt-9", "SMALL_MODEL": "openai/gpt-9"}
+        with running_proxy(folder, settings | models | REFUSALS[name].settings) as proxy:
             yield RefusingProvider(proxy, provider.journal.exchanges)
