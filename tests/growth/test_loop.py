@@ -1,13 +1,16 @@
 """The event loop is free for others while a request with many small parts is served, whatever the parts are."""
 
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 
 from tests.growth import loop
+from tests.growth.measure import NOISE_CHARACTERS
 from tests.growth.operations import converse
 from tests.growth.rows_loop import ROWS, fill
+from tests.growth.rows_texts import read_calls
 
 WIRES = ("server", "responses", "gemini", "ollama", "relay", "moonshot", "bedrock")
 COUNT = "/v1/messages/count_tokens"
@@ -53,6 +56,20 @@ def test_no_step_of_a_request_holds_the_loop(name: str, form: str) -> None:
 @pytest.mark.parametrize("name", ROWS)
 def test_no_step_of_any_form_of_a_request_holds_the_loop(name: str) -> None:
     assert list_holding(name, FORMS) == []
+
+
+@pytest.mark.parametrize(
+    "part", ["word ", "Some of a text.\n", '{"name": "probe", "arguments": ', "[{", "<b>x</b> ", "`a` "]
+)
+def test_the_search_for_calls_in_a_text_costs_little_for_each_character(part: str) -> None:
+    text = part * (NOISE_CHARACTERS // len(part))
+
+    def time_reading() -> float:
+        started = time.thread_time()
+        read_calls(text)
+        return time.thread_time() - started
+
+    assert min(time_reading() for _ in range(8)) <= 3 * loop.time_unit()
 
 
 def test_a_long_step_and_a_long_call_are_found() -> None:

@@ -9,7 +9,7 @@ import functools
 import json
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
@@ -563,22 +563,32 @@ _KEYS = ("name", "type", "function", "parameters", "arguments", "id")
 """Possible first keys of the JSON object of a call. An unmarked call is recognized by them."""
 _IDENTIFIER = compile_anchored(r"[\w.]*")
 _BEFORE_WORDS = "\r\n>:：" + SENTENCE_ENDS
-_BEFORE_WORD = f"(?<![^{_BEFORE_WORDS}])"
-"""A start marker that is a word, such as `call:`, begins a line, or stands directly behind a sentence or token."""
+"""A start marker that is a word, such as `call:`, begins a line, or stands directly behind one of these."""
 _TOKENS_AFTER_CALLS = ("<|tool_response>", "<turn|>", "]<]minimax[>[</tool_call>")
 """Tokens of chat formats that are no end markers, and are removed if they follow directly after a call."""
 
 
-def _mark_pattern(mark: str) -> str:
-    return (_BEFORE_WORD if mark[0].isalpha() else "(?<!`)") + re.escape(mark)
+def _begin_pattern(first: str) -> str:
+    """Return a pattern of the first character of a start marker, where one may begin.
+
+    The character comes first, what stands before it is looked at then: so a search skips all other characters.
+    """
+    return re.escape(first) + f"(?<![{f'^{_BEFORE_WORDS}' if first.isalpha() else '`'}]{re.escape(first)})"
+
+
+def _marks_pattern(marks: Iterable[str]) -> str:
+    endings: dict[str, list[str]] = {}
+    for mark in marks:
+        endings.setdefault(mark[0], []).append(re.escape(mark[1:]))
+    return "|".join(f"{_begin_pattern(first)}(?:{'|'.join(rest)})" for first, rest in endings.items())
 
 
 def _word_beginning(mark: str) -> str:
     """Return a pattern of the first four characters of a word, or fewer at the end of a text: few others begin so."""
     pattern = ""
-    for letter in reversed(mark[:4]):
-        pattern = letter + (rf"(?:{pattern}|\Z)" if pattern else "")
-    return pattern
+    for letter in reversed(mark[1:4]):
+        pattern = rf"(?:{letter}{pattern}|\Z)"
+    return _begin_pattern(mark[0]) + pattern
 
 
 @functools.lru_cache(maxsize=64)
@@ -588,17 +598,16 @@ def build_format_markers(formats: tuple[ToolCallFormat, ...]) -> FormatMarkers:
     for begin, ending, readers in _ROWS:
         if wanted := tuple(reader for reader in readers if reader[0] in formats):
             marks[begin] = StartMarker(ending, wanted, begin not in _NAMELESS)
-    symbols = sorted({begin[0] for begin in marks if not begin[0].isalpha()})
+    symbols = sorted({begin[0] for begin in marks if not begin[0].isalpha()}.union("`~\r\n"))
     words = sorted({_word_beginning(begin) for begin in marks if begin[0].isalpha()})
-    candidates = "[" + re.escape("".join((*symbols, *"`~\r\n"))) + "]"
     dropped = {mark.end_marker for mark in marks.values() if len(mark.end_marker) > len("\n```")}
     dropped_end_markers = tuple(sorted(dropped.union(_TOKENS_AFTER_CALLS), key=len, reverse=True))
     return FormatMarkers(
         start_markers=marks,
-        start_pattern=compile_later("|".join(map(_mark_pattern, marks))) if marks else None,
+        start_pattern=compile_later(_marks_pattern(marks)) if marks else None,
         dropped_end_markers=dropped_end_markers,
         tokens=(*marks, *dropped_end_markers),
-        candidate_pattern=compile_later(candidates + (f"|{_BEFORE_WORD}(?:{'|'.join(words)})" if words else "")),
+        candidate_pattern=compile_later("|".join((*map(re.escape, symbols), *words))),
         max_marker_length=max(map(len, marks), default=0),
         marker_prefixes=frozenset(begin[:size] for begin in marks for size in range(1, len(begin) + 1)),
     )

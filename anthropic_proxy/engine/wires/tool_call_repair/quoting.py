@@ -43,8 +43,9 @@ def is_quoted_line(text: str, *, is_quoted: bool) -> bool:
     return is_quoted if line == 0 else _QUOTED_LINE.match(text, line) is not None
 
 
-_CODE_MARK = compile_later(r"`+|(?>\r\n?|\n)[ \t]*+[\r\n]|<!--|-->|</?(?i:pre|code)\b")
-"""Marks of inline code, the end of a paragraph, which ends it, and marks of code and comments in HTML."""
+_CODE_MARK = compile_later(r"``*|\r\n?+[ \t]*+[\r\n]|\n[ \t]*+[\r\n]|<!--|-->|</?(?i:pre|code)\b")
+"""Marks of inline code, the end of a paragraph, which ends it, and marks of code and comments in HTML. Each alternative
+begins with one character, so that a search skips all others."""
 _CODE_ENDS = {"</pre": "<pre", "</code": "<code", "-->": "<!--"}
 
 
