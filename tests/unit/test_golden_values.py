@@ -25,8 +25,8 @@ from anthropic_proxy.engine.platforms.shells import find_shell, format_set_comma
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.call_options import merge_body
 from anthropic_proxy.engine.service_tiers import normalize_region, normalize_service_tier
+from anthropic_proxy.engine.text_encodings import find_charset
 from anthropic_proxy.engine.trace_context import read_trace_context
-from anthropic_proxy.engine.upstream.web_fetch import find_charset_parameter
 from anthropic_proxy.engine.wires.reply_ends import find_finish_kind
 from anthropic_proxy.engine.wires.tool_call_repair import OfferedTools
 from anthropic_proxy.errors import InvalidRequest
@@ -87,7 +87,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "color": lambda environ: load_settings(environ, PROVIDERS, env_file=None).color,
     "extract_json": extract_json,
     "extract_summary": show_summary,
-    "find_charset_parameter": find_charset_parameter,
+    "find_charset": find_charset,
     "find_shell": lambda path: find_shell({"SHELL": path}),
     "find_tool_name": lambda name: OfferedTools(new_call(tools=TOOLS)).find_tool_name(name),
     "find_finish_kind": find_finish_kind,

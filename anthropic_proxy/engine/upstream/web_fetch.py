@@ -1,7 +1,6 @@
 """Web fetch: the proxy fetches web pages for a model, from public addresses only."""
 
 import asyncio
-import codecs
 import re
 import socket
 import ssl
@@ -20,6 +19,14 @@ from anthropic_proxy.engine.messages.server_blocks import ascii_host, is_url_all
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.platforms import sandbox
 from anthropic_proxy.engine.platforms.sandbox import SandboxedProgram, SandboxFailed
+from anthropic_proxy.engine.text_encodings import (
+    UTF_8,
+    TextEncoding,
+    find_charset,
+    find_codec,
+    find_encoding,
+    find_mark,
+)
 from anthropic_proxy.engine.turns import SharedWorker, Turns
 from anthropic_proxy.engine.upstream import html_to_markdown
 from anthropic_proxy.engine.upstream.contract import (
@@ -252,7 +259,7 @@ class PageFetcher:
 class _Found(NamedTuple):
     url: str
     media_type: str
-    charset: str | None
+    charset: str
     body: bytes
 
 
@@ -298,7 +305,7 @@ async def _read(response: HttpResponse, url: str, options: _FetchOptions) -> _Fo
         body += data
         if len(body) > MAX_PAGE_BYTES:
             raise _too_large(url)
-    return _Found(url, declared, find_charset_parameter(content_type), bytes(body))
+    return _Found(url, declared, find_charset(content_type), bytes(body))
 
 
 def _fetch_error(url: str, reason: str, code: FetchErrorCode = "url_not_accessible") -> WebFetchFailed:
@@ -331,13 +338,9 @@ _MAGIC = (
 _BY_MAGIC = frozenset(media_type for _, media_type in _MAGIC)
 _GENERIC_TYPES = ("", "application/octet-stream", "binary/octet-stream", "application/x-download")
 _TEXTS = ("application/xhtml+xml", "application/json", "application/xml")
-_CHARSET = compile_later(rb"""<meta[^>]{0,200}?charset\s{0,9}=\s{0,9}["']?([\w.:-]{1,40})""", re.IGNORECASE)
-_PARAMETER = compile_later(r""";\s*charset\s*=\s*["']?([^\s;"']+)""", re.IGNORECASE)
+_META_CHARSET = compile_later(rb"""<meta[^>]{0,200}?charset\s{0,9}=\s{0,9}["']?([\w.:-]{1,40})""", re.IGNORECASE)
 _MAX_CHARSET_OFFSET_BYTES = 1024
 """Bytes at the start of an HTML page that are searched for a charset (HTML Standard, "encoding sniffing algorithm")."""
-_TEXT_CODECS = compile_anchored(r"utf-(8|16|32)|iso8859|cp\d|euc|gb|big5|shift_jis|iso2022|koi8|mac-|tis")
-"""Names of Python codecs that decode text. Some of the others are slow (punycode)."""
-_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
 def may_match_media_types(declared: str, wanted: Collection[str]) -> bool:
@@ -363,24 +366,13 @@ def is_text_media_type(media_type: str) -> bool:
     return media_type.startswith("text/") or media_type in _TEXTS or media_type.endswith(("+json", "+xml"))
 
 
-def find_charset_parameter(content_type: str) -> str | None:
-    found = _PARAMETER.search(content_type)
-    return found[1] if found else None
-
-
-def decode_text(body: bytes, charset: str | None, *, is_html: bool) -> str:
-    """Charset: byte order mark, `charset` of the `Content-Type` header, `<meta>` tag of an HTML page, else UTF-8."""
-    mark_charset = next((name for mark, name in _MARKS if body.startswith(mark)), None)
-    if not (mark_charset or charset) and is_html and (found := _CHARSET.search(body[:_MAX_CHARSET_OFFSET_BYTES])):
+def decode_text(body: bytes, charset: str, *, is_html: bool) -> str:
+    """Charset: byte order mark, `charset` of the `Content-Type` header, `<meta>` tag of an HTML page, else what the
+    bytes can be.
+    """
+    marked = find_mark(body)
+    if not (marked or charset) and is_html and (found := _META_CHARSET.search(body[:_MAX_CHARSET_OFFSET_BYTES])):
         charset = found[1].decode("ascii", "replace")
-    return body.decode(mark_charset or _codec(charset or ""), "replace")
-
-
-def _codec(charset: str) -> str:
-    try:
-        name = codecs.lookup(charset.strip("\"' ")).name
-    except (LookupError, ValueError):
-        return "utf-8"
-    if name in ("ascii", "iso8859-1"):
-        return "cp1252"  # as defined by the Encoding Standard
-    return name if _TEXT_CODECS.match(name) else "utf-8"
+    stated = find_codec(charset)
+    encoding = marked or (TextEncoding(stated) if stated else find_encoding(body) or UTF_8)
+    return encoding.decode(body)

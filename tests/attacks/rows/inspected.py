@@ -128,7 +128,11 @@ def _document(**source: Any) -> Any:
     return _content({"type": "document", "source": source})
 
 
-_ENCODED = base64.b64encode(f"key {_SECRET} end".encode()).decode()
+def _encode(codec: str) -> str:
+    return base64.b64encode(f"key {_SECRET} énd".encode(codec)).decode()
+
+
+_ENCODED = [*map(_encode, ("utf-8", "utf-16", "utf-16-be", "utf-32", "cp1252"))]
 _PLACES: Mapping[str, dict[str, Any]] = {
     "text": _content(_BLOCK),
     "a plain content": {"messages": [{"role": "user", "content": _SECRET}]},
@@ -141,7 +145,10 @@ _PLACES: Mapping[str, dict[str, Any]] = {
     "a result with an error": _turns(result={**_RESULT, "is_error": True}),
     "a document of text": _document(type="text", media_type="text/plain", data=_SECRET),
     "a document of blocks": _document(type="content", content=[_BLOCK]),
-    "a document of text in base64": _document(type="base64", media_type="text/plain", data=_ENCODED),
+    **{
+        f"a document of text in base64, {data[:8]}": _document(type="base64", media_type="text/plain", data=data)
+        for data in _ENCODED
+    },
     "the title of a document": _content(
         {"type": "document", "title": _SECRET, "source": {"type": "text", "media_type": "text/plain", "data": "x"}}
     ),
@@ -214,7 +221,7 @@ def _hide(attack: Attack) -> list[Answer]:
                 data = write(json.dumps({**ordinary(model, "x"), **fields})).encode()
                 answer = buyer.post(data)
                 shown = [json.dumps(call.body) for call in attack.upstream.calls]
-                encoded = [text for text in shown if _SECRET in text or _ENCODED in text]
+                encoded = [text for text in shown if any(one in text for one in (_SECRET, *_ENCODED))]
                 is_held = not encoded and answer.status_code in (200, 400, 502)  # the reply does not match the schema
                 attempts.check(f"{place}, {form}, {model}", is_held, (answer.status_code, answer.text[:100], encoded))
     placeholder = re.compile(r"REDACTED_KEY_[0-9a-f]{16}")

@@ -291,8 +291,8 @@ async def test_an_inspector_reads_all_texts_of_a_request_with_their_kinds() -> N
     assert [one.name for one in reader.read[0].passages if one.kind == "tool_call"] == ["Bash"] * 3
 
 
-def encoded(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
+def encoded(text: str, codec: str = "utf-8") -> str:
+    return base64.b64encode(text.encode(codec)).decode()
 
 
 def source(**fields: Any) -> dict[str, Any]:
@@ -305,6 +305,16 @@ BLOCKS: list[tuple[dict[str, Any], str, list[str]]] = [
     (source(type="base64", media_type="text/plain", data=encoded("one")), "user", ["one"]),
     (source(type="base64", media_type="TEXT/markdown", data=encoded("one").rstrip("=")), "user", ["one"]),
     (source(type="base64", data=encoded("one")), "user", ["one"]),
+    (source(type="base64", media_type="text/plain", data="b25l\r\nIHR3\r\nbw"), "user", ["one two"]),
+    (source(type="base64", media_type="text/plain", data=encoded("one ") + encoded("two")), "user", ["one two"]),
+    (source(type="base64", media_type="text/plain", data=encoded("one", "utf-16")), "user", ["one"]),
+    (source(type="base64", media_type="text/csv", data=encoded("one", "utf-16-be")), "user", ["one"]),
+    (source(type="base64", media_type="text/plain", data=encoded("\ufeffone", "utf-32-be")), "user", ["one"]),
+    (source(type="base64", media_type="text/plain", data=encoded("one", "utf-8-sig")), "user", ["one"]),
+    (source(type="base64", media_type="text/plain", data=encoded("éins", "cp1252")), "user", ["éins"]),
+    (source(type="base64", media_type="text/plain;charset=koi8-r", data=encoded("раз", "koi8-r")), "user", ["раз"]),
+    (source(type="url", url="data:text/plain;charset=koi8-r,%D2%C1%DA"), "user", ["раз"]),
+    (source(type="url", url=f"data:;base64,{encoded('one', 'utf-16')}"), "user", ["one"]),
     (source(type="base64", media_type="application/pdf", data=encoded("one")), "user", []),
     (source(type="base64", media_type="image/svg+xml", data=encoded("one")), "user", ["one"]),
     (source(type="url", url="data:Image/SVG+XML,one"), "user", ["one"]),
@@ -383,6 +393,15 @@ BLOCKS: list[tuple[dict[str, Any], str, list[str]]] = [
         ["one"],
     ),
     (
+        {
+            "type": "tool_result",
+            "tool_use_id": "toolu_1",
+            "content": [source(type="base64", media_type="text/plain", data=encoded("one", "utf-16"))],
+        },
+        "tool_result",
+        ["one"],
+    ),
+    (
         {"type": "tool_result", "tool_use_id": "toolu_1", "content": [{"type": "a_later_type", "name": "one"}]},
         "tool_result",
         ["one"],
@@ -442,6 +461,43 @@ async def test_no_text_that_a_provider_gets_is_encoded_past_the_inspectors(wire:
     words = [SECRET, json.dumps(SECRET)[1:-1], json.dumps(SECRET, ensure_ascii=False)[1:-1]]
     hidden = [encoded(f"Use {SECRET}."), encoded(SECRET), encode_passage(f"It is {SECRET}.")]
     assert [word for word in (*words, *hidden) if word in bodies[-1].decode()] == []
+
+
+ENCODINGS = {
+    "UTF-16 of Windows": ("text/plain", "utf-16"),
+    "UTF-16 without a mark": ("text/plain", "utf-16-be"),
+    "UTF-32": ("text/plain", "utf-32"),
+    "UTF-8 with a mark": ("text/plain", "utf-8-sig"),
+    "an encoding of eight bits": ("text/plain", "cp1252"),
+    "a charset that is stated": ("text/plain; charset=cp437", "cp437"),
+}
+
+
+@A_TRANSLATION_AND_A_RELAY
+@pytest.mark.parametrize("case", ENCODINGS)
+async def test_a_file_is_read_in_its_encoding_and_keeps_it(case: str, wire: str) -> None:
+    media_type, codec = ENCODINGS[case]
+    settings, form = WIRES[wire]
+    bodies: list[bytes] = []
+    built = inspected(answering(form, Reply(texts=["ok"]), bodies), Reader(redact_secret), **settings)
+    words = "The key in the café is {}."
+    document = source(type="base64", media_type=media_type, data=encoded(words.format(SECRET), codec))
+    await built.post(messages=[{"role": "user", "content": [document]}])
+    (content,) = json.loads(bodies[0])["messages"][-1]["content"] if form is MESSAGES else [{}]
+    sent = base64.b64decode(content["source"]["data"]).decode(codec) if content else bodies[0].decode()
+    (placeholder,) = PLACEHOLDER.findall(sent)
+    assert words.format(placeholder) in sent
+    assert not content or content == source(type="base64", media_type=media_type, data=encoded(sent, codec))
+
+
+async def test_a_text_in_place_of_base64_is_read() -> None:
+    bodies: list[bytes] = []
+    built = inspected(answering(MESSAGES, Reply(texts=["ok"]), bodies), Reader(redact_secret), **ANTHROPIC)
+    document = source(type="base64", media_type="text/plain", data=f"The key is {SECRET}, in words.")
+    await built.post(messages=[{"role": "user", "content": [document]}])
+    sent = json.loads(bodies[0])["messages"][0]["content"][0]["source"]["data"]
+    (placeholder,) = PLACEHOLDER.findall(sent)
+    assert sent == f"The key is {placeholder}, in words."
 
 
 @pytest.mark.parametrize("types", [("base64", "text"), ("text", "base64")])

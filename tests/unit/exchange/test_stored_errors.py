@@ -261,15 +261,18 @@ async def test_the_middle_of_a_large_request_is_compared(settings: Mapping[str, 
     assert WORDS not in repr(receipt)
 
 
-def encode(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
+def in_base64(codec: str) -> Json:
+    data = base64.b64encode(f"Ein Auszug für alle. {SENTENCE}".encode(codec)).decode()
+    return {"type": "document", "source": {"type": "base64", "media_type": "text/plain", "data": data}}
 
 
-_IN_BASE64 = {"type": "base64", "media_type": "text/plain", "data": encode(SENTENCE)}
 READ: Mapping[str, tuple[Mapping[str, str], Json]] = {
     "a PDF": ({"GROQ_API_KEY": "gsk_0123456789abcdef", "BIG_MODEL": BLIND}, document(write_pdf(SENTENCE))),
-    "a text in base64, translated": (OPENAI, {"type": "document", "source": _IN_BASE64}),
-    "a text in base64, relayed": (CLAUDE, {"type": "document", "source": _IN_BASE64}),
+    "a text in base64, translated": (OPENAI, in_base64("utf-8")),
+    "a text in base64, relayed": (CLAUDE, in_base64("utf-8")),
+    "a text in UTF-16, translated": (OPENAI, in_base64("utf-16")),
+    "a text in UTF-16, relayed": (CLAUDE, in_base64("utf-16")),
+    "a text of eight bits, relayed": (CLAUDE, in_base64("cp1252")),
 }
 
 

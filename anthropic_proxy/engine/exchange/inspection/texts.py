@@ -3,10 +3,9 @@
 All strings of a request and of a reply are texts, except those of the fields that are named here: no person and no
 model reads them as a text, such as ids, signatures and images. So a field, a content block or a delta that this module
 does not know is read too. In the arguments of a tool call, all strings are texts. A text in base64, such as a document,
-is decoded as the translation decodes it.
+is read in its encoding (`text_encodings.py`), as the translation reads it, and written in it again.
 """
 
-import base64
 import codecs
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +27,15 @@ from anthropic_proxy.engine.messages.models.structs import decode_data_url
 from anthropic_proxy.engine.messages.server_blocks import decode_passage, encode_passage
 from anthropic_proxy.engine.messages.server_tools import CALL_TYPES, SERVER_TOOLS
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
+from anthropic_proxy.engine.text_encodings import (
+    ANY_BYTES,
+    TextEncoding,
+    decode_base64,
+    encode_base64,
+    find_charset,
+    is_base64,
+    read_base64_text,
+)
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.batches import find_params
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
@@ -338,6 +346,14 @@ class _String(Struct):
     def place_inside(self, kind: PassageKind, text: str, wrap: Callable[[str], str]) -> PlacedText:
         return PlacedText(self.start, self.end, Passage(text, kind), wrap=wrap)
 
+    def place_file(self, kind: PassageKind, data: str, media_type: str, beginning: str = "") -> PlacedText:
+        """`data`: base64. What is no base64 is a text itself. `beginning`: what is in front of the data in the body."""
+        found = read_base64_text(data, find_charset(media_type))
+        if found is None and not is_base64(data):
+            return self.place(kind)
+        text, encoding = found or (ANY_BYTES.decode(decode_base64(data)), ANY_BYTES)
+        return self.place_inside(kind, text, partial(_encode_file, encoding=encoding, beginning=beginning))
+
 
 class _Level(Struct):
     """An object or a list that is open."""
@@ -417,10 +433,9 @@ def _find_held(level: _Level, kind: PassageKind) -> Iterator[PlacedText]:
             if not data:
                 yield string.place(kind)
             elif not _is_media(media_type.lower()):
-                wrap = partial(_encode_base64, beginning=f"data:{media_type};base64,")
-                yield string.place_inside(kind, _decode_text(data), wrap)
+                yield string.place_file(kind, data, media_type, beginning=f"data:{media_type};base64,")
         elif key == "data" and kind_of_object == "base64" and not is_media:
-            yield string.place_inside(kind, _decode_text(string.text), _encode_base64)
+            yield string.place_file(kind, string.text, "".join(media_types))
         elif key not in excluded:
             yield string.place(kind)
 
@@ -429,20 +444,8 @@ def _is_media(media_type: str) -> bool:
     return media_type.startswith(_MEDIA) and "xml" not in media_type
 
 
-_STANDARD_BASE64 = str.maketrans("-_", "+/")
-
-
-def _decode_text(data: str) -> str:
-    """Return the text in base64, also if other programs would find it damaged. What cannot be decoded is returned."""
-    encoded = data.translate(_STANDARD_BASE64)
-    try:
-        return base64.b64decode(f"{encoded}{'=' * (-len(encoded) % 4)}").decode(errors="replace")
-    except ValueError:
-        return data
-
-
-def _encode_base64(text: str, beginning: str = "") -> str:
-    return beginning + base64.b64encode(text.encode()).decode()
+def _encode_file(text: str, encoding: TextEncoding, beginning: str) -> str:
+    return beginning + encode_base64(encoding.encode(text))
 
 
 def _read_header(text: bytes) -> _Header:

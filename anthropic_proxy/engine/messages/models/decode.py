@@ -55,6 +55,7 @@ from anthropic_proxy.engine.messages.models.raw_json import (
 )
 from anthropic_proxy.engine.messages.models.structs import (
     ROLES,
+    TEXT_TYPE,
     Block,
     CacheMarks,
     CompactionBlock,
@@ -757,7 +758,6 @@ def are_well_formed(blocks: list[Block]) -> bool:
 
 _CONTENT_FIELDS = {"base64": "data", "url": "url", "file": "file_id", "text": "data", "content": "content"}
 """Type of a source → its field with the content, which it must have."""
-_TEXT_TYPE = "text/plain"
 
 
 def _has_valid_source(block: ImageBlock | DocumentBlock) -> bool:
@@ -768,7 +768,7 @@ def _has_valid_source(block: ImageBlock | DocumentBlock) -> bool:
     if field is None:
         return True
     content: str | Raw = getattr(source, field)
-    if not len(content) or (kind == "text" and source.media_type not in ("", _TEXT_TYPE)):
+    if not len(content) or (kind == "text" and source.media_type not in ("", TEXT_TYPE)):
         return False
     return not isinstance(content, Raw) or is_string_or_absent(content) or memoryview(content)[0] == _LIST
 
@@ -785,8 +785,8 @@ def _require_valid_source(fields: Mapping[str, Raw], path: str) -> None:
         raise wrong_type_error(f"{path}.{field}", "a string or a list of blocks", content)
     if kind == "text" and "media_type" in fields:
         media_type = decode_string(fields["media_type"]) or ""
-        if media_type.partition(";")[0].strip().lower() != _TEXT_TYPE:
-            raise wrong_type_error(f"{path}.media_type", f"'{_TEXT_TYPE}'", media_type)
+        if media_type.partition(";")[0].strip().lower() != TEXT_TYPE:
+            raise wrong_type_error(f"{path}.media_type", f"'{TEXT_TYPE}'", media_type)
 
 
 class _Typed(Struct, gc=False):

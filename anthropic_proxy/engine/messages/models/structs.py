@@ -5,9 +5,8 @@ ignored. A client tool is run by the client, a server tool, such as web search, 
 the API reference and the official SDK, read 2026-11.
 """
 
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Union, final
 
 from msgspec import UNSET, Raw, Struct, UnsetType, defstruct, field
@@ -15,6 +14,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType, defstruct, field
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT, json_string
 from anthropic_proxy.engine.messages.server_tools import PROXY_TOOLS, ServerToolKind
 from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.text_encodings import find_charset, read_base64_text
 from anthropic_proxy.errors import ClientError
 
 if TYPE_CHECKING:
@@ -51,14 +51,16 @@ class Source(Struct, omit_defaults=True, gc=False):
         if self.type == "url" and (decoded := decode_data_url(self.url)) is not None:
             self.type, self.url = "base64", ""
             self.media_type, self.data = decoded
+            if not self.media_type.lower().startswith(TEXT_TYPE):  # `DocumentBlock` reads the charset of a text
+                self.media_type = self.media_type.partition(";")[0]
         if self.media_type:
             media_type = self.media_type.lower()
             self.media_type = _MEDIA_TYPE_ALIASES.get(media_type, media_type)
 
 
+TEXT_TYPE = "text/plain"
 _DATA_SCHEME = "data:"
-_DEFAULT_DATA_URL_TYPE = "text/plain"
-"""Media type of a `data:` URL that states none (RFC 2397)."""
+_BASE64_MARK = ";base64"
 MAX_STRAY_PERCENT_SIGNS = 1_000
 """Maximum number of percent signs in a `data:` URL that do not begin an escape such as `%20`. They stay as they are. A
 URL with more is not decoded."""
@@ -76,19 +78,23 @@ def _is_data_url(url: str) -> bool:
 
 
 def decode_data_url(url: str) -> tuple[str, str] | None:
-    """Return media type and base64 data (RFC 2397). None: no valid `data:` URL, or too many invalid escapes."""
+    """Return the media type with its parameters, and base64 data (RFC 2397).
+
+    None: no valid `data:` URL, or too many invalid escapes.
+    """
     # no regular expression: its time for a URL without a comma would grow with the square of the length
     head, comma, data = url[len(_DATA_SCHEME) :].partition(",")
     if not comma or not _is_data_url(url):
         return None
     try:
-        if not head.lower().endswith(";base64"):
+        if head.lower().endswith(_BASE64_MARK):
+            head = head[: -len(_BASE64_MARK)]
+            data = _decode_percent_escapes(data).decode("latin-1") if "%" in data else data
+        else:
             data = b64encode(_decode_percent_escapes(data)).decode()
-        elif "%" in data:
-            data = _decode_percent_escapes(data).decode("latin-1")
     except ValueError:
         return None
-    return head.partition(";")[0] or _DEFAULT_DATA_URL_TYPE, data
+    return (f"{TEXT_TYPE}{head}" if head[:1] in ("", ";") else head), data
 
 
 def _decode_percent_escapes(text: str) -> bytes:
@@ -116,12 +122,15 @@ class DocumentBlock(Struct, tag="document", tag_field="type", omit_defaults=True
     citations: Citations | None = None
 
     def __post_init__(self) -> None:
-        # Providers accept no text in base64. A text that is not UTF-8 stays in base64.
+        # Providers accept no text in base64. What is no text stays in base64.
         source = self.source
-        if source.type == "base64" and source.media_type == "text/plain":
-            with suppress(ValueError):
-                source.data = b64decode(source.data, validate=True).decode()
-                source.type = "text"
+        if source.type != "base64":
+            return
+        stated, source.media_type = source.media_type, source.media_type.partition(";")[0].rstrip()
+        is_text = source.media_type == TEXT_TYPE
+        if is_text and (found := read_base64_text(source.data, find_charset(stated))) is not None:
+            source.data, _ = found
+            source.type = "text"
 
     @property
     def requests_citations(self) -> bool:

@@ -15,17 +15,15 @@ request that was freed cannot be compared, and a large one not with a long text.
 stored.
 """
 
-import binascii
-import codecs
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 
 import msgspec
 
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.slices import give_way, give_way_between
+from anthropic_proxy.engine.text_encodings import decode_base64, find_encoding, read_base64_text
 from anthropic_proxy.engine.wires.failures.error_body import remove_wrappers
 from anthropic_proxy.errors import UpstreamError
 
@@ -251,10 +249,10 @@ def _is_name(text: str, body: bytes) -> bool:
 def _list_encoded_texts(body: bytes) -> Iterator[bytes]:
     """Yield the texts in base64 of a request, such as documents, as JSON."""
     for found in give_way_between(_BASE64.finditer(body)):
-        data = found[1].replace(b"\\/", b"/")
-        with suppress(binascii.Error, UnicodeDecodeError):
-            codecs.utf_8_decode(binascii.a2b_base64(data[:_BASE64_BEGINNING]))  # a picture ends here
-            yield msgspec.json.encode(binascii.a2b_base64(data).decode())
+        data = found[1].replace(b"\\/", b"/").decode()
+        is_picture = find_encoding(decode_base64(data[:_BASE64_BEGINNING])) is None
+        if not is_picture and (text := read_base64_text(data)) is not None:
+            yield msgspec.json.encode(text[0])
 
 
 def _spell_plainly(body: bytes) -> bytes:
