@@ -306,6 +306,9 @@ class Reservation(Struct, frozen=True):
     """Index of each amount within its counter, which `Store.settle` needs."""
     lease_seconds: float = LEASE_SECONDS
     """Time after which the amounts are released, unless the reservation is renewed."""
+    settled_seconds_ago: float = 0.0
+    """Time for which the actual amounts have waited for the store when it gets them by `settle`. A counter that was
+    raised meanwhile (`Limit.at_least`) has the use by the ledger: it gets no amount again."""
     is_share: bool = False
     """True if only the share of this process of the refused limit has no room, because the store that all processes
     use is unavailable. Others may have room."""

@@ -517,6 +517,37 @@ async def test_a_loss_of_data_raises_budgets_once_to_their_use_by_the_ledger(ins
     await asyncio.gather(*(each.stop() for each in all_))
 
 
+@pytest.mark.parametrize("fails_open", [True, False])
+async def test_the_use_of_servers_that_are_cut_off_counts_once_although_another_one_finds_it_in_the_ledger(
+    server: RedisServer, instances: Instances, *, fails_open: bool
+) -> None:
+    async def read_used(limits: Sequence[KeyLimit], _: float) -> Sequence[int]:
+        return [ledger] * len(limits)
+
+    scope = Scope("key", "a", "key/a", Rules(budgets=(Budget(10_000, "tokens", "total"),)))
+    limits = build_limits([scope], [[Amounts(10, 0)]], time.time())
+    async with Relay(server.port) as relay:
+        stores = await instances.open(2, fails_open=fails_open, url=relay.url)
+        near = [Reservations(store, instances.warnings.append) for store in stores]
+        running = [await each.reserve(limits, {}, time.time()) for each in near for _ in range(6)]
+        await relay.stop()
+        for place, held in enumerate(running[::2]):
+            near[place // 3].settle(held, [Amounts(20, 0)])
+        await wait_for_async(lambda: sum(store.state.pending_settlements for store in stores) == 6)
+        ledger = 6 * 20
+        (store,) = await instances.open(1)
+        started = Reservations(store, instances.warnings.append, read_used=read_used)
+        await started.read_states(limits, {}, time.time())
+        for place, held in enumerate(running[1::2]):
+            near[place // 3].settle(held, [Amounts(30, 0)])
+        await wait_for_async(lambda: sum(store.state.pending_settlements for store in stores) == 12)
+        await relay.start()
+        await wait_for_async(lambda: not any(store.state.pending_settlements for store in stores))
+        await asyncio.gather(*(each.stop() for each in near))
+        read = await store.reserve([structs.replace(limits[0].limit, amount=0)])
+    assert (read.settled, read.remaining) == ([6 * 20 + 6 * 30], [10_000 - 300])
+
+
 LOSSES = ("a restart without data", "a restart with older data", "a deletion of all data")
 
 

@@ -264,6 +264,7 @@ _STEPS: Mapping[str, Sequence[str | _Statements]] = {
         *_add_columns("stated_at", COUNT, "device_codes"),
     ),
     "0042": ("CREATE INDEX virtual_keys_by_person ON virtual_keys (person) WHERE person != ''",),
+    "0043": _add_columns("raised_at", COUNT, "limit_counters"),
 }
 """Version of the schema → statements of the migration from the version before, or a function that returns some."""
 NEWEST_VERSION = max(_STEPS)

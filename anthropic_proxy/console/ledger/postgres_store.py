@@ -57,13 +57,13 @@ _SET_LIMITS = (
 )
 """The last one ends the transaction of a process that is paused, before others have waited too long for its locks."""
 _CREATE = (
-    "INSERT INTO limit_counters (name, used, expires_at) SELECT name, 0, 0 FROM unnest(?::text[]) AS new (name) "
+    "INSERT INTO limit_counters (name, expires_at) SELECT name, 0 FROM unnest(?::text[]) AS new (name) "
     "ORDER BY name ON CONFLICT DO NOTHING"
 )
-_READ = "SELECT name, used, expires_at FROM limit_counters WHERE name = ANY(?) ORDER BY name"
+_READ = "SELECT name, used, expires_at, raised_at FROM limit_counters WHERE name = ANY(?) ORDER BY name"
 _STORE_COUNTERS = (
-    "UPDATE limit_counters SET used = new.used, expires_at = new.expires_at "
-    "FROM unnest(?::text[], ?::bigint[], ?::bigint[]) AS new (name, used, expires_at) "
+    "UPDATE limit_counters SET used = new.used, expires_at = new.expires_at, raised_at = new.raised_at "
+    "FROM unnest(?::text[], ?::bigint[], ?::bigint[], ?::bigint[]) AS new (name, used, expires_at, raised_at) "
     "WHERE limit_counters.name = new.name"
 )
 _STORE_HOLDS = (
@@ -365,8 +365,8 @@ class _Transaction:
         self._limits = {limit.key: limit for call in calls for limit in call.limits}
         self._changed = sorted({limit.key for call in calls if call.ids for limit in call.limits})
         self._ids = [*dict.fromkeys(reservation_id for call in calls for reservation_id in call.ids)]
-        self._stored: dict[str, tuple[int, int]] = {}
-        """Name of a counter → its settled amount and its end in microseconds."""
+        self._stored: dict[str, tuple[int, int, int]] = {}
+        """Name of a counter → its settled amount, and its end and latest raise in microseconds."""
         self._holds: dict[tuple[str, str], tuple[int, int]] = {}
         """Reservation and counter → amount, and end of the lease in microseconds."""
 
@@ -390,10 +390,10 @@ class _Transaction:
         else:
             raise OSError("another program deletes the counters")
         now = int(rows["time"][0][0])
-        self._stored = {name: (used, end) for name, used, end in (*rows.get("locked", ()), *rows.get("unlocked", ()))}
+        self._stored = {name: tuple(values) for name, *values in (*rows.get("locked", ()), *rows.get("unlocked", ()))}
         counters = {
-            name: Counter(expires_at=end / MICROSECONDS, used=used)
-            for name, (used, end) in self._stored.items()
+            name: Counter(expires_at=end / MICROSECONDS, used=used, raised_at=raised / MICROSECONDS)
+            for name, (used, end, raised) in self._stored.items()
             if end > now
         }
         for name, amount in rows["others"]:
@@ -432,9 +432,9 @@ class _Transaction:
         counters = [(name, store.find_counter(self._limits[name])) for name in self._changed]
         ended = [name for name in self._changed if self._stored[name][1] <= now]
         used = [
-            (name, counter.used, _to_microseconds(counter.expires_at))
+            (name, *values)
             for name, counter in counters
-            if counter.expires_at and (counter.used, _to_microseconds(counter.expires_at)) != self._stored[name]
+            if counter.expires_at and (values := _list_values(counter)) != self._stored[name]
         ]
         held = []
         removed = []
@@ -483,6 +483,11 @@ def _deliver(calls: Sequence[_Call], results: Sequence[Any]) -> None:
             call.result.set_exception(result)
         else:
             call.result.set_result(result)
+
+
+def _list_values(counter: Counter) -> tuple[int, int, int]:
+    """Return the values of a row of `limit_counters` without the name."""
+    return counter.used, _to_microseconds(counter.expires_at), _to_microseconds(counter.raised_at)
 
 
 def _to_microseconds(seconds: float) -> int:

@@ -316,9 +316,11 @@ INSTANCES = TableDefinition(
 )
 """One row per running server, with all its workers: the fields of `Instance`. The times are those of the database."""
 
-LIMIT_COUNTERS = TableDefinition("limit_counters", {"name": _KEY, "used": COUNT, "expires_at": TIME}, ("name",))
+LIMIT_COUNTERS = TableDefinition(
+    "limit_counters", {"name": _KEY, "used": COUNT, "expires_at": TIME, "raised_at": COUNT}, ("name",)
+)
 """Settled amounts of the limits of the kind `amount`, such as budgets. Without Redis, instances on PostgreSQL share
-them (`shared_counters`)."""
+them. `raised_at`: time at which the ledger has last raised the amount."""
 
 LIMIT_HOLDS = TableDefinition(
     "limit_holds",

@@ -79,8 +79,9 @@ class FallbackStore(Generic[_Remote]):
         self._known = BoundedDict[str, _Known](MAX_KNOWN)
         self._unsent: dict[str, Reservation] = {}
         """Id → running reservation that was made while the server was away."""
-        self._pending: deque[tuple[Reservation, Sequence[int]]] = deque(maxlen=MAX_PENDING)
-        """Settlements that wait for the server."""
+        self._pending: deque[tuple[Reservation, Sequence[int], float]] = deque(maxlen=MAX_PENDING)
+        """Settlements that wait for the server, each with its monotonic time. Another process may have found their use
+        in the ledger meanwhile (`Reservation.settled_seconds_ago`)."""
         self._problem = ""
         """Message of the failure. "": the server is available."""
         self._is_away = False
@@ -199,7 +200,8 @@ class FallbackStore(Generic[_Remote]):
     def _release_later(self, limits: Sequence[Limit], lease_seconds: float, id_: str) -> None:
         """Settle a reservation that the server may have made: a rate counts as used, other amounts are released."""
         sent = Reservation(id=id_, limits=tuple(limits), slots=[0] * len(limits), lease_seconds=lease_seconds)
-        self._pending.append((sent, [limit.amount if limit.kind == "rate" else 0 for limit in limits]))
+        amounts = [limit.amount if limit.kind == "rate" else 0 for limit in limits]
+        self._pending.append((sent, amounts, time.monotonic()))
 
     async def _reserve_share(self, limits: Sequence[Limit], lease_seconds: float) -> Reservation:
         if not self._fails_open:
@@ -220,6 +222,7 @@ class FallbackStore(Generic[_Remote]):
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> None:
         if not reservation.is_held:
             return
+        settled_at = time.monotonic()
         if (running := self._running.pop(reservation.id, None)) is not None:
             await self._memory.settle(running, amounts)
         if self._unsent.pop(reservation.id, None) is not None:
@@ -232,7 +235,7 @@ class FallbackStore(Generic[_Remote]):
             lambda: self.remote.settle(reservation, amounts), _list_keys([reservation])
         ):
             return
-        self._pending.append((reservation, amounts))
+        self._pending.append((reservation, amounts, settled_at))
         self._wake.set()
 
     async def renew(self, reservations: Sequence[Reservation]) -> None:
@@ -375,13 +378,13 @@ class FallbackStore(Generic[_Remote]):
                 raise
         while self._pending:
             ended = [self._pending.popleft() for _ in range(min(len(self._pending), MAX_CALLS))]
+            now = time.monotonic()
+            late = [
+                (structs.replace(reservation, settled_seconds_ago=now - settled_at), amounts)
+                for reservation, amounts, settled_at in ended
+            ]
             try:
-                await asyncio.gather(
-                    *(
-                        self._add(self.remote.settle(reservation, amounts), reservation)
-                        for reservation, amounts in ended
-                    )
-                )
+                await asyncio.gather(*(self._add(self.remote.settle(*one), one[0]) for one in late))
             except BaseException:
                 self._pending.extendleft(reversed(ended))  # a repeated settlement has no effect
                 raise

@@ -87,6 +87,8 @@ class Counter(Struct):
     """Time in seconds after which the counter is deleted."""
     used: int = 0
     """Sum of the settled amounts (kind `amount`)."""
+    raised_at: float = 0.0
+    """Time in seconds at which `Limit.at_least` has last raised the sum."""
     slot_seconds: float = 0.0
     """Length in seconds of a slot of the sliding window (kind `rate`)."""
     slots: dict[int, int] = field(default_factory=dict)
@@ -183,6 +185,7 @@ class MemoryStore(MemoryValues):
         for limit, counter in zip(limits, counters, strict=True):
             if limit.at_least > counter.used and limit.kind == "amount":
                 counter.used = limit.at_least
+                counter.raised_at = now
                 counter.extend(limit, now, lease_seconds)
                 self._counters[limit.key] = counter
         waits = []
@@ -243,6 +246,7 @@ class MemoryStore(MemoryValues):
         if not reservation.is_held or reservation.id in self._settled:
             return
         self._settled[reservation.id] = now + SETTLED_SECONDS
+        settled_at = now - reservation.settled_seconds_ago
         for limit, reserved_slot, amount in zip(reservation.limits, reservation.slots, amounts, strict=True):
             counter = self.find_counter(limit)
             if limit.kind == "rate":
@@ -251,7 +255,8 @@ class MemoryStore(MemoryValues):
                     counter.slots[slot] = max(counter.slots.get(slot, 0) + amount - limit.amount, 0)
             else:
                 counter.holds.remove(reservation.id)
-                counter.used += amount if limit.kind == "amount" else 0
+                if limit.kind == "amount" and not settled_at < counter.raised_at <= now:
+                    counter.used += amount
             counter.extend(limit, now, reservation.lease_seconds)
             self._counters[limit.key] = counter
 

@@ -232,11 +232,35 @@ async def test_a_counter_is_raised_to_an_amount_once(store: Store) -> None:
     assert (refused.refused, refused.settled) == (0, [61])
 
 
+async def test_an_amount_that_comes_late_is_not_added_to_a_counter_that_was_raised_meanwhile(
+    store: Store, clock: Clock
+) -> None:
+    """Its server had no connection, and the ledger had the request."""
+    unlimited = structs.replace(BUDGET, maximum=1_000)
+    limits = [unlimited, structs.replace(unlimited, key="team/t/budget"), RATE, STREAMS]
+    held = [await store.reserve(limits) for _ in range(2)]
+    await clock.pass_time(10.0)
+    await store.reserve([structs.replace(unlimited, amount=0, at_least=40)])
+    await store.reserve([structs.replace(unlimited, amount=0, at_least=40)])
+    await clock.pass_time(5.0)
+    await store.settle(structs.replace(held[0], settled_seconds_ago=7.0), [9, 9, 1, 0])
+    assert [await total(store, limit) for limit in limits] == [40 + 30, 9 + 30, 2, 1]
+    await store.settle(structs.replace(held[1], settled_seconds_ago=3.0), [8, 8, 1, 0])
+    assert [await total(store, limit) for limit in limits] == [40 + 8, 9 + 8, 2, 0]
+    await clock.pass_time(-60.0)  # the clock was set back: what was raised seems to be in the future
+    late = await store.reserve(limits)
+    await store.settle(structs.replace(late, settled_seconds_ago=1.0), [7, 7, 1, 0])
+    assert [await total(store, limit) for limit in limits[:2]] == [48 + 7, 17 + 7]
+
+
 class Fleet:
     """Servers of one store and one ledger. Each row of the ledger is the use of a budget by a request."""
 
-    def __init__(self, store: Store, servers: int) -> None:
+    def __init__(self, store: Store, servers: int, clock: Clock) -> None:
         self._store = store
+        self._clock = clock
+        self._unsent = [list[tuple[float, int]]() for _ in range(servers)]
+        """Time and use of each request of a server that has no connection to the store."""
         self._queues = [list[int]() for _ in range(servers)]
         """Rows that each server has not stored yet."""
         self._spool = list[int]()
@@ -257,12 +281,23 @@ class Fleet:
 
     async def take(self, step: str, server: int, amount: int) -> None:
         reservations = self._servers[server]
+        self._clock.now += 0.001
         match step:
             case "request":
                 reservations.settle(await reservations.reserve(self._limits, {}, 0.0), [Amounts(amount, 0)])
                 await reservations.stop()
                 self._queues[server].append(amount)
                 self.used += amount
+            case "request without the store":
+                self._unsent[server].append((self._clock.now, amount))
+                self._queues[server].append(amount)
+                self.used += amount
+            case "connection":
+                for ended_at, unsent in self._unsent[server]:
+                    held = await self._store.reserve([structs.replace(self._limits[0].limit, maximum=1_000_000)])
+                    late = structs.replace(held, settled_seconds_ago=self._clock.now - ended_at)
+                    await self._store.settle(late, [unsent])
+                self._unsent[server] = []
             case "request of an earlier version":
                 self._spool.append(amount)
                 self.used += amount
@@ -301,6 +336,7 @@ class Fleet:
         """Store what waits in a file while batches of the servers wait, and then these. No request follows."""
         await self.take("store late", 0, 0)
         for server in range(len(self._servers)):
+            await self.take("connection", server, 0)
             await self.take("store", server, 0)
         for _ in range(3):
             self._ticks += AT_REST_SECONDS
@@ -308,7 +344,10 @@ class Fleet:
                 await reservations.compare_again(0.0)
 
 
-FLEET_STEPS = ("request", "request of an earlier version", "kill", "store", "store late", "upgrade", "loss")
+FLEET_STEPS = (
+    *("request", "request of an earlier version", "request without the store", "connection", "kill"),
+    *("store", "store late", "upgrade", "loss"),
+)
 
 
 @pytest.mark.parametrize("kind", store_kinds())
@@ -316,8 +355,9 @@ FLEET_STEPS = ("request", "request of an earlier version", "kill", "store", "sto
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_budget_has_the_use_of_the_ledger_once(kind: str, steps: Sequence[tuple[str, int, int]]) -> None:
     async def compare() -> None:
-        async with open_store(kind, Clock()) as store:
-            fleet = Fleet(store, 3)
+        clock = Clock()
+        async with open_store(kind, clock) as store:
+            fleet = Fleet(store, 3, clock)
             for step in steps:
                 await fleet.take(*step)
                 counted, _ = await fleet.count()

@@ -169,7 +169,7 @@ class RedisStore:
         if not reservation.is_held:
             return
         keys = [self._name_key("settled", reservation.id), *self._counter_keys(reservation.limits)]
-        words: list[object] = [self._now(), reservation.id, SETTLED_SECONDS]
+        words: list[object] = [self._now(), reservation.id, SETTLED_SECONDS, reservation.settled_seconds_ago]
         for limit, slot, amount in zip(reservation.limits, reservation.slots, amounts, strict=True):
             words += (limit.kind, limit.amount, amount, limit.seconds, slot)
         await self._pipeline.run_script("settle", keys, words)

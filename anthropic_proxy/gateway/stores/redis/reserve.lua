@@ -52,7 +52,7 @@ end
 
 local function raise_used(state)
   state.used = state.at_least
-  redis.call('HSET', state.key, 'used', text(state.used))
+  redis.call('HSET', state.key, 'used', text(state.used), 'raised', string.format('%.6f', now))
   if state.expires == 0 then begin_window(state) end
 end
 

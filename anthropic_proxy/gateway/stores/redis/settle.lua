@@ -1,8 +1,8 @@
 -- Replace the reserved amounts with the actual ones, once.
 -- KEYS: marker of the settlement; then for each limit its counter and its holds.
--- ARGV: time ("": of this server), id, seconds for which the marker is kept; then kind, reserved amount,
--- actual amount, seconds, slot of each limit.
-local id = ARGV[2]
+-- ARGV: time ("": of this server), id, seconds for which the marker is kept, seconds for which the amounts have waited;
+-- then kind, reserved amount, actual amount, seconds, slot of each limit.
+local id, settled_at = ARGV[2], now - tonumber(ARGV[4])
 local settled_until = tonumber(redis.call('GET', KEYS[1]) or 0)
 if settled_until > now then
   return 0
@@ -33,21 +33,24 @@ local function settle_rate(key, reserved, actual, seconds, slot)
 end
 
 local function settle_limit(index)
-  local key, holds, at = KEYS[index * 2], KEYS[index * 2 + 1], 4 + (index - 1) * 5
+  local key, holds, at = KEYS[index * 2], KEYS[index * 2 + 1], 5 + (index - 1) * 5
   local kind, reserved, actual, seconds = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
   if kind == 'rate' then
     settle_rate(key, reserved, actual, seconds, tonumber(ARGV[at + 4]))
   else
-    local expires = tonumber(redis.call('HGET', key, 'expires') or 0)
+    local found = redis.call('HMGET', key, 'expires', 'raised')
+    local expires, raised = tonumber(found[1] or 0), tonumber(found[2] or 0)
     if kind == 'amount' and expires > 0 and expires <= now then
       redis.call('DEL', key, holds)
-      expires = 0
+      expires, raised = 0, 0
     end
     if redis.call('ZREM', holds, text(reserved) .. ':' .. id) == 1 then
       redis.call('HINCRBY', key, 'held', text(-reserved))
     end
     if kind == 'amount' then
-      redis.call('HINCRBY', key, 'used', text(actual))
+      if raised <= settled_at or raised > now then
+        redis.call('HINCRBY', key, 'used', text(actual))
+      end
       if expires == 0 then
         redis.call('HSET', key, 'expires', string.format('%.6f', now + seconds))
         redis.call('PEXPIRE', key, math.ceil(seconds * 1000))
