@@ -4,7 +4,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -12,7 +11,7 @@ import msgspec
 from anthropic_proxy.console.keys.budget_states import PERIOD_NAMES, BudgetState, choose_state, list_budget_states
 from anthropic_proxy.console.keys.key_table import with_database_errors
 from anthropic_proxy.console.keys.limits import Scope, list_budget_limits
-from anthropic_proxy.console.keys.queries import sum_budget_use
+from anthropic_proxy.console.keys.queries import sum_budget_uses
 from anthropic_proxy.console.keys.virtual_keys import find_period_start
 from anthropic_proxy.console.ledger.database import open_for_reading
 from anthropic_proxy.console.ledger.reader_threads import ReaderThreads
@@ -48,8 +47,9 @@ async def serve_usage(
             if not scopes:
                 return dict.fromkeys(periods, 0)
             with closing(open_for_reading(gateway.settings)) as connection:
-                read = partial(sum_budget_use, connection, gateway.settings, scopes[0], now=now)
-                return {name: read(period) for name, period in periods.items()}
+                budgets = [(scopes[0], period) for period in periods.values()]
+                costs = sum_budget_uses(connection, gateway.settings, budgets, now)
+            return dict(zip(periods, costs, strict=True))
 
         body = encode_costs(await threads.run(request.client.payer, with_database_errors, read_costs))
     return build_json_response(msgspec.json.encode(body))

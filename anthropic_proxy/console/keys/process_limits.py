@@ -8,7 +8,7 @@ from contextlib import closing, suppress
 
 from anthropic_proxy.console.keys.alerts import BudgetAlerts
 from anthropic_proxy.console.keys.limits import KeyLimit, Scope, list_budget_limits
-from anthropic_proxy.console.keys.queries import sum_budget_use
+from anthropic_proxy.console.keys.queries import sum_budget_uses
 from anthropic_proxy.console.keys.reservations import Reservations
 from anthropic_proxy.console.ledger.connection import Connection
 from anthropic_proxy.console.ledger.database import LEDGER_FAILURES, open_for_reading, open_for_writing
@@ -159,11 +159,7 @@ class ProcessLimits:
     ) -> Sequence[int]:
         def read() -> Sequence[int]:
             with closing(connect(self._settings)) as connection:
-                return [
-                    sum_budget_use(connection, self._settings, key_limit.scope, key_limit.budget, now)
-                    if key_limit.budget
-                    else 0
-                    for key_limit in limits
-                ]
+                budgets = [(key_limit.scope, key_limit.budget) for key_limit in limits if key_limit.budget]
+                return sum_budget_uses(connection, self._settings, budgets, now)
 
         return await run_in_own_thread("budgets", read)

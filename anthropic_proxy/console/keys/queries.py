@@ -451,37 +451,64 @@ _COLUMNS: Mapping[ScopeKind, str] = {"key": "key_label", "team": "team", "proxy"
 _UNENDED_SECONDS = 366 * DAY_SECONDS
 
 
-def sum_budget_use(connection: Reader, settings: Settings, scope: Scope, budget: Budget, now: float) -> int:
-    """Return the use of a budget in the period that contains `now`, by the ledger: nano-dollars, or tokens."""
+def sum_budget_uses(
+    connection: Reader, settings: Settings, budgets: Sequence[tuple[Scope, Budget]], now: float
+) -> Sequence[int]:
+    """Return the use of each budget in its period that contains `now`, by the ledger: nano-dollars, or tokens."""
+    ((oldest,),) = connection.query("SELECT min(started_at) FROM requests")
+    has_models = any(budget.models for _, budget in budgets)
+    prefixes = {row.name: row.prefix for row in find_registry(settings)} if has_models else {}
+    names: dict[str, Sequence[str]] = {}
+    uses = []
+    for scope, budget in budgets:
+        if scope.counter not in names:
+            labels = find_counted_labels(connection, scope.key_id) if scope.kind == "key" else {}
+            names[scope.counter] = labels.get(scope.key_id, [scope.name])
+        parts = _list_counted_parts(scope, budget, now, oldest)
+        uses.append(_sum_parts(connection, budget, _COLUMNS[scope.kind], names[scope.counter], parts, prefixes))
+    return uses
+
+
+_REQUESTS, _SUMS = "requests", "hourly"
+_Parts = Sequence[tuple[str, int, int]]
+"""Tables, each with a range of its times."""
+
+
+def _list_counted_parts(scope: Scope, budget: Budget, now: float, oldest: int | None) -> _Parts:
+    """`oldest`: start of the oldest stored request."""
     start = scope.find_budget_start(budget, now)
-    names: Sequence[str] = [scope.name]
-    if scope.kind == "key":
-        names = find_counted_labels(connection, scope.key_id).get(scope.key_id, names)
     period_end = scope.find_budget_end(budget, now)
     # to the end of the period: rows have the time of their server, whose clock may be ahead of that of the budgets
     end = now + _UNENDED_SECONDS if period_end is None else period_end.timestamp()
     counted = RequestSelection(start=round(start * MICROSECONDS), end=round(end * MICROSECONDS))
     hour = -(-counted.start // MICROSECONDS_PER_HOUR)
-    requests, sums = "requests", "hourly"
-    ((oldest,),) = connection.query("SELECT min(started_at) FROM requests")
     if oldest is None or oldest > counted.start:  # earlier ones may be deleted: their sums are kept
-        parts = [(sums, counted.start // MICROSECONDS_PER_HOUR, counted.end_hour)]
-    elif counted.is_short_range:
-        parts = [(requests, counted.start, counted.end)]
-    else:  # sums of complete hours, and single requests of the part of an hour before them
-        parts = [(requests, counted.start, hour * MICROSECONDS_PER_HOUR), (sums, hour, counted.end_hour)]
-    column = _COLUMNS[scope.kind]
+        return [(_SUMS, counted.start // MICROSECONDS_PER_HOUR, counted.end_hour)]
+    if counted.is_short_range:
+        return [(_REQUESTS, counted.start, counted.end)]
+    # sums of complete hours, and single requests of the part of an hour before them
+    return [(_REQUESTS, counted.start, hour * MICROSECONDS_PER_HOUR), (_SUMS, hour, counted.end_hour)]
+
+
+def _sum_parts(
+    connection: Reader,
+    budget: Budget,
+    column: str,
+    names: Sequence[str],
+    parts: _Parts,
+    prefixes: Mapping[str, str],
+) -> int:
+    """`column`, `names`: values of a column of the counted requests. `column` "": all count."""
     added = "cost" if budget.unit == "usd" else _TOKENS
-    prefixes = {row.name: row.prefix for row in find_registry(settings)} if budget.models else {}
     total = 0
     for table, first, last in parts:
-        time = "started_at" if table == requests else "hour"
+        time = "started_at" if table == _REQUESTS else "hour"
         for name in names:
             values: tuple[object, ...] = (first, last)
             condition = f"{time} >= ? AND {time} < ?"
             if column:
                 condition, values = f"{condition} AND {column} = ?", (first, last, name)
-            if column and table == requests and name != COMMON_VALUES[column]:  # the index leaves this value out
+            if column and table == _REQUESTS and name != COMMON_VALUES[column]:  # the index leaves this value out
                 condition += f" AND {column} != '{COMMON_VALUES[column]}'"
             if not budget.models:
                 sql = f"SELECT sum({added}) FROM {table} WHERE {condition}"
@@ -489,7 +516,7 @@ def sum_budget_use(connection: Reader, settings: Settings, scope: Scope, budget:
                 continue
             sql = f"SELECT provider, model, sum({added}) FROM {table} WHERE {condition} GROUP BY provider, model"
             used_by_model = [(row[0], row[1], int(row[2] or 0)) for row in connection.query(sql, values)]
-            if table == requests:
+            if table == _REQUESTS:
                 sql = f"SELECT {', '.join(MOVED_COLUMNS)} FROM {table} WHERE {condition} AND model_usage != ''"
                 rows = connection.query(sql, values)
                 moved = [part for row in rows for part in move_sums(**dict(zip(MOVED_COLUMNS, row, strict=True)))]
@@ -515,6 +542,7 @@ def counts_stored_model(budget: Budget, model: str) -> bool:
 def read_used_budgets(connection: Reader, settings: Settings, scope: Scope, now: float) -> Sequence[Spending]:
     """Used amounts by the ledger, without those that running requests have reserved, and their forecasts."""
     budgets = scope.rules.budgets
-    spending = [Spending(budget, sum_budget_use(connection, settings, scope, budget, now)) for budget in budgets]
+    uses = sum_budget_uses(connection, settings, [(scope, budget) for budget in budgets], now)
+    spending = [Spending(budget, used) for budget, used in zip(budgets, uses, strict=True)]
     (current,) = add_forecasts(connection, settings, [scope], [spending], now)
     return current

@@ -15,7 +15,7 @@ from msgspec import structs
 from anthropic_proxy.app import App
 from anthropic_proxy.console.keys.administration import KeyAdministration
 from anthropic_proxy.console.keys.limits import Scope, build_key_scope, build_team_scope
-from anthropic_proxy.console.keys.queries import list_keys, list_teams, read_used_budgets, sum_budget_use
+from anthropic_proxy.console.keys.queries import list_keys, list_teams, read_used_budgets, sum_budget_uses
 from anthropic_proxy.console.keys.virtual_keys import VirtualKey
 from anthropic_proxy.console.ledger.database import open_for_reading, open_for_writing
 from anthropic_proxy.console.ledger.periods import RequestSelection
@@ -164,7 +164,7 @@ async def test_budgets_have_the_use_of_the_ledger_after_a_restart(tmp_path: Path
         assert await find_used() == expected
     team = Scope("team", "web", "team/web", Rules())
     with closing(open_for_reading(Settings(data_directory=tmp_path / "anthropic-proxy"))) as connection:
-        assert sum_budget_use(connection, Settings(), team, total, time.time()) == sum(expected.values())
+        assert sum_budget_uses(connection, Settings(), [(team, total)], time.time()) == [sum(expected.values())]
 
 
 async def leave_before_the_first_byte(app: App, provider: "SilentServer", key: str, **fields: Any) -> None:
@@ -342,10 +342,10 @@ async def test_the_use_of_a_budget_begins_to_the_second_also_days_later(database
         ledger.wait_written(len(times))
     with closing(open_for_reading(settings)) as connection:
         (stored,), scope = created.rules.budgets, build_key_scope(created)
-        assert sum_budget_use(connection, Settings(), scope, stored, now) == 10 + 100 + 1_000
+        assert sum_budget_uses(connection, Settings(), [(scope, stored)], now) == [10 + 100 + 1_000]
         for models, used in {"groq/*": 1_110, "SMALL": 1_110, "*/s?all": 1_110, "openai/*": 0, "gpt-*": 0}.items():
             one = structs.replace(stored, models=models)
-            assert sum_budget_use(connection, Settings(), scope, one, now) == used, models
+            assert sum_budget_uses(connection, Settings(), [(scope, one)], now) == [used], models
 
 
 @pytest.mark.parametrize(("period", "used"), [("day", 11), ("month", 111), ("total", 1_111)])
@@ -364,7 +364,7 @@ async def test_a_budget_has_the_use_of_a_server_whose_clock_is_ahead(
     budget = Budget(1_000_000, "tokens", period)
     scope = Scope("key", "ci", "key/ci", Rules(budgets=(budget,)))
     with closing(open_for_reading(database)) as connection:
-        assert sum_budget_use(connection, Settings(), scope, budget, NOON) == used
+        assert sum_budget_uses(connection, Settings(), [(scope, budget)], NOON) == [used]
 
 
 def test_a_database_is_required(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from msgspec import structs
 from sqlalchemy import Connection
 
 from anthropic_proxy.console.keys.limits import Scope
-from anthropic_proxy.console.keys.queries import sum_budget_use
+from anthropic_proxy.console.keys.queries import sum_budget_uses
 from anthropic_proxy.console.ledger.database import open_for_reading
 from anthropic_proxy.console.ledger.export import build_request_object, tabulate_requests
 from anthropic_proxy.console.ledger.periods import RequestSelection
@@ -229,7 +229,7 @@ async def test_a_budget_for_a_model_gets_its_part_from_the_ledger(
     since = structs.replace(decode_budget(budget), since=now - age - 60)
     scope = Scope("team", "build", "team/build", Rules(budgets=(since,)))
     with closing(open_for_reading(database)) as reader:
-        assert sum_budget_use(reader, database, scope, since, now) == used
+        assert sum_budget_uses(reader, database, [(scope, since)], now) == [used]
 
 
 async def test_a_stored_request_lists_its_models(database: Settings) -> None:
@@ -279,4 +279,4 @@ async def test_a_budget_forgets_no_model_because_of_many_names(database: Setting
     budget = Budget(1.0, "usd", "total", models=models)
     scope = Scope("key", "a", "key/a", Rules(budgets=(budget,)))
     with closing(open_for_reading(database)) as reader:
-        assert sum_budget_use(reader, database, scope, budget, NOON + 60) == used
+        assert sum_budget_uses(reader, database, [(scope, budget)], NOON + 60) == [used]

@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy.console.keys.limits import Scope
-from anthropic_proxy.console.keys.queries import sum_budget_use
+from anthropic_proxy.console.keys.queries import sum_budget_uses
 from anthropic_proxy.console.ledger.connection import Connection, DatabaseError
 from anthropic_proxy.console.ledger.database import (
     classify_database_error,
@@ -82,7 +82,7 @@ async def test_a_budget_keeps_its_use_when_requests_are_deleted(
         )
 
         def read_used() -> int:
-            return sum_budget_use(connection, settings, scope, rules.budgets[0], NOON)
+            return sum_budget_uses(connection, settings, [(scope, rules.budgets[0])], NOON)[0]
 
         before = read_used()
         for _ in range(2):
