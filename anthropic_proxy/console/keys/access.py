@@ -59,7 +59,7 @@ class Access:
         self.api = AdminApi(
             self._current_settings,
             lambda: None if self._gateway is None else self._gateway.store,
-            self.table.refresh,
+            self.table,
             time.time,
         )
 

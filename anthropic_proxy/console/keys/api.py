@@ -4,7 +4,7 @@ A client with an `ADMIN_API_KEY` manages all keys, and a signed-in person those 
 has the same name as in Anthropic's Admin API if that has an equivalent.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
 from functools import partial
@@ -16,20 +16,20 @@ from msgspec import UNSET, Struct, UnsetType, structs
 from anthropic_proxy.console.keys.acceptance import list_key_states
 from anthropic_proxy.console.keys.administration import KeyAction, KeyCommand, open_administration
 from anthropic_proxy.console.keys.descriptions import encode_audit_entry, encode_key, encode_team
-from anthropic_proxy.console.keys.key_table import with_database_errors
+from anthropic_proxy.console.keys.key_table import KeysUnavailable, KeyTable, with_database_errors
 from anthropic_proxy.console.keys.limits import Scope, build_key_scope, build_team_scope
 from anthropic_proxy.console.keys.queries import (
     Spending,
     add_forecasts,
     list_audit_entries,
     list_keys_by_id,
-    list_readable_keys,
+    list_readable_ids,
     list_readable_teams,
     read_all_spending,
     require_key,
 )
 from anthropic_proxy.console.keys.rights import Rights, find_client_rights
-from anthropic_proxy.console.keys.sign_ins import SignIn, encode_sign_in, list_sign_ins
+from anthropic_proxy.console.keys.sign_ins import SignIn, encode_sign_in, has_sign_in, list_sign_ins
 from anthropic_proxy.console.keys.virtual_keys import KeyState, KeyStatus, VirtualKey
 from anthropic_proxy.console.ledger.connection import Connection
 from anthropic_proxy.console.ledger.database import open_for_reading
@@ -54,8 +54,10 @@ from anthropic_proxy.gateway.settings.key_rules import LIST_FIELDS, PERIODS, Bud
 from anthropic_proxy.plugins import Route, RouteRequest, RouteResponse, Store
 
 DEFAULT_ROWS = 20
-_MIN_ROWS_WITH_STATUS = 500
-"""Rows of one query if only some of them have the requested state."""
+_PAGE = ("limit", "after_id")
+"""Parameters of each list."""
+_ROWS_WITH_STATUS = 5_000
+"""Ids of one query if only some of them have the requested state."""
 BodyT = TypeVar("BodyT")
 
 
@@ -115,7 +117,7 @@ class RotationFields(Struct, forbid_unknown_fields=True):
 
 class AdminApi:
     """The routes below `/admin`, with the functions that answer their requests. `current_store` returns the store with
-    the used amounts of budgets, or None before the server has started. `changed` is called after each change of a key
+    the used amounts of budgets, or None before the server has started. `table` is read again after each change of a key
     or team, so that this process applies the change at once.
     """
 
@@ -123,12 +125,12 @@ class AdminApi:
         self,
         current_settings: Callable[[], Settings],
         current_store: Callable[[], Store | None],
-        changed: Callable[[], Awaitable[object]],
+        table: KeyTable,
         clock: Callable[[], float],
     ) -> None:
         self._current_settings = current_settings
         self._current_store = current_store
-        self._changed = changed
+        self._table = table
         self._clock = clock
         self._threads = ReaderThreads()
 
@@ -144,7 +146,6 @@ class AdminApi:
     @property
     def routes(self) -> Sequence[Route]:
         reading: Mapping[str, Callable[[RouteRequest], Any]] = {
-            "/admin/keys": self._list_keys,
             "/admin/sign-ins": self._list_sign_ins,
             "/admin/audit": self._list_audit_entries,
             "/admin/openapi.json": lambda _: build_document(),
@@ -160,6 +161,7 @@ class AdminApi:
         }
         return [
             *(Route(path=path, respond=partial(self._read, respond)) for path, respond in reading.items()),
+            Route(path="/admin/keys", respond=self._list_keys),
             Route(path="/admin/keys/{id}", respond=self._show_key),
             Route(path="/admin/teams", respond=self._list_teams),
             *(
@@ -189,32 +191,42 @@ class AdminApi:
             return {**encode_key(outcome.key, state), **({"key": outcome.text} if outcome.text else {})}
 
         body = await self._use_database(request, change)
-        await self._changed()
+        await self._table.refresh()
         return _json(body)
 
-    def _list_keys(self, request: RouteRequest) -> Any:
-        query = ApiQuery(request, ("limit", "after_id", "status", "team"))
+    async def _list_keys(self, request: RouteRequest) -> RouteResponse:
+        query = ApiQuery(request, (*_PAGE, "status", "team"))
         status, team, after = (query.values.get(name, "") for name in ("status", "team", "after_id"))
         if status not in ("", *get_args(KeyStatus)):
             raise request_error(f"status is {status[:40]!r}. Use active, inactive, expired, revoked or unreadable.")
         limit = query.read_limit(DEFAULT_ROWS)
-        size = max(limit + 1, _MIN_ROWS_WITH_STATUS if status else 0)
+        size = _ROWS_WITH_STATUS if status else limit + 1
+        if status and not await self._table.refresh():
+            raise KeysUnavailable(self._table.condition)
 
         def find(reader: Connection, rights: Rights) -> Sequence[Mapping[str, Any]]:
             listed = [key for key in list_keys_by_id(reader, [after]) if rights.reads(key) and team in ("", key.team)]
             if after and not listed:
-                raise request_error(f"after_id: {after[:40]!r} is not an id of this list.")
+                raise _unlisted_error(after)
             last, matched = after, list[tuple[VirtualKey, KeyState]]()
-            while len(matched) <= limit:  # a state is no column
-                keys = list_readable_keys(reader, rights, team=team, after=last, limit=size)
+            while len(matched) <= limit:
+                ids = list_readable_ids(reader, rights, team=team, after=last, limit=size)
+                # a state is no column; keys that the table does not have yet are new
+                likely = [key_id for key_id in ids if not status or self._table.find_status(key_id) in (status, None)]
+                chosen = likely[: limit + 1 - len(matched)]
+                by_id = {key.id: key for key in list_keys_by_id(reader, chosen)}
+                keys = [by_id[key_id] for key_id in chosen if key_id in by_id]
                 states = self._list_states(reader, keys, rights)
                 matched += [pair for pair in zip(keys, states, strict=True) if status in ("", pair[1].status)]
-                if len(keys) < size:
+                if len(chosen) < len(likely):
+                    last = chosen[-1]
+                elif len(ids) < size:
                     break
-                last = keys[-1].id
-            return [encode_key(*pair) for pair in matched[: limit + 1]]
+                else:
+                    last = ids[-1]
+            return [encode_key(*pair) for pair in matched]
 
-        return _encode_rows(self._query(request, find), limit)
+        return _json(_encode_rows(await self._use_database(request, lambda: self._query(request, find)), limit))
 
     async def _show_key(self, request: RouteRequest) -> RouteResponse:
         name = request.path_parameters["id"]
@@ -228,10 +240,13 @@ class AdminApi:
         return _json({**encoded, "spending": spending})
 
     async def _list_teams(self, request: RouteRequest) -> RouteResponse:
-        teams = await self._use_database(request, lambda: self._query(request, list_readable_teams))
+        query = ApiQuery(request, _PAGE)
+        limit = query.read_limit(DEFAULT_ROWS)
+        list_page = partial(list_readable_teams, after=query.values.get("after_id", ""), limit=limit + 1)
+        teams = await self._use_database(request, lambda: self._query(request, list_page))
         spending = await self._read_spending(request, [build_team_scope(team) for team in teams])
         rows = [{**encode_team(team), "spending": used} for team, used in zip(teams, spending, strict=True)]
-        return _json({"data": rows, "has_more": False})
+        return _json(_encode_rows(rows, limit, "name"))
 
     async def _read_spending(
         self, request: RouteRequest, scopes: Sequence[Scope]
@@ -250,17 +265,22 @@ class AdminApi:
         return [[budget_use.encode() for budget_use in spending] for spending in spending_by_scope]
 
     def _list_sign_ins(self, request: RouteRequest) -> Any:
-        def find(connection: Connection, rights: Rights) -> Sequence[SignIn]:
-            return list_sign_ins(connection, self._clock(), rights.sign_ins_of)
+        query = ApiQuery(request, _PAGE)
+        limit, after = query.read_limit(DEFAULT_ROWS), query.values.get("after_id", "")
 
-        return {"data": [encode_sign_in(sign_in) for sign_in in self._query(request, find)], "has_more": False}
+        def find(connection: Connection, rights: Rights) -> Sequence[SignIn]:
+            if after and not has_sign_in(connection, after, rights.sign_ins_of):
+                raise _unlisted_error(after)
+            return list_sign_ins(connection, self._clock(), rights.sign_ins_of, after=after, limit=limit + 1)
+
+        return _encode_rows([encode_sign_in(sign_in) for sign_in in self._query(request, find)], limit)
 
     def _list_audit_entries(self, request: RouteRequest) -> Any:
-        query = ApiQuery(request, ("limit", "after_id"))
+        query = ApiQuery(request, _PAGE)
         limit = query.read_limit(DEFAULT_ROWS)
         after = query.values.get("after_id", "")
         if after and not (after.isascii() and after.isdecimal() and len(after) < 10):
-            raise request_error(f"after_id: {after[:40]!r} is not an id of this list.")
+            raise _unlisted_error(after)
         before = int(after) if after else None
         entries = self._query(request, lambda reader, _: list_audit_entries(reader, before_id=before, limit=limit + 1))
         return _encode_rows([encode_audit_entry(entry) for entry in entries], limit)
@@ -300,9 +320,14 @@ def _decode(request: RouteRequest, kind: type[BodyT]) -> BodyT:
         raise request_error(f"The body is not valid: {error}. The fields are in /admin/openapi.json.") from None
 
 
-def _encode_rows(rows: Sequence[Mapping[str, Any]], limit: int) -> dict[str, Any]:
+def _unlisted_error(after: str) -> InvalidRequest:
+    return request_error(f"after_id: {after[:40]!r} is not an id of this list.")
+
+
+def _encode_rows(rows: Sequence[Mapping[str, Any]], limit: int, id_name: str = "id") -> dict[str, Any]:
+    """`rows`: those of the page, and one more if the list goes on. `id_name`: field with the position of a row."""
     shown = rows[:limit]
-    ends = {"first_id": shown[0]["id"] if shown else None, "last_id": shown[-1]["id"] if shown else None}
+    ends = {"first_id": shown[0][id_name] if shown else None, "last_id": shown[-1][id_name] if shown else None}
     return {"data": shown, "has_more": len(rows) > limit, **ends}
 
 
@@ -348,7 +373,8 @@ def build_paths() -> Schema:
         ("post /admin/teams/{name}", "changeTeam", "Change the rules of a team.", refer_to("Team"), "Rules"),
         ("get /admin/audit", "listChanges", "Changes, the latest first.", changes, ""),
     )
-    queries: Mapping[str, Sequence[Schema]] = {"listKeys": [*_PAGING, *_KEY_FILTERS], "listChanges": _PAGING}
+    lists = dict.fromkeys(("listSignIns", "listTeams", "listChanges"), _PAGING)
+    queries: Mapping[str, Sequence[Schema]] = {"listKeys": [*_PAGING, *_KEY_FILTERS], **lists}
     paths: dict[str, Schema] = {}
     for place, name, summary, result, body in rows:
         method, path = place.split()

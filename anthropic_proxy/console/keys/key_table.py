@@ -25,7 +25,7 @@ from anthropic_proxy.console.keys.queries import find_newest_audit_id, list_keys
 from anthropic_proxy.console.keys.scim_people import find_scim_facts
 from anthropic_proxy.console.keys.sign_ins import list_sign_ins, read_end_reason
 from anthropic_proxy.console.keys.unpriced import find_unpriced
-from anthropic_proxy.console.keys.virtual_keys import KeyHash, Team, VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import KeyHash, KeyStatus, Team, VirtualKey
 from anthropic_proxy.console.ledger.connection import Connection, DatabaseError
 from anthropic_proxy.console.ledger.database import (
     LEDGER_FAILURES,
@@ -170,6 +170,11 @@ class KeyTable:
     def find_key_end(self, key_id: str) -> KeyEnd | None:
         """None: the key is not in the table."""
         return self._ends.get(key_id)
+
+    def find_status(self, key_id: str) -> KeyStatus | None:
+        """Return the present state of a key. None: the key is not in the table."""
+        end = self._ends.get(key_id)
+        return None if end is None else "active" if self._clock() < end.at else end.status
 
     def list_labels(self, start: str) -> Sequence[str]:
         """Return the labels that begin with `start`."""

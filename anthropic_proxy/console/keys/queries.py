@@ -156,18 +156,43 @@ def list_readable_keys(
     """Return the keys that the user reads, the newest first. `team`: only those of this team. `after`: only those that
     follow the key with this id in the list.
     """
+    return _read_keys(connection, *_select_readable(rights, team, after), limit)
+
+
+def list_readable_ids(
+    connection: Reader, rights: Rights, *, team: str = "", after: str = "", limit: int
+) -> Sequence[str]:
+    """Return the ids of `list_readable_keys`, which indexes have."""
+    condition, values = _select_readable(rights, team, after)
+    rows = connection.query(f"SELECT id FROM virtual_keys WHERE {condition} {_NEWEST} LIMIT {limit:d}", values)
+    return [str(key_id) for (key_id,) in rows]
+
+
+def _select_readable(rights: Rights, team: str, after: str) -> tuple[str, Sequence[object]]:
     conditions = [rights.select_keys()]
     if team:
         conditions.append(("team = ?", (team,)))
     if after:
-        at = "(SELECT created_at FROM virtual_keys WHERE id = ?)"
-        conditions.append((f"(created_at < {at} OR (created_at = {at} AND id > ?))", (after, after, after)))
-    values = [value for _, given in conditions for value in given]
-    return _read_keys(connection, " AND ".join(text for text, _ in conditions), values, limit)
+        conditions.append((follow("virtual_keys"), (after, after, after)))
+    return " AND ".join(text for text, _ in conditions), [value for _, given in conditions for value in given]
 
 
-def list_readable_teams(connection: Reader, rights: Rights) -> Sequence[Team]:
-    return [team for team in list_teams(connection) if rights.reads_team(team.name)]
+def follow(table: str) -> str:
+    """Return the condition of the rows that follow the one with an id, three times the value of `?`, in the list of a
+    table with the newest first.
+    """
+    at = f"(SELECT created_at FROM {table} WHERE id = ?)"
+    return f"created_at <= {at} AND (created_at < {at} OR id > ?)"
+
+
+def list_readable_teams(
+    connection: Reader, rights: Rights, *, after: str = "", limit: int | None = None
+) -> Sequence[Team]:
+    """Return the teams with rules that the user reads, in the order of their names. `after`: only those that follow
+    this name.
+    """
+    teams = [team for team in list_teams(connection) if rights.reads_team(team.name) and team.name > after]
+    return teams[:limit]
 
 
 def list_teams(connection: Reader) -> Sequence[Team]:

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from anthropic_proxy.console.identity.people import OidcUser, is_same_user
 from anthropic_proxy.console.keys.descriptions import format_time
-from anthropic_proxy.console.keys.queries import name_columns, to_seconds
+from anthropic_proxy.console.keys.queries import follow, name_columns, to_seconds
 from anthropic_proxy.console.ledger.connection import Connection, Reader, query_parts
 from anthropic_proxy.console.ledger.schema import SIGN_INS
 from anthropic_proxy.console.units import MICROSECONDS, to_microseconds
@@ -82,13 +82,25 @@ def describe_refresh(sign_in: SignIn) -> str:
 
 
 def list_sign_ins(
-    connection: Reader, now: float, key_id: str | None = None, *, limit: int | None = None
+    connection: Reader, now: float, key_id: str | None = None, *, after: str = "", limit: int | None = None
 ) -> Sequence[SignIn]:
-    """Return the sign-ins that have not ended, the latest first. `key_id`: the key of their person. None: of all."""
-    of_person, value = ("", ()) if key_id is None else ("AND key_id = ?", (key_id,))
+    """Return the sign-ins that have not ended, the latest first. `key_id`: the key of their person. None: of all.
+    `after`: only those that follow the one with this id in the list.
+    """
+    conditions: list[tuple[str, Sequence[object]]] = [("ended_at IS NULL AND ends_at > ?", (to_microseconds(now),))]
+    if key_id is not None:
+        conditions.append(("key_id = ?", (key_id,)))
+    if after:
+        conditions.append((follow("sign_ins"), (after, after, after)))
     end = "" if limit is None else f"LIMIT {limit:d}"
-    condition = f"ended_at IS NULL AND ends_at > ? {of_person} ORDER BY created_at DESC, id {end}"
-    return _read(connection, condition, to_microseconds(now), *value)
+    condition = f"{' AND '.join(text for text, _ in conditions)} ORDER BY created_at DESC, id {end}"
+    return _read(connection, condition, *(value for _, values in conditions for value in values))
+
+
+def has_sign_in(connection: Reader, sign_in: str, key_id: str | None = None) -> bool:
+    """Return True if a sign-in, also one that has ended, has this id. `key_id`: as for `list_sign_ins`."""
+    rows = connection.query("SELECT key_id FROM sign_ins WHERE id = ?", (sign_in,))
+    return bool(rows) and key_id in (None, rows[0][0])
 
 
 def list_access_ends(

@@ -265,6 +265,13 @@ _STEPS: Mapping[str, Sequence[str | _Statements]] = {
     ),
     "0042": ("CREATE INDEX virtual_keys_by_person ON virtual_keys (person) WHERE person != ''",),
     "0043": _add_columns("raised_at", COUNT, "limit_counters"),
+    "0044": (
+        "CREATE INDEX virtual_keys_by_time ON virtual_keys (created_at DESC, id)",
+        "CREATE INDEX virtual_keys_by_owner ON virtual_keys (lower(owner))",
+        "CREATE INDEX virtual_keys_by_team ON virtual_keys (team, created_at DESC, id)",
+        "CREATE INDEX sign_ins_by_time ON sign_ins (created_at DESC, id)",
+        "CREATE INDEX sign_ins_by_key ON sign_ins (key_id, created_at DESC, id)",
+    ),
 }
 """Version of the schema → statements of the migration from the version before, or a function that returns some."""
 NEWEST_VERSION = max(_STEPS)

@@ -20,6 +20,8 @@ _KEY = "TEXT NOT NULL"
 TEXT = "TEXT NOT NULL DEFAULT ''"
 COUNT = "BIGINT NOT NULL DEFAULT 0"
 TIME = "BIGINT NOT NULL"
+_NEWEST = ("created_at DESC", "id")
+"""Order of the lists of keys and sign-ins."""
 
 
 class Index(NamedTuple):
@@ -138,6 +140,9 @@ VIRTUAL_KEYS = TableDefinition(
     (
         Index("virtual_keys_by_subject", ("issuer", "subject"), "subject != ''", is_unique=True),
         Index("virtual_keys_by_person", ("person",), "person != ''"),
+        Index("virtual_keys_by_time", _NEWEST),
+        Index("virtual_keys_by_owner", ("lower(owner)",)),
+        Index("virtual_keys_by_team", ("team", *_NEWEST)),
     ),
 )
 """One row per virtual key, with the fields of `VirtualKey`. `rules`: JSON of `Rules`. `exceptions`: JSON of field →
@@ -179,6 +184,7 @@ SIGN_INS = TableDefinition(
         **dict.fromkeys(("refused_at", "denied_at"), "BIGINT"),
     },
     ("id",),
+    (Index("sign_ins_by_time", _NEWEST), Index("sign_ins_by_key", ("key_id", *_NEWEST))),
 )
 """One row per device on which a person has signed in from Claude Code. `person`: JSON of `OidcUser` at the sign-in, for
 its identity; `people` has what was said later. `end_reason`: why the identity provider or the settings refused the

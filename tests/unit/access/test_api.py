@@ -15,6 +15,7 @@ from anthropic_proxy.app import App
 from anthropic_proxy.console.keys.api import build_document
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings
+from tests.support.company import fill_company
 from tests.support.virtual_keys import Response, running_app, send
 from tests.support.waiting import wait_for_async
 
@@ -128,6 +129,45 @@ async def test_keys_are_listed_by_status_and_team(app: App) -> None:
     assert (names, first["has_more"], second["has_more"]) == (["c", "b"], True, False)
     refused = await administer(app, "GET", f"/admin/keys?team=build&after_id={created[2].json['id']}")
     assert refused.json["error"]["message"].startswith("after_id: 'key_")
+
+
+LISTS = {
+    "/admin/keys": ["key_03", "key_02", "key_01"],
+    "/admin/keys?status=active": ["key_03", "key_02", "key_01"],
+    "/admin/keys?status=expired": [],
+    "/admin/keys?team=build": ["key_03", "key_02", "key_01"],
+    "/admin/sign-ins": ["sign_03", "sign_02", "sign_01"],
+    "/admin/teams": ["team 01", "team 02", "team 03"],
+    "/admin/audit": [3, 2, 1],
+}
+
+
+@pytest.mark.parametrize(("path", "expected"), LISTS.items(), ids=LISTS)
+async def test_each_list_has_pages(app: App, tmp_path: Path, path: str, expected: list[object]) -> None:
+    fill_company(tmp_path, 3)
+    listed, after, joint = list[object](), "", "&" if "?" in path else "?"
+    name = "name" if path == "/admin/teams" else "id"
+    for number in range(1, 4):
+        page = (await administer(app, "GET", f"{path}{joint}limit=1{after}")).json
+        ids = [row[name] for row in page["data"]]
+        has_row = number <= len(expected)
+        listed += ids
+        position = ids[0] if ids else None
+        assert {**page, "data": ids} == {
+            "data": expected[number - 1 : number],
+            "has_more": number < len(expected),
+            "first_id": position,
+            "last_id": position,
+        }
+        after = f"&after_id={position}" if has_row else ""
+    assert listed == expected
+    assert (await administer(app, "GET", f"{path}{joint}limit=1001")).status == 400
+
+
+@pytest.mark.parametrize("path", ["/admin/keys", "/admin/sign-ins", "/admin/audit"])
+async def test_a_position_that_is_not_in_the_list_is_named(app: App, path: str) -> None:
+    refused = await administer(app, "GET", f"{path}?after_id=nobody")
+    assert (refused.status, refused.message) == (400, "after_id: 'nobody' is not an id of this list.")
 
 
 async def test_token_counts_have_a_limit_of_their_own_and_lists_of_models_none(app: App) -> None:
