@@ -489,18 +489,20 @@ def sum_budget_uses(
         if scope.counter not in names:
             labels = find_counted_labels(connection, scope.key_id) if scope.kind == "key" else {}
             names[scope.counter] = labels.get(scope.key_id, [scope.name])
-        parts = _list_counted_parts(scope, budget, now, oldest)
-        uses.append(_sum_parts(connection, budget, _COLUMNS[scope.kind], names[scope.counter], parts, prefixes))
+        rows = [
+            (table, first, last, _COLUMNS[scope.kind], name)
+            for table, first, last in _list_counted_parts(scope, budget, now, oldest)
+            for name in names[scope.counter]
+        ]
+        uses.append(_sum_rows(connection, budget, rows, prefixes))
     return uses
 
 
 _REQUESTS, _SUMS = "requests", "hourly"
-_Parts = Sequence[tuple[str, int, int]]
-"""Tables, each with a range of its times."""
 
 
-def _list_counted_parts(scope: Scope, budget: Budget, now: float, oldest: int | None) -> _Parts:
-    """`oldest`: start of the oldest stored request."""
+def _list_counted_parts(scope: Scope, budget: Budget, now: float, oldest: int | None) -> Sequence[tuple[str, int, int]]:
+    """Return tables, each with a range of its times. `oldest`: start of the oldest stored request."""
     start = scope.find_budget_start(budget, now)
     period_end = scope.find_budget_end(budget, now)
     # to the end of the period: rows have the time of their server, whose clock may be ahead of that of the budgets
@@ -515,41 +517,38 @@ def _list_counted_parts(scope: Scope, budget: Budget, now: float, oldest: int | 
     return [(_REQUESTS, counted.start, hour * MICROSECONDS_PER_HOUR), (_SUMS, hour, counted.end_hour)]
 
 
-def _sum_parts(
+def _sum_rows(
     connection: Reader,
     budget: Budget,
-    column: str,
-    names: Sequence[str],
-    parts: _Parts,
+    rows: Sequence[tuple[str, int, int, str, str]],
     prefixes: Mapping[str, str],
 ) -> int:
-    """`column`, `names`: values of a column of the counted requests. `column` "": all count."""
+    """`rows`: a table, a range of its times, and a column with its value; "": all rows of the range count."""
     added = "cost" if budget.unit == "usd" else _TOKENS
     total = 0
-    for table, first, last in parts:
+    for table, first, last, column, name in rows:
         time = "started_at" if table == _REQUESTS else "hour"
-        for name in names:
-            values: tuple[object, ...] = (first, last)
-            condition = f"{time} >= ? AND {time} < ?"
-            if column:
-                condition, values = f"{condition} AND {column} = ?", (first, last, name)
-            if column and table == _REQUESTS and name != COMMON_VALUES[column]:  # the index leaves this value out
-                condition += f" AND {column} != '{COMMON_VALUES[column]}'"
-            if not budget.models:
-                sql = f"SELECT sum({added}) FROM {table} WHERE {condition}"
-                total += int(connection.query(sql, values)[0][0] or 0)
-                continue
-            sql = f"SELECT provider, model, sum({added}) FROM {table} WHERE {condition} GROUP BY provider, model"
-            used_by_model = [(row[0], row[1], int(row[2] or 0)) for row in connection.query(sql, values)]
-            if table == _REQUESTS:
-                sql = f"SELECT {', '.join(MOVED_COLUMNS)} FROM {table} WHERE {condition} AND model_usage != ''"
-                rows = connection.query(sql, values)
-                moved = [part for row in rows for part in move_sums(**dict(zip(MOVED_COLUMNS, row, strict=True)))]
-                for of_model in moved:
-                    used = of_model.sums.cost if budget.unit == "usd" else count_budget_tokens(of_model.sums)
-                    used_by_model.append((of_model.provider, of_model.model, used))
-            for provider, model, used in used_by_model:
-                total += used * counts_stored_model(budget, f"{prefixes.get(provider, provider)}/{model}")
+        values: tuple[object, ...] = (first, last)
+        condition = f"{time} >= ? AND {time} < ?"
+        if column:
+            condition, values = f"{condition} AND {column} = ?", (first, last, name)
+        if column and table == _REQUESTS and name != COMMON_VALUES[column]:  # the index leaves this value out
+            condition += f" AND {column} != '{COMMON_VALUES[column]}'"
+        if not budget.models:
+            sql = f"SELECT sum({added}) FROM {table} WHERE {condition}"
+            total += int(connection.query(sql, values)[0][0] or 0)
+            continue
+        sql = f"SELECT provider, model, sum({added}) FROM {table} WHERE {condition} GROUP BY provider, model"
+        used_by_model = [(row[0], row[1], int(row[2] or 0)) for row in connection.query(sql, values)]
+        if table == _REQUESTS:
+            sql = f"SELECT {', '.join(MOVED_COLUMNS)} FROM {table} WHERE {condition} AND model_usage != ''"
+            replies = connection.query(sql, values)
+            moved = [part for row in replies for part in move_sums(**dict(zip(MOVED_COLUMNS, row, strict=True)))]
+            for of_model in moved:
+                used = of_model.sums.cost if budget.unit == "usd" else count_budget_tokens(of_model.sums)
+                used_by_model.append((of_model.provider, of_model.model, used))
+        for provider, model, used in used_by_model:
+            total += used * counts_stored_model(budget, f"{prefixes.get(provider, provider)}/{model}")
     return total
 
 
