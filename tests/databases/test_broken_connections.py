@@ -108,6 +108,25 @@ async def test_a_call_that_is_repeated_after_its_commit_has_no_further_effect(da
         await store.close()
 
 
+async def test_what_is_sent_beside_a_reservation_counts_although_that_is_repeated(database: Settings) -> None:
+    """The answer to the commit of both is lost. The reservation is made again, because the data may be lost."""
+    async with relaying(database) as (relay, settings):
+        warnings = list[str]()
+        store = open_database_store(settings, MemoryStore(), warnings.append)
+        rate = Limit("key/a/requests", "rate", 1, 100, 60.0)
+        await store.get("start")
+        held, running = await store.reserve([rate, BUDGET]), await store.reserve([rate, BUDGET])
+        relay.cut_statement = b"limit_holds"
+        again, _, _ = await asyncio.gather(
+            store.reserve([rate, BUDGET]), store.settle(held, [1, 7]), store.renew([running])
+        )
+        assert relay.cut_statement is None, "the connection was cut"
+        assert (await used(store), again.is_held) == (7 + 10 + 10, True)
+        read = await store.reserve([structs.replace(rate, amount=0)])
+        assert (read.remaining, store.state.available, warnings) == ([97], True, [])
+        await store.close()
+
+
 async def test_requests_count_once_if_the_answer_to_their_commit_is_lost(database: Settings) -> None:
     rejected = {"outcome": "error", "error_type": "rate_limit_error", "status": 429, "provider": "", "model": ""}
     rejections = [new_receipt(number, client=Client("a"), **rejected) for number in range(10, 15)]

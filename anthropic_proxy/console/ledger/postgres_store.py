@@ -471,7 +471,7 @@ def _apply(call: _Call, store: MemoryStore) -> Any:
     assert call.apply is not None
     try:
         return call.apply(store)
-    except TimeoutError as error:
+    except (TimeoutError, DataLost) as error:  # of this call alone
         return error
 
 
