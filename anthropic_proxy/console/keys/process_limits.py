@@ -1,7 +1,6 @@
 """`ProcessLimits`: the reservations of limits and the reports about budgets of one process."""
 
 import asyncio
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
@@ -20,12 +19,10 @@ _COUNTING = "keys/counting"
 """Value by which one of several workers counts the use of budgets before the start."""
 _COUNTING_SECONDS = 3600.0
 _COUNTED_SCOPES = 100
-_LATE_ROWS_SECONDS = 60.0
-"""Time after which budgets are compared although further requests are stored late."""
 _FOLLOW_SECONDS = 0.5
-"""Pause before the next reading of what other servers have used, or look for requests that were stored late."""
+"""Pause before the next reading of what other servers have used, or comparison of budgets with the ledger."""
 _PAUSE_SHARE = 20.0
-"""The pause lasts at least so many times as long as the reading."""
+"""The pause lasts at least so many times as long as the reading or the comparison."""
 _SETTLING_SECONDS = 0.5
 """Time after which the counters have what the ledger has of this server. A busy worker may add its amounts to them
 after they are in the ledger, and they would count twice."""
@@ -108,23 +105,19 @@ class ProcessLimits:
         server that was killed, or of an earlier version, which counted elsewhere. Each comparison is repeated at rest.
         """
         counted = 0
-        compare_at = math.inf
+        pause = _FOLLOW_SECONDS
         while (ledger := self.gateway.ledger_state) is not None:
-            await asyncio.sleep(_FOLLOW_SECONDS)
-            with suppress(*LEDGER_FAILURES, StoreUnavailable):  # the ledger and the store report them
-                await reservations.compare_again(reservations.find_time(time.time))
+            await asyncio.sleep(pause)
+            started = time.monotonic()
             state = store.state
             stored = ledger.late_rows
-            if stored == counted or not state.available or state.pending_settlements:
-                continue
-            compare_at = min(compare_at, time.monotonic() + _LATE_ROWS_SECONDS)
-            await asyncio.sleep(_SETTLING_SECONDS)
-            if ledger.late_rows != stored and time.monotonic() < compare_at:  # further ones follow
-                continue
-            compare_at = math.inf
-            reservations.forget_checks()
-            if await self._compare(reservations, list_scopes()):
-                counted = stored
+            if stored != counted and state.available and not state.pending_settlements:
+                reservations.forget_checks()
+                if await self._compare(reservations, list_scopes()):
+                    counted = stored
+            with suppress(*LEDGER_FAILURES, StoreUnavailable):  # the ledger and the store report them
+                await reservations.compare_again(reservations.find_time(time.time))
+            pause = max(_FOLLOW_SECONDS, _PAUSE_SHARE * (time.monotonic() - started))
 
     async def _compare(self, reservations: Reservations, scopes: Sequence[Scope]) -> bool:
         """Compare the budgets of `scopes` with the ledger. False: not all could be."""
