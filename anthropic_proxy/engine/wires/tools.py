@@ -10,10 +10,10 @@ from typing import Literal, NamedTuple, TypeVarTuple
 import msgspec
 from msgspec import Raw, Struct
 
-from anthropic_proxy.engine.messages.deltas import Delta, ToolArgs, ToolCall, ToolEnd
+from anthropic_proxy.engine.messages.deltas import ToolArgs, ToolCall, ToolEnd
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import Tool, ToolChoice, ToolUseBlock
-from anthropic_proxy.engine.messages.models.tool_arguments import is_same_object
+from anthropic_proxy.engine.messages.models.tool_arguments import normalize_arguments
 from anthropic_proxy.engine.messages.models.tools import ToolList, is_client_tool
 from anthropic_proxy.engine.messages.preparation import server_tool_kind
 from anthropic_proxy.engine.messages.work_budget import WorkBudget, WorkCache
@@ -136,6 +136,42 @@ _KEEPABLE = compile_anchored(r"[a-zA-Z0-9_-]{1,64}")
 """Pattern of the tool call ids that the Messages API accepts."""
 
 
+class EndedCalls:
+    """The calls of a reply that have ended, by their id at the provider and their name.
+
+    Some servers send a call once more, or only its beginning, without arguments: this is no second call. Other servers
+    give all calls one id, so other arguments are another call.
+    """
+
+    def __init__(self) -> None:
+        self._first: dict[tuple[str, str], tuple[str, object]] = {}
+        """Id and name → arguments of the first call, and its event. Almost no other one follows."""
+        self._compared: dict[tuple[str, str], dict[bytes, object]] = {}
+        """The same of all calls, with normalized arguments, for an id that was used again."""
+
+    def has(self, upstream_id: str | None, name: str) -> bool:
+        return bool(upstream_id) and (upstream_id, name) in self._first
+
+    def repeats(self, upstream_id: str | None, name: str, arguments: str, event: object = None) -> bool:
+        """Record a call that ends. Return True if it repeats one of another event. `event`: has the whole call, and
+        perhaps others. None: the call has events of its own.
+        """
+        if not upstream_id:
+            return False
+        event = object() if event is None else event
+        key = upstream_id, name
+        if key not in self._first:
+            self._first[key] = arguments, event
+            return False
+        first, first_event = self._first[key]
+        if not arguments.strip():
+            return first_event is not event
+        compared = self._compared.setdefault(key, {})
+        if not compared:
+            compared[normalize_arguments(first)] = first_event
+        return compared.setdefault(normalize_arguments(arguments), event) is not event
+
+
 class ToolCallIds:
     """Assigns the tool call ids of one reply. A valid and unique id of the provider is kept, any other is replaced."""
 
@@ -143,18 +179,6 @@ class ToolCallIds:
         self._call = call
         self._used_ids: set[str] | None = None
         """Tool call ids in the client's messages and in this reply. None: not collected yet."""
-        self._whole_calls: dict[str, tuple[str, str, list[Delta]]] = {}
-        """The provider's id of a call that arrived as a whole → its name, its arguments and the deltas of its event."""
-
-    def is_repetition(self, upstream_id: str | None, name: str, arguments: str, event: list[Delta]) -> bool:
-        """Return True if an earlier event of the reply had the same call with the same id. Records the call.
-
-        `event`: the list for the deltas of this event.
-        """
-        if not upstream_id:
-            return False
-        known_name, known_arguments, known_event = self._whole_calls.setdefault(upstream_id, (name, arguments, event))
-        return known_event is not event and known_name == name and is_same_object(known_arguments, arguments)
 
     def assign_client_id(self, upstream_id: str | None) -> str:
         """Return the id that the client receives for a tool call, and record it as used."""

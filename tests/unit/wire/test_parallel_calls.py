@@ -16,8 +16,8 @@ def thought(number: int) -> dict[str, Any]:
     return {"type": "reasoning", "id": f"rs_{number}", "summary": summary, "encrypted_content": f"gAAA{number}"}
 
 
-def call(name: str) -> dict[str, Any]:
-    return {"type": "function_call", "call_id": f"call_{name}", "name": name, "arguments": "{}"}
+def call(name: str, number: int = 1) -> dict[str, Any]:
+    return {"type": "function_call", "call_id": f"call_{name}_{number}", "name": name, "arguments": "{}"}
 
 
 def text(words: str) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def blocks_of(stream: bytes) -> list[str]:
     ("output", "expected"),
     [
         ([thought(1), call("look"), thought(2), call("walk")], ["thought 1", "look"]),
-        ([call("look"), call("walk"), thought(1), call("look"), text("So.")], ["look", "So."]),
+        ([call("look"), call("walk"), thought(1), call("look", 2), text("So.")], ["look", "So."]),
         ([call("look"), thought(1), text("So."), thought(2), call("walk")], ["look", "thought 1", "So."]),
         ([text("So."), thought(1), call("look")], ["So.", "thought 1", "look"]),
     ],

@@ -17,9 +17,9 @@ written:
 A missing index is that of the open block, a missing type follows from the other members, and a missing member whose
 name is misspelled is the only other one of its type. A signature is held until its block ends, and `message_delta`
 until the end of the stream, so that a second one changes the first. A call with the id of an earlier one is held until
-its end: it is dropped if name and arguments are equal, and else gets another id. An event of no block, such as a ping,
-waits only behind a `message_delta` that states the reason of the end, because the relay has a time limit for what
-follows it.
+its end: it is dropped if its name is the same, and its arguments are the same or missing. Else it gets another id. An
+event of no block, such as a ping, waits only behind a `message_delta` that states the reason of the end, because the
+relay has a time limit for what follows it.
 
 Text is never worth an error. A tool call is never completed: if its id, name or a part of its arguments is missing,
 repeated or at another place, and this can be seen, the stream ends with an error. Arguments of a tool that the client
@@ -35,13 +35,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Raw, Struct, defstruct
 
-from anthropic_proxy.engine.messages.models.tool_arguments import normalize_arguments
 from anthropic_proxy.engine.messages.server_tools import CALL_TYPES, SERVER_CALL_TYPES
 from anthropic_proxy.engine.messages.stream_grammar import BLOCK_FIELDS, COUNTS, CUTTING_REASONS, DELTAS, EMPTY_STARTS
 from anthropic_proxy.engine.messages.writer import MAX_REPLY_CHARACTERS, require_bounded_reply
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, parse_token_count, replace_non_numbers
 from anthropic_proxy.engine.wires.thinking import UNSIGNED_SIGNATURE
+from anthropic_proxy.engine.wires.tools import EndedCalls
 from anthropic_proxy.errors import UpstreamProtocolError
 
 _EVENT_ENDS = compile_later(rb"(?<=\n\n)|(?<=\r\n\r\n)|(?<=\r\r)")
@@ -298,10 +298,9 @@ class StreamRepair:
         self._blanks: list[str] = []
         """White space that came outside of a block. It belongs to the text that follows."""
         self._ended_indexes: set[Any] = set()
-        self._calls_by_id: dict[str, list[tuple[str, str]]] = {}
-        """Id of the server → name and arguments of its calls that have ended."""
-        self._compared_calls: dict[str, set[tuple[str, bytes]]] = {}
-        """The same of an id that the server has used again: name and normalized arguments."""
+        self._call_ids: set[str] = set()
+        """Ids of the server of all calls that have begun."""
+        self._ended_calls = EndedCalls()
         self._usage: dict[str, Any] = {}
         """Usage of a second `message_start`."""
         self._ending_events: list[bytes] = []
@@ -362,13 +361,13 @@ class StreamRepair:
                 self._kind
                 or read.index != self._next
                 or self._blanks
-                or (type(block) is _CallBlock and block.id in self._calls_by_id)
+                or (type(block) is _CallBlock and block.id in self._call_ids)
             ):
                 return False
             self._open(_KINDS[type(block)], read.index)
             if type(block) is _CallBlock:
                 self._calls += 1
-                self._calls_by_id[block.id] = []
+                self._call_ids.add(block.id)
                 self._call_id, self._call_name = block.id, block.name
             else:
                 self._decode_delta = _build_delta_decoder(self._kind, read.index)
@@ -583,12 +582,12 @@ class StreamRepair:
                 and kind == self._kind
                 and not (self._is_filled or self._signature or self._is_signed or self._arguments)
             )
-            if self._kind in CALL_TYPES and not self._has_whole_deltas():
+            if self._kind in CALL_TYPES and not (self._has_whole_deltas() or self._is_beginning_again()):
                 if (
                     self._cut_stop
                     or is_same
                     or index == self._index
-                    or (kind in CALL_TYPES and block.get("id") in self._calls_by_id)
+                    or (kind in CALL_TYPES and block.get("id") in self._call_ids)
                 ):
                     self._fail("its arguments are incomplete")
                 else:
@@ -656,14 +655,14 @@ class StreamRepair:
                 self._fail(f"its {field} is missing")
                 return None
         self._call_id, self._call_name = block["id"], block["name"]
-        if block["id"] in self._calls_by_id:
+        if block["id"] in self._call_ids:
             block["id"] = self._new_id("toolu_px")
             if block["type"] == "tool_use":
                 self._ahead, self._out = self._out, []
             else:
                 self._has_new_ids = True
         else:
-            self._calls_by_id[block["id"]] = []
+            self._call_ids.add(block["id"])
             self._calls += block["type"] == "tool_use"
         self._server_call = block["id"] if block["type"] in SERVER_CALL_TYPES else self._server_call
         given = block.get("input")
@@ -806,6 +805,11 @@ class StreamRepair:
             return False
         return _is_object(text) if text.strip() else may_be_empty
 
+    def _is_beginning_again(self) -> bool:
+        """Return True if the open call is only the beginning of one that has ended."""
+        has_ended = self._ahead is not None and self._ended_calls.has(self._call_id, self._call_name)
+        return has_ended and not self._given_input and not self._read_arguments().strip()
+
     def _is_cut_call(self) -> bool:
         """Return True if the arguments of the open call are the beginning of a JSON object, which is not complete."""
         try:
@@ -861,7 +865,9 @@ class StreamRepair:
             elif not self._is_signed:
                 self._out.append(encode_event({"type": "content_block_delta", "index": self._next, "delta": unsigned}))
             self._signature, self._is_signed = b"", False
-        elif kind in CALL_TYPES and not (self._is_whole_call(may_be_empty=bool(stop)) or self._may_be_no_json(stop)):
+        elif kind in CALL_TYPES and not (
+            self._is_whole_call(may_be_empty=bool(stop)) or self._may_be_no_json(stop) or self._is_beginning_again()
+        ):
             if stop:
                 self._cut_stop = stop
                 self._decode_delta = _expect_no_delta
@@ -892,19 +898,12 @@ class StreamRepair:
 
     def _is_new_call(self) -> bool:
         """Record the open call, which ends. Return False if it only repeats another one, which has its id."""
-        text = self._read_arguments()
+        is_new = not self._ended_calls.repeats(self._call_id, self._call_name, self._read_arguments())
         if self._ahead is None:
-            self._calls_by_id[self._call_id].append((self._call_name, text))
             return True
-        known = self._compared_calls.setdefault(self._call_id, set())
-        earlier, self._calls_by_id[self._call_id] = self._calls_by_id[self._call_id], []
-        known.update((name, normalize_arguments(arguments)) for name, arguments in earlier)
-        call = self._call_name, normalize_arguments(text)
-        is_new = call not in known
         self._out = [*self._ahead, *self._out] if is_new else self._ahead
         self._ahead = None
         if is_new:
-            known.add(call)
             self._calls += 1
             self._has_new_ids = True
         return is_new
@@ -944,7 +943,8 @@ class StreamRepair:
             self._end_of_message()
             return
         reason = self.stated_reason
-        if self._kind in CALL_TYPES and not self._is_whole_call(may_be_empty=bool(self._cut_stop)):
+        may_be_empty = bool(self._cut_stop) or self._is_beginning_again()
+        if self._kind in CALL_TYPES and not self._is_whole_call(may_be_empty=may_be_empty):
             if reason not in CUTTING_REASONS or self._queue or not self._is_cut_call():
                 self._fail("its arguments are incomplete")
                 return

@@ -81,7 +81,7 @@ from anthropic_proxy.engine.wires.thinking import (
     encode_signature,
 )
 from anthropic_proxy.engine.wires.tool_call_repair import ToolCallRepair
-from anthropic_proxy.engine.wires.tools import ToolCallIds
+from anthropic_proxy.engine.wires.tools import EndedCalls, ToolCallIds
 from anthropic_proxy.errors import UnreadableReply
 
 
@@ -306,6 +306,7 @@ class GeminiDecoder(Decoder):
         self._usage = UsageMetadata()
         self._calls = 0
         self._ids = ToolCallIds(call)
+        self._ended_calls = EndedCalls()
         self._call_repair = ToolCallRepair(call, names=False)
         self._is_thinking = False
         """True if the last delta of the reply was thinking without a signature."""
@@ -438,7 +439,7 @@ class GeminiDecoder(Decoder):
             elif call.name:
                 # A server may send the last frame once more, with other token counts.
                 call_id = call.id or (f"{call.name} {arguments}" if candidate.finish_reason else None)
-                if self._ids.is_repetition(call_id, call.name, arguments, deltas):
+                if self._ended_calls.repeats(call_id, call.name, arguments, deltas):
                     return
                 self._emit_call(call.name, call.id, signature, arguments, deltas)
             elif arguments:
@@ -491,7 +492,7 @@ class GeminiDecoder(Decoder):
     def _emit_ended_calls(self, deltas: list[Delta]) -> None:
         for call in self._open_calls.pop_ended():
             arguments = call.encode_arguments()
-            if not self._ids.is_repetition(call.id, call.name, arguments, []):  # it has come in events of its own
+            if not self._ended_calls.repeats(call.id, call.name, arguments):
                 self._emit_call(call.name, call.id, call.signature, arguments, deltas)
 
     def _emit_held_calls(self, deltas: list[Delta]) -> None:

@@ -39,7 +39,7 @@ from anthropic_proxy.engine.wires.ollama.errors import (
 from anthropic_proxy.engine.wires.reply_ends import build_stop, build_unreadable_reply, find_finish_kind
 from anthropic_proxy.engine.wires.thinking import empty_signature
 from anthropic_proxy.engine.wires.tool_call_repair import MAX_REPAIRED_ON_LOOP, TextSplitter, ToolCallRepair
-from anthropic_proxy.engine.wires.tools import ToolCallIds
+from anthropic_proxy.engine.wires.tools import EndedCalls, ToolCallIds
 from anthropic_proxy.errors import UnreadableReply
 
 
@@ -112,6 +112,7 @@ class OllamaDecoder(Decoder):
         self._has_incomplete = False
         """True if the arguments of a call are truncated. Only servers that send arguments as text can cause this."""
         self._ids = ToolCallIds(call)
+        self._ended_calls = EndedCalls()
         dialect = call.dialect
         tags, formats = dialect.thinking_tags, dialect.text_call_formats
         self._text = TextSplitter(call, tags, formats) if tags or formats else None
@@ -233,7 +234,7 @@ class OllamaDecoder(Decoder):
         found = self._call_repair.repair_name(name) if name else self._call_repair.find_name_by_arguments(arguments)
         if found is None:
             raise self._call.build_protocol_error(" sent a tool call without a name.")
-        if self._ids.is_repetition(part.id, found, arguments, deltas):
+        if self._ended_calls.repeats(part.id, found, arguments, deltas):
             return
         for one in divide_arguments(arguments) or ("",):
             repaired = self._call_repair.repair_arguments(one, found) if one and self._repairs_arguments else one

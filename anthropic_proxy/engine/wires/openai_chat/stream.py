@@ -72,7 +72,13 @@ from anthropic_proxy.engine.wires.tool_call_repair import (
     TextSplitter,
     ToolCallRepair,
 )
-from anthropic_proxy.engine.wires.tools import ToolCallIds, is_other_call, is_parallel_wrapper, split_wrapper
+from anthropic_proxy.engine.wires.tools import (
+    EndedCalls,
+    ToolCallIds,
+    is_other_call,
+    is_parallel_wrapper,
+    split_wrapper,
+)
 from anthropic_proxy.errors import UnreadableReply, UpstreamError
 
 _NO_DETAILS = TokenDetails()
@@ -713,6 +719,7 @@ class ToolCallDecoder:
         self.held_characters = 0
         """Characters of arguments that may be repaired at the end of the reply."""
         self._ids = ToolCallIds(call)
+        self._ended_calls = EndedCalls()
         self.replaced_ids: dict[str, str] = {}
         """The provider's id of a tool call → id that the client received, if it is another one."""
         self._holds: bool = call.dialect.buffers_tool_arguments
@@ -923,8 +930,9 @@ class ToolCallDecoder:
         text = call.arguments.text
         if call.name_start:
             self._end_name(call, deltas)
+        is_known = self._ended_calls.repeats(call.id, call.name, text, call.event)
         if (before := call.before) is not None:
-            if not text.strip() or is_same_object(before.arguments.text, text):
+            if is_known or not text.strip() or is_same_object(before.arguments.text, text):
                 del self._open[call.key]
                 call.ended = True
                 return _REPEATED
@@ -974,7 +982,7 @@ class ToolCallDecoder:
     def _find_repeated(self, fragment: ToolCallDelta, function: FunctionCall, event: list[Delta]) -> _OpenCall | None:
         """Return the whole call that a new one may repeat, because they have the same index or id. None: there is none.
 
-        Several calls of one event may have the same id (`ToolCallIds.is_repetition`).
+        Several calls of one event may have the same id (`EndedCalls.repeats`).
         """
         call = None if fragment.index is None else self._slots.get(fragment.index)
         if call is None or is_other_call(fragment.id, call.id):

@@ -141,6 +141,7 @@ def build_keys(kind: str, item_id: str | None, call_id: str | None) -> Keys:
 Part = tuple[str, int]
 """Kind and index of a part of an output item: `("summary", 0)`. Kinds: `text`, `summary`, `reasoning`."""
 _CALLS = ("function_call", "custom_tool_call")
+_HOSTED = SERVER_TOOL_ITEM_TYPES | {"web_search_call", "image_generation_call"}
 _PARAGRAPH = "\n\n"
 _NO_RESPONSE = Response()
 _STATUSES = ("completed", "failed", "in_progress", "cancelled", "queued", "incomplete")
@@ -399,6 +400,10 @@ class ResponsesDecoder(Decoder):
     def _begin_item(self, event: StreamEvent, deltas: list[Delta]) -> None:
         item: OutputItem = self._decode(decode_item, event.item)
         index = event.output_index
+        known = self._by_id.get(item.id or "")
+        if known is not None and known.type == item.type in _HOSTED and index in (None, known.index):
+            self._last = known.index  # announced once more
+            return
         if index is not None and index not in self._items:  # the usual event
             state = self._add_state(index)
         else:

@@ -58,6 +58,7 @@ from anthropic_proxy.engine.wires.shared_notes import missing_setting_note
 from anthropic_proxy.engine.wires.tool_call_repair import ToolCallRepair
 from anthropic_proxy.engine.wires.tools import (
     EncodedTool,
+    EndedCalls,
     ToolCallIds,
     build_forced_tool_error,
     emulate_forced_tool,
@@ -251,8 +252,8 @@ class ToolCallItemDecoder:
     """Decoder of one client tool call, from the first event of its output item to the last."""
 
     __slots__ = (
-        *("_announced", "_arguments", "_began", "_call_id", "_ended", "_key", "_name", "_reader", "_rest", "_streams"),
-        *("_written", "incomplete"),
+        *("_announced", "_arguments", "_began", "_call_id", "_ended", "_key", "_may_repeat", "_name", "_reader"),
+        *("_rest", "_streams", "_written", "incomplete"),
     )
 
     def __init__(self, reader: "ToolCallContext") -> None:
@@ -260,6 +261,8 @@ class ToolCallItemDecoder:
         self._key = reader.new_call_key()
         self._began = self._ended = False
         self._streams = True
+        self._may_repeat = False
+        """True if an earlier call has this id and name, so that the arguments show whether this is another one."""
         self._name = ""
         self._call_id = ""
         self._announced = ""
@@ -277,14 +280,17 @@ class ToolCallItemDecoder:
         return bool(self._written.size or self._announced)
 
     def start_call(self, item: OutputItem, deltas: list[Delta]) -> None:
-        """Start the call once its name is known. Custom calls and parallel wrappers start when they are complete."""
+        """Start the call once its name is known. Custom calls, parallel wrappers and calls that may repeat another one
+        start when they are complete.
+        """
         self._announced = item.arguments or ""
         self._call_id = self._call_id or item.call_id or ""
         if self._began or self._ended or not item.name:
             return
         self._name = item.name
         self._streams = item.type == "function_call" and not is_parallel_wrapper(item.name, self._reader.call)
-        if self._streams:
+        self._may_repeat = self._reader.ended_calls.has(self._call_id, item.name)
+        if self._streams and not self._may_repeat:
             self._began = True
             deltas.append(self._reader.build_tool_call(self._key, item.call_id, item.name))
             if text := self._arguments.passed:
@@ -342,8 +348,17 @@ class ToolCallItemDecoder:
         self.add_complete_arguments(whole, deltas, may_be_cut=is_cut, is_other=is_other)
         if self._ended:
             return
+        text = self._written.text
+        if self._reader.ended_calls.repeats(self._call_id, self._name, text or whole, deltas) and self._may_repeat:
+            self._ended = True
+            return
+        if self._may_repeat and self._streams:
+            self._began = True
+            deltas.append(self._reader.build_tool_call(self._key, self._call_id, self._name))
+            if passed := self._arguments.passed:
+                deltas.append(ToolArgs(self._key, passed))
         if item is not None and not self._streams:
-            self._reader.emit_complete_call(self._key, item, self._written.text, deltas)
+            self._reader.emit_complete_call(self._key, item, text, deltas)
         elif self._began:
             written = "".join(self._rest) or self._arguments.text
             if item is not None:
@@ -368,6 +383,7 @@ class ToolCallContext:
     def __init__(self, call: TranslatedCall[Dialect]) -> None:
         self.call = call
         self.ids = ToolCallIds(call)
+        self.ended_calls = EndedCalls()
         self.repair = ToolCallRepair(call, names=False)
         self._count = 0
         self._servers: dict[str, str] | None = None
