@@ -33,9 +33,11 @@ from anthropic_proxy.console.keys.sign_ins import (
     SignIn,
     encode_user,
     find_active_sign_in,
+    list_access_ends,
     read_end_reason,
     store_refusal,
 )
+from anthropic_proxy.console.ledger.audit import Changes
 from anthropic_proxy.console.ledger.connection import Connection
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.console.ledger.schema import DEVICE_CODES, SIGN_INS
@@ -297,6 +299,7 @@ class Grants:
                 raise OidcError("The sign-in is of a person who has been moved or replaced. Sign in again.")
             administration = self._administer(connection, user)
             with administration.changing():
+                ends_at = self._find_access_end(connection, key.id)
                 statement = (
                     "UPDATE sign_ins SET checked_at = ?, refreshed_at = ?, refused_at = NULL, denied_at = NULL, "
                     f"end_reason = '', {_END_CLAIM} WHERE id = ? AND ended_at IS NULL"
@@ -304,8 +307,10 @@ class Grants:
                 times = map(to_microseconds, (checked_at, now, sign_in.claimed_until))
                 if not connection.execute(statement, (*times, sign_in.id)):
                     return None
+                changes = self._compare_access(connection, key.id, ends_at)
                 if sign_in.refused_at is not None:
-                    changes = {"refused_at": (format_time(sign_in.refused_at), None)}
+                    changes = {"refused_at": (format_time(sign_in.refused_at), None), **changes}
+                if changes:
                     administration.record("change sign-in", name_key(key), changes)
         renewed = {"checked_at": checked_at, "refreshed_at": now, "refused_at": None, "end_reason": ""}
         return structs.replace(sign_in, user=user, claimed_until=0.0, **renewed)
@@ -329,6 +334,7 @@ class Grants:
         with self._open() as connection:
             administration = self._administer(connection, sign_in.user)
             with administration.changing():
+                ends_at = self._find_access_end(connection, sign_in.key_id)
                 statement = (
                     f"UPDATE sign_ins SET refused_at = coalesce(refused_at, ?), end_reason = ?, {_END_CLAIM} "
                     "WHERE id = ? AND ended_at IS NULL"
@@ -338,11 +344,22 @@ class Grants:
                 if is_stored:
                     store_refusal(connection, "id", sign_in.id, to_microseconds(now))
                 is_first = is_stored and sign_in.refused_at is None
-                if is_first:
-                    changes = {"sign_in": (None, sign_in.id), "reason": (None, refusal.message)}
+                changes = self._compare_access(connection, sign_in.key_id, ends_at)
+                if is_first or changes:
+                    changes = {"sign_in": (None, sign_in.id), "reason": (None, refusal.message), **changes}
                     key = administration.require_key(sign_in.key_id)
                     administration.record("refuse sign-in", name_key(key), changes)
         return is_first
+
+    def _find_access_end(self, connection: Connection, key_id: str) -> float:
+        return list_access_ends(connection, self._sign_in_settings.token_seconds, [key_id])[key_id]
+
+    def _compare_access(self, connection: Connection, key_id: str, before: float) -> Changes:
+        """Return how an answer about one device has changed the end of the person's access. It has to be an entry of
+        the audit log, because only then do instances read who is accepted.
+        """
+        after = self._find_access_end(connection, key_id)
+        return {} if after == before else {"access_ends_at": (format_time(before), format_time(after))}
 
     def end(self, sign_in: str, user: OidcUser, refusal: OidcError | None = None) -> None:
         """`sign_in`: id of the sign-in, or of the person's key for all its sign-ins. `refusal`: why the person has no

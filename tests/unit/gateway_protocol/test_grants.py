@@ -1,7 +1,7 @@
 """Device codes and sign-ins are stored, approved, redeemed, renewed and ended on each database."""
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 
@@ -22,6 +22,7 @@ from anthropic_proxy.console.identity.people import OidcError, OidcUser, UserRef
 from anthropic_proxy.console.keys.access_tokens import TokenKeys
 from anthropic_proxy.console.keys.administration import KeyCommand, open_administration
 from anthropic_proxy.console.keys.admission import admit_person
+from anthropic_proxy.console.keys.key_table import KeyTable
 from anthropic_proxy.console.keys.queries import list_audit_entries, list_keys
 from anthropic_proxy.console.keys.sign_ins import SignIn, encode_user, list_access_ends, list_sign_ins
 from anthropic_proxy.console.ledger.database import open_for_reading, open_for_writing
@@ -490,6 +491,67 @@ def test_a_refusal_after_the_success_of_another_device_counts_before_it_ends_the
         stored.grants.mark_refused(first, OidcError("refused"))
     with closing(open_for_reading(stored.settings)) as connection:
         assert list_access_ends(connection, 3_600) == {first.key_id: NOON + 120 + 3_600}
+
+
+def refuse_first(stored: Database, first: SignIn, second: SignIn) -> None:
+    claimed = stored.grants.find_active(first.id)
+    assert claimed is not None
+    stored.grants.mark_refused(claimed, OidcError("refused"))
+
+
+def end_first(stored: Database, first: SignIn, second: SignIn) -> None:
+    stored.grants.end(first.id, ANN, OidcError("no access"))
+
+
+def renew_first(stored: Database, first: SignIn, second: SignIn) -> None:
+    claimed = stored.grants.find_active(first.id)
+    assert claimed is not None
+    assert stored.grants.renew(claimed, answer(ANN, stored.now)) is not None
+
+
+def renew_second(stored: Database, first: SignIn, second: SignIn) -> None:
+    renew_first(stored, second, first)
+
+
+def refuse_second(stored: Database, first: SignIn, second: SignIn) -> None:
+    refuse_first(stored, second, first)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        (refuse_first, renew_second, renew_second),
+        (refuse_first, renew_first),
+        (end_first, renew_second),
+        (refuse_first, renew_second, refuse_first, renew_second),
+        (refuse_first, refuse_second, renew_first, renew_second),
+    ],
+    ids=lambda answers: ", ".join(answer.__name__ for answer in answers),
+)
+async def test_a_running_table_has_what_each_answer_of_the_provider_has_changed(
+    stored: Database, answers: Sequence[Callable[[Database, SignIn, SignIn], None]]
+) -> None:
+    """Each worker and instance has such a table, and decides by it who is accepted."""
+    first, second = stored.sign_in()[0], stored.sign_in()[0]
+
+    def open_table() -> KeyTable:
+        return KeyTable(stored.settings, lambda text: None, clock=lambda: stored.now)
+
+    async def read(table: KeyTable) -> tuple[object, object, object]:
+        assert await table.refresh()
+        end = table.find_key_end(first.key_id)
+        assert end is not None
+        return end.at, table.find_sign_in(first.id), table.find_sign_in(second.id)
+
+    running = open_table()
+    await read(running)
+    for give in answers:
+        stored.now += 60
+        give(stored, first, second)
+        new = open_table()
+        assert await read(running) == await read(new), give.__name__
+        await new.stop()
+    await running.stop()
 
 
 def test_the_end_of_an_expired_sign_in_is_no_refusal(stored: Database) -> None:
