@@ -97,6 +97,7 @@ STEPS: Mapping[str, tuple[int, Callable[[], object]]] = {
     ),
     "lone surrogates": (10 * 256, lambda: replace_lone_surrogates(b"\\ud800" * 100_000)),
     "words of an error": (PARTS // 4, lambda: find_quotes(words(PARTS), b'{"text":"a"}')),
+    "escapes of a request beside an error": (PARTS, lambda: find_quotes("refused", b'"\\u00e9"' * PARTS)),
 }
 """Parts, and the computation."""
 

@@ -25,6 +25,16 @@ def _reply(reply: Reply, streams: tuple[bool, ...] = (True, False)) -> Callable[
     return run
 
 
+def _refused(text: str) -> Callable[[Attack], list[Answer]]:
+    """Return an attack: a request with a text, and an error of the provider, which is compared with it."""
+
+    def run(attack: Attack) -> list[Answer]:
+        attack.upstream.reply = lambda call: respond(call.protocol.error(400, "the input is bad"), status=400)
+        return [attack.post(ordinary(model, text, stream=True)) for model in _MODELS]
+
+    return run
+
+
 def _error(status: int, message: str) -> Callable[[Attack], list[Answer]]:
     def build(call: UpstreamCall) -> bytes:
         return respond(call.protocol.error(status, message), status=status)
@@ -85,5 +95,14 @@ REPLIES: tuple[Row, ...] = (
             "maximum context length is 8192 tokens, you requested about 1 tokens (",
             "image token limit 8 max_tokens ",
         )
+    ),
+    *(
+        Row(
+            name=f"provider: 400 about 7 MB of {part!r}",
+            run=_refused(part * (7_000_000 // (len(json.dumps(part)) - 2))),
+            statuses=_ANY,
+            input_mib=7,
+        )
+        for part in ("é", "\ud83d", "\N{GRINNING FACE}", "a/é\n")
     ),
 )

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import tracemalloc
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.forwarding import count_tokens, forward_resource
 from anthropic_proxy.engine.messages.models.client_json import read_json
 from anthropic_proxy.engine.upstream.contract import FetchedPage
+from anthropic_proxy.engine.wires.failures.quoted_prompts import find_quotes
 from anthropic_proxy.errors import InvalidRequest, ProxyError
 from anthropic_proxy.plugins import Client
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
@@ -352,6 +354,17 @@ async def test_an_error_after_the_beginning_of_a_reply_stores_its_length(setting
     assert "(a text of " in receipt.error
     assert WORDS not in repr(receipt)
     assert WORDS not in built.log.getvalue()
+
+
+@pytest.mark.parametrize("escape", [b"\\u00e9", b"\\ud83d", b"\\ud83d\\ude00", b"\\u00e9\\n", b"\\/"])
+def test_a_comparison_with_many_escapes_takes_little_memory(escape: bytes) -> None:
+    body = b'{"text":"%b"}' % (escape * 100_000)
+    tracemalloc.start()
+    try:
+        assert find_quotes("The input is bad.", body) == {}
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(body)
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_value_that_a_reader_refuses_is_a_quote() -> None:

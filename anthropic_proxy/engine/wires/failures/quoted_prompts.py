@@ -41,7 +41,14 @@ _CLOSING = compile_later(r"(?<!\w)[^\w\s,:=(\[{<]|[^\w\s,:=(\[{<](?!\w)|\n")
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
 _LINE_ENDS = compile_later(r"\\[nrt]")
 _decode_string = msgspec.json.Decoder(str).decode
-_ESCAPES = compile_later(rb"(?:\\u[0-9a-fA-F]{4})+|\\[^u]")
+_ESCAPE = rb"\\(?:/|u(?:[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|[0-9a-fA-F]{4}))"
+"""An escape that may be written plainly. Two halves of a character are one."""
+_ESCAPES = compile_later(
+    rb"(?:[^\\]++|\\(?:[^u/]|u(?![0-9a-fA-F]{4})|\Z))*+"
+    rb"(?:(%b(?:(?:[ !#-\[\]-~]|\\[\"\\bfnrt]){0,16}+%b){0,31}+)|\Z)" % (_ESCAPE, _ESCAPE)
+)
+"""The next such escapes, with the short texts between them: a part of a JSON string, bounded for the memory."""
+_MAX_KNOWN_BYTES = len("\\u0000")
 _BASE64_BEGINNING = 64
 _BASE64 = compile_later(rb'"((?:[A-Za-z0-9+/]|\\/){12,}+={0,2})"')
 _KEYS_OF_NAMES = (b"model", b"name", b"type", b"role", b"id", b"tool_use_id", b"media_type", b"effort")
@@ -78,7 +85,7 @@ _MAX_COMPARISONS = 8_000_000_000
 """The same in a thread: usually 1 s, at most 5 s. Beyond it, nothing of the text is stored, as for a freed request."""
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
-"""Maximum size of a request that is compared: its plain spelling needs up to 20 times its size."""
+"""Maximum size of a request that is compared: its plain spelling needs twice its size."""
 
 
 def may_compare(error: UpstreamError, body: bytes) -> bool:
@@ -260,22 +267,26 @@ def _spell_plainly(body: bytes) -> bytes:
     if b"\\u" not in body and b"\\/" not in body:
         return body
     known: dict[bytes, bytes] = {}
+    plain = bytearray()
+    end = 0
+    for found in give_way_between(_ESCAPES.finditer(body)):
+        begin, next_end = found.span(1)
+        if begin < 0:
+            break
+        plain += body[end:begin]
+        escapes = found[1]
+        if (spelled := known.get(escapes)) is None:
+            spelled = _spell_escapes(escapes)
+            if len(escapes) <= _MAX_KNOWN_BYTES:
+                known[escapes] = spelled
+        plain += spelled
+        end = next_end
+    plain += body[end:]
+    return bytes(plain)
 
-    def spell(match: re.Match[bytes]) -> bytes:
-        escape = match[0]
-        if (plain := known.get(escape)) is None:
-            plain = known[escape] = _spell_escape(escape)
-        return plain
 
-    return _ESCAPES.sub(spell, body)
-
-
-def _spell_escape(escape: bytes) -> bytes:
-    if escape == b"\\/":
-        return b"/"
-    if not escape.startswith(b"\\u"):
-        return escape
-    readable, _ = replace_lone_surrogates(b'"%b"' % escape)
+def _spell_escapes(escapes: bytes) -> bytes:
+    readable, _ = replace_lone_surrogates(b'"%b"' % escapes)
     return msgspec.json.encode(_decode_string(readable))[1:-1]
 
 
