@@ -62,7 +62,7 @@ def fill_company(directory: Path, count: int, issuer: str = ISSUER) -> None:
             "scim_users",
             *(
                 {
-                    "id": f"user {number}",
+                    "id": f"user-{number}",
                     "user_name": address,
                     "address": address,
                     "key_id": key,
@@ -78,7 +78,7 @@ def fill_company(directory: Path, count: int, issuer: str = ISSUER) -> None:
             "scim_groups",
             {"id": "group", "name": group, "name_key": group, "version": 1, "created_at": 1, "changed_at": 1},
         )
-        store("scim_members", *({"group_id": "group", "user_id": f"user {number}"} for number in numbers[::2]))
+        store("scim_members", *({"group_id": "group", "user_id": f"user-{number}"} for number in numbers[::2]))
         store("teams", *({"name": f"team {number}"} for number in numbers[:TEAMS]))
         store(
             "audit_log",

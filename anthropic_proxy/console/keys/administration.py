@@ -844,7 +844,9 @@ class KeyAdministration:
             yield
 
     def record(self, action: str, name: str, changes: Changes) -> None:
-        """Add a row to the audit log. A new row lets all instances read keys and sign-ins again."""
+        """Add a row to the audit log. A new row lets all instances read the keys and sign-ins again that it concerns
+        (`find_changed_keys`). An unknown action concerns all.
+        """
         now = self._clock()
         add_entry(self._connection, now, actor=self._actor, action=action, target=name, changes=changes)
 

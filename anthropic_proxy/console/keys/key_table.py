@@ -9,7 +9,7 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from typing import TypeVar
@@ -19,11 +19,18 @@ from msgspec import Struct, structs
 from anthropic_proxy.console.identity.offline_access import NO_REFRESH_TOKEN
 from anthropic_proxy.console.identity.people import OidcUser
 from anthropic_proxy.console.keys.acceptance import KeyEnd, read_key_facts
+from anthropic_proxy.console.keys.changed_keys import find_changed_keys
 from anthropic_proxy.console.keys.group_tables import GroupTables
 from anthropic_proxy.console.keys.limits import Scope, build_key_scope, build_team_scope, find_proxy_scopes
-from anthropic_proxy.console.keys.queries import find_newest_audit_id, list_keys, list_teams
-from anthropic_proxy.console.keys.scim_people import find_scim_facts
-from anthropic_proxy.console.keys.sign_ins import list_sign_ins, read_end_reason
+from anthropic_proxy.console.keys.queries import (
+    count_keys,
+    find_newest_audit_id,
+    list_keys,
+    list_keys_by_id,
+    list_teams,
+)
+from anthropic_proxy.console.keys.scim_people import ScimFacts, find_scim_facts
+from anthropic_proxy.console.keys.sign_ins import SignIn, list_sign_ins, list_sign_ins_of, read_end_reason
 from anthropic_proxy.console.keys.unpriced import find_unpriced
 from anthropic_proxy.console.keys.virtual_keys import KeyHash, KeyStatus, Team, VirtualKey
 from anthropic_proxy.console.ledger.connection import Connection, DatabaseError
@@ -46,6 +53,8 @@ REFRESH_SECONDS = 1.0
 """Pause in seconds between two queries for changes. A change takes effect after at most this time and the duration of
 two queries."""
 RETRY_SECONDS = 2.0
+_FEW_KEYS = 200
+"""Number of keys up to which a change lets all be read: this takes milliseconds."""
 _IF_READ_BEFORE = "The keys of the last query stay in use."
 _IF_NEVER_READ = "Until they are read, requests with a virtual key receive 529."
 _UNTIL_REPAIRED = "Until it is repaired, requests with it receive 401."
@@ -80,6 +89,14 @@ def with_database_errors(call: Callable[[], ResultT]) -> ResultT:
         return call()
     except LEDGER_FAILURES as error:
         raise KeysUnavailable(classify_database_error(error)) from None
+
+
+def _replace(before: Mapping[str, ResultT], gone: Iterable[str], new: Mapping[str, ResultT]) -> Mapping[str, ResultT]:
+    after = dict(before)
+    for name in gone:
+        after.pop(name, None)
+    after.update(new)
+    return after
 
 
 class KeyEntry(Struct, frozen=True):
@@ -129,16 +146,24 @@ class KeyTable:
         self._ends: Mapping[str, KeyEnd] = {}
         self._teams: Mapping[str, Team] = {}
         self._sign_ins: Mapping[str, SignInEntry] = {}
-        self._has_unasked = False
-        """True if the identity provider cannot be asked about the person of a sign-in."""
-        self._problems: Sequence[str] = ()
-        """Reasons why keys and teams cannot be read. They are read again with each query."""
+        self._devices: Mapping[str, Sequence[str]] = {}
+        """Id of the key of a person → ids of its sign-ins."""
+        self._unasked: frozenset[str] = frozenset()
+        """Ids of the keys of people with a sign-in about which the identity provider cannot be asked."""
+        self._group_names: frozenset[str] = frozenset()
+        """Names of groups of the settings about which SCIM decides."""
+        self._unread: Mapping[str, str] = {}
+        """Id of a key that cannot be read → the reason. It is read again with each query."""
+        self._unread_teams: Mapping[str, str] = {}
+        """The same for names of teams."""
         self._unpriced: Sequence[str] = ()
         """What is wrong with budgets of keys and teams."""
         self._warnings: Mapping[str, None] = {}
         """Those in force at the last refresh. Each is logged once."""
         self._examined: tuple[Settings | None, int] = None, -1
-        """Settings and version of the keys with which `_unpriced` was found."""
+        """Settings and version of the budgets with which `_unpriced` was found."""
+        self._budgets_version = 0
+        """Number of readings that concerned budgets."""
         self._version = -1
         self._access: object = None
         """Settings of the sign-in with which keys and sign-ins were read. None: not read."""
@@ -148,6 +173,9 @@ class KeyTable:
         self._is_created = False
         """True if the tables were created or migrated."""
         self._connection: Connection | None = None
+        self._is_same = False
+        """True if the connection is the one by which the keys were read: another one may lead to a restored database.
+        """
         self._connection_lock = threading.RLock()
         """Held by the thread that uses the connection. A query may last longer than the task that waits for it."""
         self._task: asyncio.Task[None] | None = None
@@ -241,8 +269,11 @@ class KeyTable:
             if not problem:
                 await self._examine_prices()
                 self._begin_tables()
-            unasked = (NO_REFRESH_TOKEN,) if self._has_unasked else ()
-            known, self._warnings = self._warnings, dict.fromkeys((*unasked, *self._problems, *self._unpriced))
+            unasked = (NO_REFRESH_TOKEN,) if self._unasked else ()
+            problems = [
+                f"{problem} {_UNTIL_REPAIRED}" for problem in (*self._unread.values(), *self._unread_teams.values())
+            ]
+            known, self._warnings = self._warnings, dict.fromkeys((*unasked, *problems, *self._unpriced))
             for text in self._warnings:
                 if text not in known:
                     self._warn(text)
@@ -257,8 +288,8 @@ class KeyTable:
             self._tables.begin()
 
     async def _examine_prices(self) -> None:
-        """Find budgets without prices, after a change of the keys or the settings."""
-        settings, version = self._current_settings(), self._version
+        """Find budgets without prices, after a change of budgets or the settings."""
+        settings, version = self._current_settings(), self._budgets_version
         if settings is self._examined[0] and version == self._examined[1]:
             return
         self._examined = settings, version
@@ -302,47 +333,102 @@ class KeyTable:
             self._is_created = True
         if self._connection is not None and self._connection.is_replaced:
             self._close()
-        self._connection = self._connection or open_for_reading(self._settings)
+        if self._connection is None:
+            self._is_same = False
+            self._connection = open_for_reading(self._settings)
         return self._connection
 
     def _read(self, connection: Connection) -> None:
+        """Read the keys that have changed, or all, if they are few or others than the audit log names."""
         settings = self._current_settings()
         access = settings.oidc, settings.sign_in
         version = find_newest_audit_id(connection)
-        if version != self._version or self._problems or access != self._access:
-            keys = list_keys(connection)
-            teams = {team.name: team for team in list_teams(connection)}
-            facts = read_key_facts(connection, settings, keys)
-            unread: list[VirtualKey | Team] = [*(key for key in keys if key.revoked_at is None), *teams.values()]
-            ends = {key.id: facts.find_end(key) for key in keys}
-            by_id = {key.id: key for key in keys}
-            self._people = {key.label.lower(): key.id for key in keys if key.subject}
-            self._teams = teams
-            self._keys = {key_id: key for key_id, key in by_id.items() if ends[key_id].ending != "unreadable"}
-            self._ends = ends
-            # the last one: `find_scopes` finds the key of each accepted entry
-            self._entries = {
+        count = 0
+        ids: set[str] | None = None
+        if self._is_same and access == self._access:
+            if version == self._version and not self._unread and not self._unread_teams:
+                return
+            if version >= self._version and len(self._ends) > _FEW_KEYS:
+                count = count_keys(connection)
+                version, ids = find_changed_keys(connection, self._version)
+        if ids is not None:
+            ids |= self._unread.keys()
+        teams = {team.name: team for team in list_teams(connection)}
+        unread_teams = {team.name: team.problem for team in teams.values() if team.problem}
+        scim = find_scim_facts(connection, settings, None if ids is None else sorted(ids))
+        if ids is not None and (scim.names, unread_teams) != (self._group_names, self._unread_teams):
+            ids, scim = None, find_scim_facts(connection, settings)
+        self._read_keys(connection, settings, ids, teams, scim)
+        if len(self._ends) < count:  # another program has stored some
+            self._read_keys(connection, settings, None, teams, find_scim_facts(connection, settings))
+        self._unread_teams = unread_teams
+        self._group_names = scim.names
+        self._version = version
+        self._access = access
+        self._is_same = True
+
+    def _read_keys(
+        self,
+        connection: Connection,
+        settings: Settings,
+        ids: Collection[str] | None,
+        teams: Mapping[str, Team],
+        scim: ScimFacts,
+    ) -> None:
+        """`ids`: those of the keys that are read. None: all. Each mapping is replaced: others iterate over it."""
+        keys = list_keys(connection) if ids is None else list_keys_by_id(connection, sorted(ids))
+        facts = read_key_facts(connection, settings, keys)
+        active: Sequence[SignIn] = []
+        if settings.sign_in is not None:
+            now = self._clock()
+            active = list_sign_ins(connection, now) if ids is None else list_sign_ins_of(connection, now, sorted(ids))
+        before = [] if ids is None else [end.key for key_id in ids if (end := self._ends.get(key_id)) is not None]
+        by_id = {key.id: key for key in keys}
+        ends = {key.id: facts.find_end(key) for key in keys}
+        self._people = _replace(
+            self._people if ids is not None else {},
+            [key.label.lower() for key in before if key.subject],
+            {key.label.lower(): key.id for key in keys if key.subject},
+        )
+        if teams != self._teams or any(key.rules.budgets for key in (*before, *keys)):
+            self._budgets_version += 1
+        self._teams = teams
+        gone = [key.id for key in before]
+        readable = {key_id: key for key_id, key in by_id.items() if ends[key_id].ending != "unreadable"}
+        self._keys = _replace(self._keys if ids is not None else {}, gone, readable)
+        self._ends = _replace(self._ends if ids is not None else {}, gone, ends)
+        # the last one: `find_scopes` finds the key of each accepted entry
+        self._entries = _replace(
+            self._entries if ids is not None else {},
+            [text_hash.hash for key in before for text_hash in key.hashes],
+            {
                 text_hash.hash: KeyEntry(facts.find_end(key, text_hash), self.build_client(key, text_hash))
                 for key in keys
                 for text_hash in key.hashes
-            }
-            sign_ins = {}
-            scim = find_scim_facts(connection, settings)
-            active = [] if settings.sign_in is None else list_sign_ins(connection, self._clock())
-            self._has_unasked = any(not sign_in.provider_token for sign_in in active)
-            for sign_in in active:
-                owner = by_id.get(sign_in.key_id)
-                if owner is not None and (owner.issuer, owner.subject) == (sign_in.user.issuer, sign_in.user.subject):
-                    user = scim.describe(owner.id, sign_in.user)
-                    client = structs.replace(self.build_client(owner), groups=user.groups, sign_in=sign_in.id)
-                    # a person without a group gets the reason of the present settings
-                    end = ends[owner.id]
-                    ends_at = sign_in.ends_at if end.ending == "no group" else min(sign_in.ends_at, end.at)
-                    sign_ins[sign_in.id] = SignInEntry(ends_at, end, user, client)
-            self._sign_ins = sign_ins
-            self._problems = [f"{entry.problem} {_UNTIL_REPAIRED}" for entry in unread if entry.problem]
-            self._version = version
-            self._access = access
+            },
+        )
+        sign_ins, devices, unasked = dict[str, SignInEntry](), dict[str, list[str]](), set[str]()
+        for sign_in in active:
+            if not sign_in.provider_token:
+                unasked.add(sign_in.key_id)
+            owner = by_id.get(sign_in.key_id)
+            if owner is not None and (owner.issuer, owner.subject) == (sign_in.user.issuer, sign_in.user.subject):
+                user = scim.describe(owner.id, sign_in.user)
+                client = structs.replace(self.build_client(owner), groups=user.groups, sign_in=sign_in.id)
+                # a person without a group gets the reason of the present settings
+                end = ends[owner.id]
+                ends_at = sign_in.ends_at if end.ending == "no group" else min(sign_in.ends_at, end.at)
+                sign_ins[sign_in.id] = SignInEntry(ends_at, end, user, client)
+                devices.setdefault(owner.id, []).append(sign_in.id)
+        if ids is None:
+            self._sign_ins, self._devices, self._unasked = sign_ins, devices, frozenset(unasked)
+        else:
+            earlier = [device for key_id in gone for device in self._devices.get(key_id, ())]
+            self._sign_ins = _replace(self._sign_ins, earlier, sign_ins)
+            self._devices = _replace(self._devices, gone, devices)
+            self._unasked = (self._unasked - {*ids}) | unasked
+        unread = {key.id: key.problem for key in keys if key.revoked_at is None and key.problem}
+        self._unread = _replace(self._unread if ids is not None else {}, gone, unread)
 
     def build_client(self, key: VirtualKey, text: KeyHash | None = None) -> Client:
         has_foreign_texts = text is not None and key.owner_since is not None and text.created_at < key.owner_since

@@ -54,6 +54,11 @@ def list_keys(connection: Reader) -> Sequence[VirtualKey]:
     return _decode_keys(rows, connection.query(f"{_HASHES} ORDER BY created_at DESC"))
 
 
+def count_keys(connection: Reader) -> int:
+    ((count,),) = connection.query("SELECT count(*) FROM virtual_keys")
+    return int(count)
+
+
 def list_owned_keys(connection: Reader, person: str, owner: str = "") -> Sequence[VirtualKey]:
     """Return the keys of a person, the newest first, without the one that is the person. `person`: its id. `owner`: a
     name, so that keys with this owner belong to them too; upper and lower case are equal.
@@ -198,6 +203,11 @@ def list_readable_teams(
 def list_teams(connection: Reader) -> Sequence[Team]:
     """Return all teams with rules, in the order of their names. A team without rules is not stored."""
     return [_decode_team(*row) for row in connection.query("SELECT name, rules FROM teams ORDER BY name")]
+
+
+def list_team_ids(connection: Reader, team: str) -> Sequence[str]:
+    """Return the ids of the keys of a team."""
+    return [str(key_id) for (key_id,) in connection.query("SELECT id FROM virtual_keys WHERE team = ?", (team,))]
 
 
 def find_team(connection: Reader, name: str) -> Team | None:

@@ -18,6 +18,8 @@ from anthropic_proxy.console.ledger.connection import Connection, Reader, query_
 from anthropic_proxy.console.ledger.schema import SIGN_INS
 from anthropic_proxy.console.units import MICROSECONDS, to_microseconds
 
+_ACTIVE = "ended_at IS NULL AND ends_at > ?"
+
 
 class SignIn(Struct, frozen=True, kw_only=True):
     """One device on which a person has signed in. Times are seconds since the epoch."""
@@ -87,7 +89,7 @@ def list_sign_ins(
     """Return the sign-ins that have not ended, the latest first. `key_id`: the key of their person. None: of all.
     `after`: only those that follow the one with this id in the list.
     """
-    conditions: list[tuple[str, Sequence[object]]] = [("ended_at IS NULL AND ends_at > ?", (to_microseconds(now),))]
+    conditions: list[tuple[str, Sequence[object]]] = [(_ACTIVE, (to_microseconds(now),))]
     if key_id is not None:
         conditions.append(("key_id = ?", (key_id,)))
     if after:
@@ -95,6 +97,14 @@ def list_sign_ins(
     end = "" if limit is None else f"LIMIT {limit:d}"
     condition = f"{' AND '.join(text for text, _ in conditions)} ORDER BY created_at DESC, id {end}"
     return _read(connection, condition, *(value for _, values in conditions for value in values))
+
+
+def list_sign_ins_of(connection: Reader, now: float, key_ids: Sequence[str]) -> Sequence[SignIn]:
+    """Return the sign-ins of these people that have not ended, in any order."""
+    query = "SELECT id FROM sign_ins WHERE key_id IN ({marks})"
+    ids = [str(sign_in) for (sign_in,) in query_parts(connection, query, key_ids)]
+    found = (_read(connection, f"id = ? AND {_ACTIVE}", sign_in, to_microseconds(now)) for sign_in in ids)
+    return [sign_in for read in found for sign_in in read]
 
 
 def has_sign_in(connection: Reader, sign_in: str, key_id: str | None = None) -> bool:
