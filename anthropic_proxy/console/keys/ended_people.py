@@ -5,7 +5,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from typing import NamedTuple
@@ -16,17 +16,24 @@ from anthropic_proxy.console.keys.queries import find_newest_audit_id
 from anthropic_proxy.console.keys.scim_people import ScimFacts, find_scim_facts
 from anthropic_proxy.console.ledger.database import open_for_reading
 from anthropic_proxy.console.units import MICROSECONDS
+from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.gateway.settings import Settings
 
 _FRESH_SECONDS = 1.0
 """Time in seconds for which the result of a query is used, so that pages with many parts cause one query."""
-_ENDED = "SELECT id, revoked_at IS NOT NULL, sessions_from FROM virtual_keys WHERE sessions_from IS NOT NULL"
+_MAX_KNOWN = 10_000
+_END = "SELECT revoked_at IS NOT NULL, sessions_from FROM virtual_keys WHERE id = ? AND sessions_from IS NOT NULL"
 
 
-class _End(NamedTuple):
-    is_revoked: bool
-    sessions_from: float
+class _Known(NamedTuple):
+    """What the last query that did not fail has found about a person."""
+
+    version: tuple[int, Settings]
+    """Id of the newest entry of the audit log, and the settings: each end and each change of a group is an entry."""
+    groups: ScimFacts
+    is_revoked: bool = False
+    sessions_from: float = -math.inf
 
 
 class EndedPeople:
@@ -36,17 +43,15 @@ class EndedPeople:
         self._current_settings = current_settings
         self._clock = clock
         self._reading = asyncio.Lock()
-        self._ends: Mapping[str, _End] | None = None
-        """Id of the key of a person → its end. Result of the last query that did not fail. None: there was none."""
-        self._asked_at = -math.inf
-        self._groups = ScimFacts()
-        self._version: tuple[int, Settings] | None = None
-        """Id of the newest entry of the audit log, and the settings, at this query: only with another one, all people
-        are read again, because each end and each change of a group is an entry."""
+        self._known = BoundedDict[str, _Known](_MAX_KNOWN)
+        """Id of the key of a person → what is known about it."""
+        self._asked_at = BoundedDict[str, float](_MAX_KNOWN)
+        self._failed_at = -math.inf
 
     def describe(self, person: str, user: OidcUser) -> OidcUser:
         """Return the user with the groups of SCIM, as the last `is_ended` has read them."""
-        return self._groups.describe(person, user)
+        known = self._known.get(person)
+        return user if known is None else known.groups.describe(person, user)
 
     async def is_ended(self, person: str, since: float) -> bool:
         """Return True if a session that began at the time `since` has ended by a revocation of its user. `person`: id
@@ -57,24 +62,33 @@ class EndedPeople:
         if not settings.virtual_keys:
             return False
 
-        def read() -> Mapping[str, _End]:
+        def read() -> _Known:
+            known = self._known.get(person)
             with closing(open_for_reading(settings)) as connection:
                 version = find_newest_audit_id(connection), settings
-                if self._ends is not None and version == self._version:
-                    return self._ends
-                rows = connection.query(_ENDED)
-                self._groups = find_scim_facts(connection, settings)
-            self._version = version
-            return {str(person_id): _End(bool(revoked), first / MICROSECONDS) for person_id, revoked, first in rows}
+                if known is not None and version == known.version:
+                    return known
+                groups = find_scim_facts(connection, settings, [person])
+                for revoked, first in connection.query(_END, (person,)):
+                    return _Known(version, groups, bool(revoked), first / MICROSECONDS)
+            return _Known(version, groups)
 
         async with self._reading:
             now = self._clock()
-            if self._ends is None or not self._asked_at <= now < self._asked_at + _FRESH_SECONDS:
+            known = self._known.get(person)
+            asked_at = max(self._asked_at.get(person, -math.inf), self._failed_at)
+            if known is None or not _is_fresh(asked_at, now):
                 try:
-                    self._ends = await run_in_own_thread("sessions", partial(with_database_errors, read))
+                    known = await run_in_own_thread("sessions", partial(with_database_errors, read))
                 except KeysUnavailable:
-                    if self._ends is None:
+                    self._failed_at = now
+                    if known is None:
                         raise
-                self._asked_at = now
-            end = self._ends.get(person)
-        return end is not None and (end.is_revoked or since < end.sessions_from)
+                else:
+                    self._known[person] = known
+                    self._asked_at[person] = now
+        return known.is_revoked or since < known.sessions_from
+
+
+def _is_fresh(asked_at: float, now: float) -> bool:
+    return asked_at <= now < asked_at + _FRESH_SECONDS

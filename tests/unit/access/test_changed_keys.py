@@ -15,10 +15,12 @@ from msgspec import structs
 from anthropic_proxy.app import App
 from anthropic_proxy.console.identity.people import OidcError, OidcUser
 from anthropic_proxy.console.keys.administration import open_administration
+from anthropic_proxy.console.keys.ended_people import EndedPeople
 from anthropic_proxy.console.keys.key_table import KeysUnavailable, KeyTable
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.settings import Settings, load_settings
 from tests.support.company import fill_company
+from tests.support.ledger import NOON
 from tests.support.sign_in import ISSUER, SECRET, answer, open_grants, store_sign_in
 from tests.support.virtual_keys import running_app, send
 from tests.support.waiting import wait_for_async
@@ -258,25 +260,36 @@ async def test_keys_that_another_program_has_stored_are_read_with_the_next_chang
 
 
 async def test_the_work_of_a_change_does_not_grow_with_the_company(tmp_path: Path) -> None:
-    counts = []
-    for number in (PEOPLE, 4 * PEOPLE):
-        directory = tmp_path / str(number)
-        directory.mkdir()
-        (directory / "anthropic-proxy.toml").write_text(TABLES)
-        async with running_app(directory, **SETTINGS) as app:
-            fill_company(directory, number)
-            company = Company(app, directory)
-            table = await read(company.settings)
-            await company.administer("keys", {"name": "first", "owner": "p0001@example.org"})
-            assert await table.refresh()  # imports and caches are there
-            await company.administer(f"keys/p{1:0{len(str(number)) + 1}d}@example.org", {"requests_per_minute": 7})
-            counts.append(await count_calls(table))
-            await table.stop()
-    assert counts[1] < 1.2 * counts[0], counts
+    """Neither for requests nor for sessions of the dashboard."""
+    few, many = [await measure_change(tmp_path / str(number), number) for number in (PEOPLE, 4 * PEOPLE)]
+    assert many < 1.2 * few
 
 
-async def count_calls(table: KeyTable) -> int:
-    """Return the number of calls in the threads of a refresh."""
+async def measure_change(directory: Path, number: int) -> int:
+    directory.mkdir()
+    (directory / "anthropic-proxy.toml").write_text(TABLES)
+    async with running_app(directory, **SETTINGS) as app:
+        fill_company(directory, number)
+        company = Company(app, directory)
+        table = await read(company.settings)
+        person = company.query("SELECT id FROM virtual_keys ORDER BY id LIMIT 1")[0]
+        now = NOON
+        people = EndedPeople(lambda: company.settings, lambda: now)
+
+        async def follow() -> None:
+            await company.administer(f"keys/{person}", {"requests_per_minute": int(now) % 100 + 1})
+            assert await table.refresh()
+            assert not await people.is_ended(person, now)
+
+        await follow()  # imports and caches are there
+        now += 10.0
+        calls = await count_calls(follow)
+        await table.stop()
+        return calls
+
+
+async def count_calls(function: Callable[[], Awaitable[None]]) -> int:
+    """Return the number of calls in the threads that begin meanwhile."""
     count = 0
 
     def note(_frame: object, event: str, _argument: object) -> None:
@@ -285,7 +298,7 @@ async def count_calls(table: KeyTable) -> int:
 
     threading.setprofile(note)
     try:
-        assert await table.refresh()
+        await function()
     finally:
         threading.setprofile(None)
     return count
