@@ -44,10 +44,11 @@ _decode_string = msgspec.json.Decoder(str).decode
 _ESCAPE = rb"\\(?:/|u(?:[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|[0-9a-fA-F]{4}))"
 """An escape that may be written plainly. Two halves of a character are one."""
 _ESCAPES = compile_later(
-    rb"(?:[^\\]++|\\(?:[^u/]|u(?![0-9a-fA-F]{4})|\Z))*+"
-    rb"(?:(%b(?:(?:[ !#-\[\]-~]|\\[\"\\bfnrt]){0,16}+%b){0,31}+)|\Z)" % (_ESCAPE, _ESCAPE)
+    rb"(%b(?:(?:[ !#-\[\]-~]|\\[\"\\bfnrt]){0,16}%b){0,31})|(?:\\[^u/][^\\]{0,64}+){1,64}" % (_ESCAPE, _ESCAPE)
 )
-"""The next such escapes, with the short texts between them: a part of a JSON string, bounded for the memory."""
+"""Some of these escapes, with the short texts between them: a part of a JSON string. Or other escapes, which stay. Both
+are bounded, because a match needs memory for each repetition of a group.
+"""
 _MAX_KNOWN_BYTES = len("\\u0000")
 _BASE64_BEGINNING = 64
 _BASE64 = compile_later(rb'"((?:[A-Za-z0-9+/]|\\/){12,}+={0,2})"')
@@ -272,7 +273,7 @@ def _spell_plainly(body: bytes) -> bytes:
     for found in give_way_between(_ESCAPES.finditer(body)):
         begin, next_end = found.span(1)
         if begin < 0:
-            break
+            continue
         plain += body[end:begin]
         escapes = found[1]
         if (spelled := known.get(escapes)) is None:
