@@ -39,7 +39,7 @@ async def serve_usage(
     ]
     if limits:
         held = await gateway.store.reserve([key_limit.limit for key_limit in limits])
-        body = encode_budgets(list_budget_states(limits, held.settled, now))
+        body = encode_budgets(list_budget_states(limits, held.settled))
     else:
         periods = {name: Budget(1, "usd", "total", since=start) for name, start in find_starts(now).items()}
 

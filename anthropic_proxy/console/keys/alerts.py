@@ -63,6 +63,8 @@ class BudgetAlert(Struct, frozen=True, kw_only=True):
 
 
 _COLUMNS = BudgetAlert.__struct_fields__
+_PRESENT = "(ends_at IS NULL OR ends_at > ?)"
+"""Condition of a row whose budget has not been renewed. What has passed is no alarm."""
 
 
 class BudgetAlerts:
@@ -134,7 +136,8 @@ class BudgetAlerts:
             chosen = self._noted
             self._noted = {}
             try:
-                limits = [*chosen.values()]
+                now = self._now()
+                limits = [key_limit for key_limit in chosen.values() if not key_limit.is_past(now)]
                 for start in range(0, len(limits), _MAX_COMPARED):
                     await self._compare(limits[start : start + _MAX_COMPARED])
             except BaseException:
@@ -174,10 +177,10 @@ class BudgetAlerts:
         scope = key_limit.scope
         now = self._now()
         assert budget is not None
-        end = scope.find_budget_end(budget, now)
+        end = key_limit.renewed_at
         spending = Spending(budget, used)
         name = f"{_name(key_limit)}/{threshold}"
-        renewed_at = None if end is None else format_time(end.timestamp())
+        renewed_at = None if end is None else format_time(end)
         text = f"{scope.describe()} has used {threshold} % of its budget: {spending.describe()}."
         text += " It is not renewed." if end is None else f" It is renewed at {renewed_at}."
         if threshold >= 100 and not budget.soft:
@@ -197,7 +200,7 @@ class BudgetAlerts:
         return BudgetAlert(
             id=name,
             created_at=to_microseconds(now),
-            ends_at=None if end is None else to_microseconds(end.timestamp()),
+            ends_at=None if end is None else to_microseconds(end),
             body=msgspec.json.encode(body).decode(),
             next_at=None if self._gateway.settings.alerts is None else to_microseconds(now),
         )
@@ -207,7 +210,8 @@ class BudgetAlerts:
 
         def find_next_time() -> float | None:
             with closing(open_for_reading(self._gateway.settings)) as connection:
-                ((next_at,),) = connection.query("SELECT min(next_at) FROM budget_alerts")
+                present = f"SELECT min(next_at) FROM budget_alerts WHERE {_PRESENT}"
+                ((next_at,),) = connection.query(present, (to_microseconds(self._now()),))
             return None if next_at is None else next_at / MICROSECONDS
 
         while not self._stopping.is_set():
@@ -251,8 +255,9 @@ def add_alerts(connection: Connection, rows: Sequence[BudgetAlert], now: float) 
 
 def claim_alert(connection: Connection, now: float) -> BudgetAlert | None:
     """Return the earliest row that is due, which no other process gets before the end of a lease."""
-    sql = f"SELECT {', '.join(_COLUMNS)} FROM budget_alerts WHERE next_at <= ? ORDER BY next_at LIMIT 20"
-    for values in connection.query(sql, (to_microseconds(now),)):
+    due = f"next_at <= ? AND {_PRESENT} ORDER BY next_at LIMIT 20"
+    sql = f"SELECT {', '.join(_COLUMNS)} FROM budget_alerts WHERE {due}"
+    for values in connection.query(sql, (to_microseconds(now), to_microseconds(now))):
         row = BudgetAlert(**dict(zip(_COLUMNS, values, strict=True)))
         change = "UPDATE budget_alerts SET next_at = ?, attempts = attempts + 1 WHERE id = ? AND next_at = ?"
         if connection.execute(change, (to_microseconds(now + LEASE_SECONDS), row.id, row.next_at)) == 1:

@@ -7,7 +7,6 @@ requests have reserved are the highest possible ones.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Self
 
 from msgspec import Struct
 
@@ -30,12 +29,6 @@ class BudgetState(Struct, frozen=True):
     """Used amount in nano-dollars or tokens, without those that running requests have reserved."""
     resets_at: int | None
     """Time of the renewal in seconds since the epoch. None: the budget is not renewed."""
-
-    @classmethod
-    def build(cls, scope: Scope, budget: Budget, used: int, now: float) -> Self:
-        """`now`: seconds since the epoch."""
-        end = scope.find_budget_end(budget, now)
-        return cls(scope, budget, used, None if end is None else int(end.timestamp()))
 
     @property
     def is_used_up(self) -> bool:
@@ -61,12 +54,17 @@ class BudgetState(Struct, frozen=True):
         return "normal" if self.threshold is None else _SEVERITIES.get(self.threshold, "critical")
 
 
-def list_budget_states(limits: Sequence[KeyLimit], settled: Sequence[int], now: float) -> list[BudgetState]:
+def list_budget_states(limits: Sequence[KeyLimit], settled: Sequence[int]) -> list[BudgetState]:
     """`settled`: settled amount of each of `limits`. Empty: unknown, because the store that all processes share is
-    unavailable. `now`: seconds since the epoch.
+    unavailable.
     """
     return [
-        BudgetState.build(key_limit.scope, key_limit.budget, used, now)
+        BudgetState(
+            key_limit.scope,
+            key_limit.budget,
+            used,
+            None if key_limit.renewed_at is None else int(key_limit.renewed_at),
+        )
         for key_limit, used in zip(limits, settled, strict=False)
         if key_limit.budget is not None
     ]

@@ -83,6 +83,13 @@ class KeyLimit(Struct, frozen=True):
     """Field of `Rules` with the limit, such as `requests_per_minute`; or `token_counts_per_minute`. "": the limit is a
     budget."""
     budget: Budget | None = None
+    renewed_at: float | None = None
+    """End of the period that the counter of a budget counts, in seconds since the epoch. A request or a report may last
+    longer. None: the budget is never renewed."""
+
+    def is_past(self, now: float) -> bool:
+        """Return True if the budget has been renewed since, so that nobody is refused by this counter any more."""
+        return self.renewed_at is not None and now >= self.renewed_at
 
 
 def build_key_scope(key: VirtualKey) -> Scope:
@@ -122,20 +129,21 @@ def build_limits(scopes: Sequence[Scope], targets: Sequence[Sequence[Amounts]], 
         for budget in rules.budgets:
             if budget.models and not any(budget.counts(called.model) for amounts in targets for called in amounts):
                 continue
-            counter = build_budget_counter(scope, budget, now)
             needed = max((_count_amounts(budget, amounts) for amounts in targets), default=0)
-            limit = Limit(counter.key, counter.kind, min(needed, counter.maximum + 1), counter.maximum, counter.seconds)
-            key_limits.append(KeyLimit(scope, limit, budget=budget))
+            key_limits.append(_build_budget_limit(scope, budget, now, needed))
     return key_limits
 
 
 def list_budget_limits(scopes: Sequence[Scope], now: float) -> Sequence[KeyLimit]:
     """Return all budgets without an amount to reserve. `now`: seconds since the epoch."""
-    return [
-        KeyLimit(scope, build_budget_counter(scope, budget, now), budget=budget)
-        for scope in scopes
-        for budget in scope.rules.budgets
-    ]
+    return [_build_budget_limit(scope, budget, now, 0) for scope in scopes for budget in scope.rules.budgets]
+
+
+def _build_budget_limit(scope: Scope, budget: Budget, now: float, needed: int) -> KeyLimit:
+    counter = build_budget_counter(scope, budget, now)
+    limit = Limit(counter.key, counter.kind, min(needed, counter.maximum + 1), counter.maximum, counter.seconds)
+    end = scope.find_budget_end(budget, now)
+    return KeyLimit(scope, limit, budget=budget, renewed_at=None if end is None else end.timestamp())
 
 
 def build_token_count_limits(scopes: Sequence[Scope]) -> Sequence[KeyLimit]:

@@ -70,6 +70,7 @@ def build_paths() -> Schema:
 
 
 def _encode(scope: Scope, used: Spending, now: float) -> dict[str, object]:
-    state = BudgetState.build(scope, used.budget, used.used, now)
+    end = scope.find_budget_end(used.budget, now)
+    state = BudgetState(scope, used.budget, used.used, None if end is None else int(end.timestamp()))
     resets_at = None if state.resets_at is None else format_time(state.resets_at)
     return {**used.encode(), "resets_at": resets_at, "severity": state.severity, "is_used_up": state.is_used_up}

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import islice
 
 from msgspec import Struct, field, structs
@@ -26,7 +26,6 @@ from anthropic_proxy.console.keys.limits import KeyLimit, Scope, build_budget_co
 from anthropic_proxy.console.ledger.costs import Amounts
 from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.errors import BudgetUsedUp, LimitReached, ProxyError
-from anthropic_proxy.gateway.settings.key_rules import Budget
 from anthropic_proxy.plugins import BudgetLabels, Reservation, Store, StoreUnavailable
 
 RENEW_SECONDS = 20.0
@@ -140,7 +139,7 @@ class Reservations:
             limits[refused] = structs.replace(limits[refused], limit=reduced)
             reservation = await self._reserve(limits, now)
         response_headers.update(build_rate_headers(limits, reservation, now))
-        states = self._list_states(limits, reservation, now)
+        states = self._list_states(limits, reservation)
         self._note_budget_uses(limits, reservation, now)
         if reservation.refused is not None:
             key_limit = limits[reservation.refused]
@@ -252,7 +251,7 @@ class Reservations:
         if not self._store.state.available:  # what remains is the share of this process
             return
         for key_limit, remaining in zip(limits, reservation.remaining, strict=True):
-            if key_limit.budget is None:
+            if key_limit.budget is None or key_limit.is_past(now):
                 continue
             mode = "soft" if key_limit.budget.soft else "hard"
             name = (
@@ -268,26 +267,25 @@ class Reservations:
             if self._note_use is not None:
                 self._note_use(key_limit, share)
             if share >= REPORTED_SHARE:
-                end = key_limit.scope.find_budget_end(key_limit.budget, now)
                 last = now + _REPORTED_SECONDS
-                self._budget_uses[name] = share, last if end is None else min(last, end.timestamp())
+                self._budget_uses[name] = share, min(last, key_limit.renewed_at or last)
 
-    def _list_states(self, limits: Sequence[KeyLimit], reservation: Reservation, now: float) -> list[BudgetState]:
+    def _list_states(self, limits: Sequence[KeyLimit], reservation: Reservation) -> list[BudgetState]:
         """Empty while the store is unavailable, because this process knows only its share."""
-        return list_budget_states(limits, reservation.settled, now) if self._store.state.available else []
+        return list_budget_states(limits, reservation.settled) if self._store.state.available else []
 
     async def read_states(self, limits: Sequence[KeyLimit], response_headers: dict[str, str], now: float) -> None:
         """Add the headers with the use of budgets, and reserve nothing. Raises `BudgetUsedUp`."""
         await self.add_forgotten_use(limits, now)
         free = [structs.replace(key_limit, limit=structs.replace(key_limit.limit, amount=0)) for key_limit in limits]
         reservation = await self._reserve(free, now)
-        state = choose_state(self._list_states(limits, reservation, now))
+        state = choose_state(self._list_states(limits, reservation))
         if state is None:
             return
         response_headers.update(build_usage_headers(state))
         if state.is_used_up:
             refused = next(key_limit for key_limit in limits if key_limit.budget is state.budget)
-            raise budget_used_up_error(refused.scope, state.budget, now)
+            raise budget_used_up_error(refused, now)
 
     async def raise_to(self, held: HeldLimits, needed: Sequence[Amounts], now: float) -> None:
         """Reserve what is missing in the budgets of a running request, so that it has the amounts `needed` for its
@@ -405,7 +403,7 @@ def limit_reached_error(
             "share of it, and that of this process has no room. Try again in a moment."
         )
     elif budget is not None and wait > RESERVED_WAIT_SECONDS:
-        return budget_used_up_error(scope, budget, now)
+        return budget_used_up_error(refused, now)
     elif budget is not None:
         remedy = scope.suggest_budget(budget.format_with("AMOUNT"))
         message = (
@@ -421,23 +419,29 @@ def limit_reached_error(
     return LimitReached(message, remedy=remedy, wish="more", code="virtual-key-limit", retry_after=wait)
 
 
-def budget_used_up_error(scope: Scope, budget: Budget, now: float) -> BudgetUsedUp:
-    """As `limit_reached_error`."""
-    end = scope.find_budget_end(budget, now)
+def budget_used_up_error(refused: KeyLimit, now: float) -> BudgetUsedUp:
+    """As `limit_reached_error`, for a budget."""
+    scope = refused.scope
+    budget = refused.budget
+    assert budget is not None
+    end = refused.renewed_at
     renewal = "it is not renewed" if end is None else f"resets {_describe_end(scope, end)}"
     return BudgetUsedUp(
         f"{scope.describe()} has used up its budget of {budget.describe()} · {renewal} ·",
         remedy=scope.suggest_budget(budget.format_with("AMOUNT")),
         wish="more",
-        retry_after=None if end is None else end.timestamp() - now,
+        retry_after=None if end is None else max(end - now, RESERVED_WAIT_SECONDS),
     )
 
 
-def _describe_end(scope: Scope, end: datetime) -> str:
+def _describe_end(scope: Scope, end: float) -> str:
     if scope.is_personal:
-        local = end.astimezone()
+        local = datetime.fromtimestamp(end).astimezone()
         return f"{local:%b} {local.day}, {local:%H:%M}"
-    return f"{end:%b} {end.day}"  # Claude Code replaces exactly this date by the time, in the time zone of its user
+    moment = datetime.fromtimestamp(end, UTC)
+    return (
+        f"{moment:%b} {moment.day}"  # Claude Code replaces exactly this date by the time, in the time zone of its user
+    )
 
 
 _UNITS = {

@@ -5,8 +5,9 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing
+from datetime import datetime
 from typing import Any, cast
 
 import pytest
@@ -17,12 +18,13 @@ from anthropic_proxy.console.keys.limits import Scope, build_limits
 from anthropic_proxy.console.keys.reservations import HeldLimits, Reservations
 from anthropic_proxy.console.ledger.costs import Amounts
 from anthropic_proxy.console.ledger.database import open_for_writing
+from anthropic_proxy.console.ledger.webhook import POLL_SECONDS
 from anthropic_proxy.errors import UpstreamTimeout, UpstreamUnreachable
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.fields import AlertSettings
-from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
+from anthropic_proxy.gateway.settings.key_rules import Budget, Period, Rules
 from anthropic_proxy.gateway.stores.memory import MemoryStore
-from anthropic_proxy.plugins import Gateway, HttpReply
+from anthropic_proxy.plugins import Gateway, HttpReply, StoreState
 from anthropic_proxy.secrets import Secret
 from tests.support.ledger import NOON
 
@@ -35,6 +37,14 @@ WEBHOOK = AlertSettings(
 DAY = Budget(100, "tokens", "day")
 
 
+class Store(MemoryStore):
+    is_lost = False
+
+    @property
+    def state(self) -> StoreState:
+        return structs.replace(super().state, available=not self.is_lost)
+
+
 class World:
     """Instances that share a database and a store of limits, and a webhook."""
 
@@ -42,7 +52,7 @@ class World:
         open_for_writing(database).close()
         self.settings = structs.replace(database, alerts=alerts)
         self.now = NOON
-        self.store = MemoryStore(clock=lambda: self.now)
+        self.store = Store(clock=lambda: self.now)
         self.log: list[str] = []
         self.received: list[tuple[Mapping[str, str], bytes]] = []
         self.answer: Callable[[], int] = lambda: 200
@@ -252,6 +262,78 @@ async def test_a_database_that_fails_delays_a_report_only(database: Settings) ->
     world.settings = working
     await instance.alerts.work()
     assert world.log == [FIRST]
+
+
+async def use_while_the_database_fails(world: World, instance: Instance, budget: Budget, end: float) -> None:
+    working, world.settings = world.settings, Settings(database_url=Secret("sqlite:////proc/no/such.sqlite3"))
+    await instance.use(85, budget)
+    with pytest.raises(OSError, match="No such file"):
+        await instance.alerts.work()
+    world.now, world.settings = end, working
+
+
+async def end_a_request_after_the_period(world: World, instance: Instance, budget: Budget, end: float) -> None:
+    held, other = await instance.begin(50, budget), await instance.begin(50, budget)
+    await instance.end(held, 40)
+    await instance.alerts.work()
+    world.now = end
+    await instance.end(other, 45)
+
+
+async def lose_the_store_over_the_end(world: World, instance: Instance, budget: Budget, end: float) -> None:
+    await instance.use(85, budget)
+    world.store.is_lost = True
+    await instance.alerts.work()
+    world.now, world.store.is_lost = end, False
+
+
+async def send_to_a_failing_webhook(world: World, instance: Instance, budget: Budget, end: float) -> None:
+    world.answer = lambda: 500
+    await instance.use(85, budget)
+    await instance.alerts.work()
+    assert "has used 80 % of its budget: 85 tokens of 100 tokens" in world.log[0]
+    world.now, world.answer = end, lambda: 200
+    world.log.clear()
+    world.received.clear()
+
+
+@pytest.mark.parametrize(
+    ("period", "end", "following"),
+    [
+        ("day", "2026-11-22T00:00:00Z", "2026-11-23T00:00:00Z"),
+        ("week", "2026-11-23T00:00:00Z", "2026-11-30T00:00:00Z"),
+        ("month", "2026-12-01T00:00:00Z", "2027-01-01T00:00:00Z"),
+    ],
+)
+@pytest.mark.parametrize(
+    "exceed",
+    [
+        use_while_the_database_fails,
+        end_a_request_after_the_period,
+        lose_the_store_over_the_end,
+        send_to_a_failing_webhook,
+    ],
+)
+async def test_a_budget_that_has_been_renewed_is_not_reported(
+    database: Settings,
+    exceed: Callable[[World, Instance, Budget, float], Awaitable[None]],
+    period: Period,
+    end: str,
+    following: str,
+) -> None:
+    world, budget = World(database), Budget(100, "tokens", period)
+    instance, other = world.start(), world.start()
+    await exceed(world, instance, budget, datetime.fromisoformat(end).timestamp())
+    for each in (instance, other):
+        assert await each.alerts.work() == POLL_SECONDS, "nothing is due"
+    assert (world.log, world.texts) == ([], [])
+    await instance.use(85, budget)
+    await instance.alerts.work()
+    assert world.log == world.texts
+    assert world.texts == [
+        f"The team 'web' has used 80 % of its budget: 85 tokens of 100 tokens per {period}. It is renewed at "
+        f"{following}."
+    ]
 
 
 async def test_other_amounts_and_periods_have_reports_of_their_own(database: Settings) -> None:

@@ -8,9 +8,9 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy.console.keys.limits import KeyLimit, Scope, build_limits, find_actual_amounts
-from anthropic_proxy.console.keys.reservations import Reservations
+from anthropic_proxy.console.keys.reservations import HeldLimits, Reservations
 from anthropic_proxy.console.ledger.costs import Amounts
-from anthropic_proxy.errors import LimitReached, ProxyError
+from anthropic_proxy.errors import BudgetUsedUp, LimitReached, ProxyError
 from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
@@ -217,6 +217,34 @@ async def test_a_budget_of_which_80_percent_are_used_is_reported_until_its_perio
     await keys.change_rules("ci", budgets=(Budget(100_000, "tokens", "day"),))
     await keys.admit(key)
     assert keys.reservations.find_budget_uses(keys.now) == {}
+
+
+async def test_a_request_that_outlasts_the_period_of_its_budget_says_nothing_of_the_next_one(keys: Keys) -> None:
+    scope = Scope("key", "ci", "key/ci", Rules(budgets=(Budget(100, "tokens", "day"),)))
+
+    async def reserve(tokens: int) -> HeldLimits:
+        limits = build_limits([scope], [[Amounts(tokens, 0)]], keys.now)
+        return await keys.reservations.reserve(limits, {}, keys.now)
+
+    running = await reserve(90)
+    keys.now += 12 * 3_600
+    name = ("key", "ci", "tokens", "day", "", "hard")
+    await keys.reservations.raise_to(running, [Amounts(95, 0)], keys.now)
+    assert keys.reservations.find_budget_uses(keys.now) == {}
+    of_the_day = await reserve(80)
+    keys.reservations.settle(running, [Amounts(100, 0)])
+    await keys.settled()
+    assert keys.reservations.find_budget_uses(keys.now) == {name: 0.8}
+    with pytest.raises(BudgetUsedUp) as refused:
+        await keys.reservations.raise_to(running, [Amounts(200, 0)], keys.now)
+    assert refused.value.message == (
+        "The key 'ci' has used up its budget of 100 tokens per day · resets Nov 22 · Another budget:  anthropic-proxy "
+        "keys change ci --budget AMOUNT/day"
+    )
+    assert refused.value.retry_after == 1.0, "that of the next day has room"
+    assert keys.reservations.find_budget_uses(keys.now) == {name: 0.8}
+    keys.reservations.settle(of_the_day, ())
+    await keys.settled()
 
 
 async def test_the_budget_of_the_proxy_is_reported_beside_those_of_keys(database: Settings) -> None:
