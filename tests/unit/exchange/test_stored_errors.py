@@ -358,11 +358,11 @@ async def test_an_error_after_the_beginning_of_a_reply_stores_its_length(setting
 
 @pytest.mark.parametrize("escape", [b"\\u00e9", b"\\ud83d", b"\\ud83d\\ude00", b"\\u00e9\\n", b"\\/"])
 def test_a_comparison_with_many_escapes_takes_little_memory(escape: bytes) -> None:
-    body = b'{"text":"%b"}' % (escape * 100_000)
+    body = b'{"text":"%b"}' % (escape * (1_000_000 // len(escape)))
     tracemalloc.start()
     try:
         assert find_quotes("The input is bad.", body) == {}
-        assert tracemalloc.get_traced_memory()[1] < 4 * len(body)
+        assert tracemalloc.get_traced_memory()[1] < 6 * len(body)
     finally:
         tracemalloc.stop()
 
