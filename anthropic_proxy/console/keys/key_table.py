@@ -9,7 +9,7 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from typing import TypeVar
@@ -18,19 +18,11 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.console.identity.offline_access import NO_REFRESH_TOKEN
 from anthropic_proxy.console.identity.people import OidcUser
-from anthropic_proxy.console.keys.acceptance import KeyEnd, read_key_facts
-from anthropic_proxy.console.keys.changed_keys import find_changed_keys
+from anthropic_proxy.console.keys.acceptance import KeyEnd
 from anthropic_proxy.console.keys.group_tables import GroupTables
 from anthropic_proxy.console.keys.limits import Scope, build_key_scope, build_team_scope, find_proxy_scopes
-from anthropic_proxy.console.keys.queries import (
-    count_keys,
-    find_newest_audit_id,
-    list_keys,
-    list_keys_by_id,
-    list_teams,
-)
-from anthropic_proxy.console.keys.scim_people import ScimFacts, find_scim_facts
 from anthropic_proxy.console.keys.sign_ins import SignIn, list_sign_ins, list_sign_ins_of, read_end_reason
+from anthropic_proxy.console.keys.stored_keys import Reading, StoredKeys, replace_values
 from anthropic_proxy.console.keys.unpriced import find_unpriced
 from anthropic_proxy.console.keys.virtual_keys import KeyHash, KeyStatus, Team, VirtualKey
 from anthropic_proxy.console.ledger.connection import Connection, DatabaseError
@@ -53,8 +45,6 @@ REFRESH_SECONDS = 1.0
 """Pause in seconds between two queries for changes. A change takes effect after at most this time and the duration of
 two queries."""
 RETRY_SECONDS = 2.0
-_FEW_KEYS = 200
-"""Number of keys up to which a change lets all be read: this takes milliseconds."""
 _IF_READ_BEFORE = "The keys of the last query stay in use."
 _IF_NEVER_READ = "Until they are read, requests with a virtual key receive 529."
 _UNTIL_REPAIRED = "Until it is repaired, requests with it receive 401."
@@ -89,14 +79,6 @@ def with_database_errors(call: Callable[[], ResultT]) -> ResultT:
         return call()
     except LEDGER_FAILURES as error:
         raise KeysUnavailable(classify_database_error(error)) from None
-
-
-def _replace(before: Mapping[str, ResultT], gone: Iterable[str], new: Mapping[str, ResultT]) -> Mapping[str, ResultT]:
-    after = dict(before)
-    for name in gone:
-        after.pop(name, None)
-    after.update(new)
-    return after
 
 
 class KeyEntry(Struct, frozen=True):
@@ -143,19 +125,13 @@ class KeyTable:
         self._keys: Mapping[str, VirtualKey] = {}
         self._people: Mapping[str, str] = {}
         """Name of a person in lower case → id of its key."""
-        self._ends: Mapping[str, KeyEnd] = {}
+        self._stored = StoredKeys()
         self._teams: Mapping[str, Team] = {}
         self._sign_ins: Mapping[str, SignInEntry] = {}
         self._devices: Mapping[str, Sequence[str]] = {}
         """Id of the key of a person → ids of its sign-ins."""
         self._unasked: frozenset[str] = frozenset()
         """Ids of the keys of people with a sign-in about which the identity provider cannot be asked."""
-        self._group_names: frozenset[str] = frozenset()
-        """Names of groups of the settings about which SCIM decides."""
-        self._unread: Mapping[str, str] = {}
-        """Id of a key that cannot be read → the reason. It is read again with each query."""
-        self._unread_teams: Mapping[str, str] = {}
-        """The same for names of teams."""
         self._unpriced: Sequence[str] = ()
         """What is wrong with budgets of keys and teams."""
         self._warnings: Mapping[str, None] = {}
@@ -164,7 +140,7 @@ class KeyTable:
         """Settings and version of the budgets with which `_unpriced` was found."""
         self._budgets_version = 0
         """Number of readings that concerned budgets."""
-        self._version = -1
+        self.is_loaded = False
         self._access: object = None
         """Settings of the sign-in with which keys and sign-ins were read. None: not read."""
         self._tables = GroupTables(self._current_settings, warn)
@@ -173,9 +149,6 @@ class KeyTable:
         self._is_created = False
         """True if the tables were created or migrated."""
         self._connection: Connection | None = None
-        self._is_same = False
-        """True if the connection is the one by which the keys were read: another one may lead to a restored database.
-        """
         self._connection_lock = threading.RLock()
         """Held by the thread that uses the connection. A query may last longer than the task that waits for it."""
         self._task: asyncio.Task[None] | None = None
@@ -187,22 +160,17 @@ class KeyTable:
         self._reading_reason = asyncio.Lock()
         """Held while the reason of an ended sign-in is read, so that one thread does it."""
 
-    @property
-    def is_loaded(self) -> bool:
-        return self._version >= 0
-
     def find_entry(self, key_hash: str) -> KeyEntry:
         """`UNKNOWN`: no key has this text."""
         return self._entries.get(key_hash, UNKNOWN)
 
     def find_key_end(self, key_id: str) -> KeyEnd | None:
         """None: the key is not in the table."""
-        return self._ends.get(key_id)
+        return self._stored.ends.get(key_id)
 
     def find_status(self, key_id: str) -> KeyStatus | None:
         """Return the present state of a key. None: the key is not in the table."""
-        end = self._ends.get(key_id)
-        return None if end is None else "active" if self._clock() < end.at else end.status
+        return self._stored.find_status(key_id, self._clock())
 
     def list_labels(self, start: str) -> Sequence[str]:
         """Return the labels that begin with `start`."""
@@ -270,9 +238,8 @@ class KeyTable:
                 await self._examine_prices()
                 self._begin_tables()
             unasked = (NO_REFRESH_TOKEN,) if self._unasked else ()
-            problems = [
-                f"{problem} {_UNTIL_REPAIRED}" for problem in (*self._unread.values(), *self._unread_teams.values())
-            ]
+            unread = (*self._stored.unread.values(), *self._stored.unread_teams.values())
+            problems = [f"{problem} {_UNTIL_REPAIRED}" for problem in unread]
             known, self._warnings = self._warnings, dict.fromkeys((*unasked, *problems, *self._unpriced))
             for text in self._warnings:
                 if text not in known:
@@ -334,72 +301,46 @@ class KeyTable:
         if self._connection is not None and self._connection.is_replaced:
             self._close()
         if self._connection is None:
-            self._is_same = False
+            self._stored.forget()  # another connection may lead to a restored database
             self._connection = open_for_reading(self._settings)
         return self._connection
 
     def _read(self, connection: Connection) -> None:
-        """Read the keys that have changed, or all, if they are few or others than the audit log names."""
         settings = self._current_settings()
-        access = settings.oidc, settings.sign_in
-        version = find_newest_audit_id(connection)
-        count = 0
-        ids: set[str] | None = None
-        if self._is_same and access == self._access:
-            if version == self._version and not self._unread and not self._unread_teams:
-                return
-            if version >= self._version and len(self._ends) > _FEW_KEYS:
-                count = count_keys(connection)
-                version, ids = find_changed_keys(connection, self._version)
-        if ids is not None:
-            ids |= self._unread.keys()
-        teams = {team.name: team for team in list_teams(connection)}
-        unread_teams = {team.name: team.problem for team in teams.values() if team.problem}
-        scim = find_scim_facts(connection, settings, None if ids is None else sorted(ids))
-        if ids is not None and (scim.names, unread_teams) != (self._group_names, self._unread_teams):
-            ids, scim = None, find_scim_facts(connection, settings)
-        self._read_keys(connection, settings, ids, teams, scim)
-        if len(self._ends) < count:  # another program has stored some
-            self._read_keys(connection, settings, None, teams, find_scim_facts(connection, settings))
-        self._unread_teams = unread_teams
-        self._group_names = scim.names
-        self._version = version
-        self._access = access
-        self._is_same = True
+        try:
+            reading = self._stored.read(connection, settings)
+            if reading is not None:
+                self._apply(connection, settings, reading)
+        except BaseException:
+            self._stored.forget()
+            raise
+        self._access = settings.oidc, settings.sign_in
+        self.is_loaded = True
 
-    def _read_keys(
-        self,
-        connection: Connection,
-        settings: Settings,
-        ids: Collection[str] | None,
-        teams: Mapping[str, Team],
-        scim: ScimFacts,
-    ) -> None:
-        """`ids`: those of the keys that are read. None: all. Each mapping is replaced: others iterate over it."""
-        keys = list_keys(connection) if ids is None else list_keys_by_id(connection, sorted(ids))
-        facts = read_key_facts(connection, settings, keys)
+    def _apply(self, connection: Connection, settings: Settings, reading: Reading) -> None:
+        """Each mapping is replaced: others iterate over it."""
+        ids, before, keys, facts, scim = reading
+        is_all = ids is None
         active: Sequence[SignIn] = []
         if settings.sign_in is not None:
             now = self._clock()
             active = list_sign_ins(connection, now) if ids is None else list_sign_ins_of(connection, now, sorted(ids))
-        before = [] if ids is None else [end.key for key_id in ids if (end := self._ends.get(key_id)) is not None]
-        by_id = {key.id: key for key in keys}
-        ends = {key.id: facts.find_end(key) for key in keys}
-        self._people = _replace(
-            self._people if ids is not None else {},
+        gone = [key.id for key in before]
+        ends = {key.id: self._stored.ends[key.id] for key in keys}
+        self._people = replace_values(
+            {} if is_all else self._people,
             [key.label.lower() for key in before if key.subject],
             {key.label.lower(): key.id for key in keys if key.subject},
         )
+        teams = self._stored.teams
         if teams != self._teams or any(key.rules.budgets for key in (*before, *keys)):
             self._budgets_version += 1
         self._teams = teams
-        gone = [key.id for key in before]
-        readable = {key_id: key for key_id, key in by_id.items() if ends[key_id].ending != "unreadable"}
-        self._keys = _replace(self._keys if ids is not None else {}, gone, readable)
-        self._ends = _replace(self._ends if ids is not None else {}, gone, ends)
+        readable = {key.id: key for key in keys if ends[key.id].ending != "unreadable"}
+        self._keys = replace_values({} if is_all else self._keys, gone, readable)
         # the last one: `find_scopes` finds the key of each accepted entry
-        self._entries = _replace(
-            self._entries if ids is not None else {},
+        self._entries = replace_values(
+            {} if is_all else self._entries,
             [text_hash.hash for key in before for text_hash in key.hashes],
             {
                 text_hash.hash: KeyEntry(facts.find_end(key, text_hash), self.build_client(key, text_hash))
@@ -411,24 +352,18 @@ class KeyTable:
         for sign_in in active:
             if not sign_in.provider_token:
                 unasked.add(sign_in.key_id)
-            owner = by_id.get(sign_in.key_id)
-            if owner is not None and (owner.issuer, owner.subject) == (sign_in.user.issuer, sign_in.user.subject):
-                user = scim.describe(owner.id, sign_in.user)
-                client = structs.replace(self.build_client(owner), groups=user.groups, sign_in=sign_in.id)
+            end = ends.get(sign_in.key_id)
+            if end is not None and (end.key.issuer, end.key.subject) == (sign_in.user.issuer, sign_in.user.subject):
+                user = scim.describe(end.key.id, sign_in.user)
+                client = structs.replace(self.build_client(end.key), groups=user.groups, sign_in=sign_in.id)
                 # a person without a group gets the reason of the present settings
-                end = ends[owner.id]
                 ends_at = sign_in.ends_at if end.ending == "no group" else min(sign_in.ends_at, end.at)
                 sign_ins[sign_in.id] = SignInEntry(ends_at, end, user, client)
-                devices.setdefault(owner.id, []).append(sign_in.id)
-        if ids is None:
-            self._sign_ins, self._devices, self._unasked = sign_ins, devices, frozenset(unasked)
-        else:
-            earlier = [device for key_id in gone for device in self._devices.get(key_id, ())]
-            self._sign_ins = _replace(self._sign_ins, earlier, sign_ins)
-            self._devices = _replace(self._devices, gone, devices)
-            self._unasked = (self._unasked - {*ids}) | unasked
-        unread = {key.id: key.problem for key in keys if key.revoked_at is None and key.problem}
-        self._unread = _replace(self._unread if ids is not None else {}, gone, unread)
+                devices.setdefault(end.key.id, []).append(sign_in.id)
+        earlier = [device for key_id in gone for device in self._devices.get(key_id, ())]
+        self._sign_ins = replace_values({} if is_all else self._sign_ins, earlier, sign_ins)
+        self._devices = replace_values({} if is_all else self._devices, gone, devices)
+        self._unasked = frozenset(unasked) if ids is None else (self._unasked - {*ids}) | unasked
 
     def build_client(self, key: VirtualKey, text: KeyHash | None = None) -> Client:
         has_foreign_texts = text is not None and key.owner_since is not None and text.created_at < key.owner_since
