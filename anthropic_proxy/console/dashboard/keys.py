@@ -3,7 +3,9 @@
 The audit log has each change of a key, a team or the settings, with time, author, and old and new values.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
@@ -19,6 +21,7 @@ from anthropic_proxy.console.dashboard.query import ViewQuery
 from anthropic_proxy.console.dashboard.requests import list_exported_requests
 from anthropic_proxy.console.dashboard.tables import (
     Cell,
+    PagedRows,
     RowT,
     ShareBar,
     Table,
@@ -30,9 +33,10 @@ from anthropic_proxy.console.dashboard.tables import (
     measure_column,
     page_list,
     page_rows,
+    read_order,
     sort_rows,
 )
-from anthropic_proxy.console.keys.acceptance import list_key_states
+from anthropic_proxy.console.keys.acceptance import KeyEnd, list_key_states
 from anthropic_proxy.console.keys.descriptions import (
     describe_author_of_end,
     describe_changes,
@@ -49,7 +53,7 @@ from anthropic_proxy.console.keys.queries import (
     find_key,
     find_team,
     list_audit_entries,
-    list_readable_keys,
+    list_readable_ids,
     list_readable_teams,
     read_all_spending,
     require_key,
@@ -61,6 +65,7 @@ from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.connection import Reader
 from anthropic_proxy.console.ledger.engines import EngineReader
 from anthropic_proxy.console.ledger.export import format_time, tabulate, tabulate_requests, to_dollars
+from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.queries import find_last_key_uses
 from anthropic_proxy.console.ledger.records import UsageSums, add_up, add_up_groups
 from anthropic_proxy.console.ledger.request_queries import list_stored_requests
@@ -91,6 +96,13 @@ _STATUS_SIGNS: Mapping[KeyStatus, tuple[str, str]] = {
 STATUSES = tuple(_STATUS_SIGNS)
 STATUS_TITLES = (("", "All"), *((status, status.capitalize()) for status in STATUSES if status != "unreadable"))
 """Pairs: state of keys, as the parameter `by` of the URL, and title of the filter. "": all keys."""
+
+
+class ListedKey(NamedTuple):
+    """What a list of all keys knows of one."""
+
+    key: VirtualKey
+    status: KeyStatus
 
 
 class KeyRow(Struct, frozen=True):
@@ -154,7 +166,8 @@ class KeyRow(Struct, frozen=True):
 
 class TeamRow(Struct, frozen=True):
     team: Team
-    keys: Sequence[KeyRow]
+    key_count: int
+    active_count: int
     sums: UsageSums
     """Those of the team at the time of each request, also if a key has changed its team since."""
     budgets: Sequence[ShareBar]
@@ -165,8 +178,8 @@ class TeamRow(Struct, frozen=True):
         return self.team.rules
 
     def show_keys(self) -> str:
-        active = sum(row.access.status == "active" for row in self.keys)
-        return f"{active} active of {len(self.keys)}" if active != len(self.keys) else formats.count(active)
+        active, count = self.active_count, self.key_count
+        return f"{active} active of {count}" if active != count else formats.count(active)
 
     @property
     def requests_link(self) -> str:
@@ -288,9 +301,10 @@ _SIGN_IN_COLUMNS: Sequence[TableColumn[SignIn]] = (
 
 
 def build_keys_page(context: PageContext) -> Mapping[str, Any]:
-    key_list = read_key_list(context)
-    chosen = choose_key_rows(context, key_list.keys)
-    part, before = page_list(context.query, chosen, _MAX_KEY_ROWS, lambda row: row.key.id)
+    listed = list_page_keys(context)
+    chosen = choose_keys(context.query, listed)
+    part, before, problem = _page_keys(context, chosen)
+    team_rows, team_problem = read_team_rows(context, listed)
     sign_ins = _list_sign_ins(context, _MAX_SIGN_INS)
     keys = "Virtual keys; requests and cost of the range"
     teams = "Teams; requests and cost of the range"
@@ -301,14 +315,14 @@ def build_keys_page(context: PageContext) -> Mapping[str, Any]:
     if len(chosen) > _MAX_KEY_ROWS:
         hidden = f"{before + 1} to {before + len(part.rows)} of {len(chosen):,}"
     return {
-        "verdict": _summarize(key_list.keys),
-        "store_problem": key_list.problem,
+        "verdict": _summarize(context, listed, part.rows),
+        "store_problem": problem or team_problem,
         "part": part,
         "table": build_table(keys, _COLUMNS, part.rows, attrgetter("key.id"), query=context.query, **by_label),
-        "teams": build_table(teams, _TEAM_COLUMNS, key_list.teams, lambda row: row.team.name, id="teams", **others),
+        "teams": build_table(teams, _TEAM_COLUMNS, team_rows, lambda row: row.team.name, id="teams", **others),
         "sign_ins": build_table(persons, _SIGN_IN_COLUMNS, sign_ins, lambda row: row.id, id="sign-ins", **others),
         "statuses": STATUS_TITLES,
-        "is_empty": not key_list.keys,
+        "is_empty": not listed,
         "no_new_key": context.rights.explain_no_new_key(),
         "changes_teams": may(context.rights.role, "manage all keys"),
         "reads_audit": may(context.rights.role, "read all keys"),
@@ -320,79 +334,127 @@ def _list_sign_ins(context: PageContext, limit: int | None = None) -> Sequence[S
     return list_sign_ins(require_reader(context), context.now, context.rights.sign_ins_of, limit=limit)
 
 
-def _summarize(rows: Sequence[KeyRow]) -> str:
-    if not rows:
+def _summarize(context: PageContext, listed: Sequence[ListedKey], shown: Sequence[KeyRow]) -> str:
+    """`shown`: the keys of the page, of which alone is known what they have used."""
+    if not listed:
         return "No virtual keys yet."
-    counts = {status: sum(row.access.status == status for row in rows) for status in STATUSES}
-    expiring = sum(row.state.role == "warn" for row in rows)
-    verdict = formats.plural(len(rows), "key")
+    counts = Counter(row.status for row in listed)
+    verdict = formats.plural(len(listed), "key")
     counted = [f"{counts['active']:,} active"]
     counted += [f"{counts[status]:,} {status}" for status in STATUSES[1:] if counts[status]]
     verdict += f": {', '.join(counted)}."
-    if expiring:
+    latest = context.now + EXPIRY_NOTICE_SECONDS
+    if expiring := sum(row.status == "active" and (row.key.expires_at or math.inf) <= latest for row in listed):
         verdict += f" {expiring:,} {'expires' if expiring == 1 else 'expire'} within 7 days."
-    if used_up := sum(any(bar.role == "error" for bar in row.budgets) for row in rows):
-        verdict += f" {formats.plural(used_up, 'key')} used up a budget."
-    if exceeded := sum(any(bar.role == "warn" and bar.share == 1 for bar in row.budgets) for row in rows):
-        verdict += f" {formats.plural(exceeded, 'key')} exceeded a soft budget."
+    where = " of this page" if len(shown) < len(listed) else ""
+    if used_up := sum(any(bar.role == "error" for bar in row.budgets) for row in shown):
+        verdict += f" {formats.plural(used_up, 'key')}{where} used up a budget."
+    if exceeded := sum(any(bar.role == "warn" and bar.share == 1 for bar in row.budgets) for row in shown):
+        verdict += f" {formats.plural(exceeded, 'key')}{where} exceeded a soft budget."
     return verdict
 
 
-def choose_key_rows(context: PageContext, rows: Sequence[KeyRow]) -> list[KeyRow]:
-    """Raises `InvalidRequest` for an unknown filter or sort column."""
-    query = context.query
+def list_page_keys(context: PageContext) -> Sequence[ListedKey]:
+    """Return all keys that the user reads. Active keys come first."""
+    reader = require_reader(context)
+    stored, now = context.stored_keys, context.now
+    stored.read(reader, context.settings)
+    ends = stored.ends
+    chosen: Iterable[KeyEnd] = ends.values()
+    if not may(context.rights.role, "read all keys"):
+        chosen = [ends[key_id] for key_id in list_readable_ids(reader, context.rights) if key_id in ends]
+    listed = [ListedKey(end.key, "active" if now < end.at else end.status) for end in chosen]
+    return sorted(listed, key=lambda row: (STATUSES.index(row.status), row.key.label.lower()))
+
+
+def choose_keys(query: ViewQuery, listed: Sequence[ListedKey]) -> Sequence[ListedKey]:
+    """Raises `InvalidRequest` for an unknown filter."""
     if query.measure not in ("", *STATUSES):
         allowed = ", ".join(STATUSES)
         raise InvalidRequest(f"by: {query.measure[:20]!r} is not allowed; use {allowed}.", code="dashboard-parameter")
+    if query.measure:
+        listed = [row for row in listed if row.status == query.measure]
     text = query.text.lower()
-    chosen = [
-        row
-        for row in rows
-        if query.measure in ("", row.access.status)
-        and (
-            any(text in value.lower() for value in (row.key.label, row.key.owner, row.key.team, row.hint))
-            or row.key.id.startswith(text)  # a random id contains many short words
-        )
-    ]
-    return sort_rows(chosen, _COLUMNS, query.order)
+    return [row for row in listed if _has_text(row.key, text)] if text else listed
 
 
-class KeyList(NamedTuple):
-    keys: Sequence[KeyRow]
-    teams: Sequence[TeamRow]
+def _has_text(key: VirtualKey, text: str) -> bool:
+    if key.id.startswith(text):  # a random id contains many short words
+        return True
+    hint = key.hashes[0].hint if key.hashes else ""
+    return any(text in value.lower() for value in (key.label, key.owner, key.team, hint))
+
+
+class UsedKeys(NamedTuple):
+    rows: Sequence[KeyRow]
     problem: str
     """Why the store of limits is not available, so that used budgets are unknown. "": it is available."""
 
 
-def read_key_list(context: PageContext) -> KeyList:
-    """Active keys come first."""
-    reader = require_reader(context)
-    rights = context.rights
-    keys = list_readable_keys(reader, rights)
-    teams = list_readable_teams(reader, rights)
-    named = {team.name: team for team in teams}
-    selection = structs.replace(context.model_selection, values={}, text="", is_changed=False)
-    sums, team_sums = (
-        add_up_groups((row.group, row.sums) for row in queries.sum_periods(context.connection, selection, 0, column))
-        for column in ("key_label", "team")
-    )
-    names = sorted({*named, *(key.team for key in keys), *filter(rights.reads_team, team_sums)} - {""})
-    named = {name: named.get(name, Team(name)) for name in names}
-    budgets, problem = read_budget_bars(context, [*keys, *named.values()])
-    uses = find_last_key_uses(context.connection)
-    states = _list_states(context, keys)
+def read_key_rows(context: PageContext, listed: Sequence[ListedKey]) -> UsedKeys:
+    keys = [row.key for row in listed]
+    # of many keys, the sums of all are less work
+    labels = [key.label for key in keys] if len(keys) <= _MAX_KEY_ROWS else None
+    selection = structs.replace(_select_all(context), labels=labels)
+    periods = queries.sum_periods(context.connection, selection, 0, "key_label") if keys else []
+    sums = add_up_groups((row.group, row.sums) for row in periods)
+    budgets, problem = read_budget_bars(context, keys)
+    uses = find_last_key_uses(context.connection, labels)
     rows = []
-    for key, state in zip(keys, states, strict=True):
+    for key, state in zip(keys, _list_states(context, keys), strict=True):
         link = context.query.link("/dashboard/requests", facets={"key": key.label}, measure="", order="", text="")
         total = sums.get(key.label, UsageSums())
         rows.append(KeyRow(key, state, total, budgets[f"key/{key.id}"], uses.get(key.label), context.now, link))
-    rows.sort(key=lambda row: (STATUSES.index(row.access.status), row.key.label.lower()))
-    team_rows = []
-    for name, team in named.items():
-        members = [row for row in rows if row.key.team == name]
-        total = team_sums.get(name, UsageSums())
-        team_rows.append(TeamRow(team, members, total, budgets[f"team/{name}"], context.query))
-    return KeyList(rows, team_rows, problem)
+    return UsedKeys(rows, problem)
+
+
+def read_team_rows(context: PageContext, listed: Sequence[ListedKey]) -> tuple[Sequence[TeamRow], str]:
+    """Return the teams of these keys and all others that the user reads, and the problem of `UsedKeys`."""
+    rights = context.rights
+    named = {team.name: team for team in list_readable_teams(require_reader(context), rights)}
+    periods = queries.sum_periods(context.connection, _select_all(context), 0, "team")
+    sums = add_up_groups((row.group, row.sums) for row in periods)
+    counts = Counter(row.key.team for row in listed)
+    active = Counter(row.key.team for row in listed if row.status == "active")
+    names = sorted({*named, *counts, *filter(rights.reads_team, sums)} - {""})
+    teams = [named.get(name, Team(name)) for name in names]
+    budgets, problem = read_budget_bars(context, teams)
+    rows = [
+        TeamRow(
+            team=team,
+            key_count=counts[team.name],
+            active_count=active[team.name],
+            sums=sums.get(team.name, UsageSums()),
+            budgets=budgets[f"team/{team.name}"],
+            query=context.query,
+        )
+        for team in teams
+    ]
+    return rows, problem
+
+
+def _select_all(context: PageContext) -> RequestSelection:
+    """Return the requests of the range without the filters of the page, which are about keys."""
+    return structs.replace(context.model_selection, values={}, text="", is_changed=False)
+
+
+def _page_keys(context: PageContext, listed: Sequence[ListedKey]) -> tuple[PagedRows[KeyRow], int, str]:
+    """Return the part of the list that the URL selects, the number of rows before it, and the problem of `UsedKeys`.
+    What a key has used is read for this part, unless the list is sorted by it.
+    """
+    query = context.query
+    if read_order(query.order, _COLUMNS) is None:
+        keys, before = page_list(query, listed, _MAX_KEY_ROWS, lambda row: row.key.id)
+        used = read_key_rows(context, keys.rows)
+        return PagedRows(used.rows, keys.newer, keys.older), before, used.problem
+    used = read_key_rows(context, listed)
+    part, before = page_list(query, sort_rows(used.rows, _COLUMNS, query.order), _MAX_KEY_ROWS, lambda row: row.key.id)
+    return part, before, used.problem
+
+
+def list_exported_keys(context: PageContext) -> Sequence[KeyRow]:
+    rows = read_key_rows(context, choose_keys(context.query, list_page_keys(context))).rows
+    return sort_rows(rows, _COLUMNS, context.query.order)
 
 
 def _list_states(context: PageContext, keys: Sequence[VirtualKey]) -> Sequence[KeyState]:
@@ -453,7 +515,7 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
     total = add_up(row.model.sums for row in by_period)
     team = find_team(require_reader(context), key.team) if key.team else None
     budgets, problem = read_budget_bars(context, [key] if team is None else [key, team])
-    last = find_last_key_uses(context.connection, key.label)
+    last = find_last_key_uses(context.connection, [key.label])
     link = context.query.link("/dashboard/requests")
     (state,) = _list_states(context, [key])
     row = KeyRow(key, state, total, budgets[f"key/{key.id}"], last.get(key.label), context.now, link)
@@ -588,7 +650,7 @@ _KEY_EXPORT: Mapping[str, Callable[[KeyRow], Any]] = {
 }
 _TEAM_EXPORT: Mapping[str, Callable[[TeamRow], Any]] = {
     "team": lambda row: row.team.name,
-    "keys": lambda row: len(row.keys),
+    "keys": attrgetter("key_count"),
     **_RULES_AND_USE,
 }
 _ENTRY_EXPORT: Mapping[str, Callable[[AuditEntry], Any]] = {
@@ -615,8 +677,8 @@ PAGE = Page(
     template="keys.html",
     build=build_keys_page,
     tables={
-        "keys": PageTable(lambda context: tabulate(_KEY_EXPORT, choose_key_rows(context, read_key_list(context).keys))),
-        "teams": PageTable(lambda context: tabulate(_TEAM_EXPORT, read_key_list(context).teams)),
+        "keys": PageTable(lambda context: tabulate(_KEY_EXPORT, list_exported_keys(context))),
+        "teams": PageTable(lambda context: tabulate(_TEAM_EXPORT, read_team_rows(context, list_page_keys(context))[0])),
         "sign-ins": PageTable(lambda context: tabulate(_SIGN_IN_EXPORT, map(encode_sign_in, _list_sign_ins(context)))),
     },
     adds_up=False,

@@ -15,6 +15,7 @@ from anthropic_proxy.console.dashboard.panels import FailedPanel
 from anthropic_proxy.console.dashboard.query import ViewQuery
 from anthropic_proxy.console.doctor.stored_runs import DoctorRun
 from anthropic_proxy.console.keys.rights import ADMINISTRATOR, Rights
+from anthropic_proxy.console.keys.stored_keys import StoredKeys
 from anthropic_proxy.console.ledger.connection import Reader
 from anthropic_proxy.console.ledger.export import ExportTable
 from anthropic_proxy.console.ledger.periods import MAX_SHORT_RANGE_HOURS, RequestSelection
@@ -74,6 +75,7 @@ class PageContext(Struct, frozen=True, kw_only=True):
     """Which keys the user reads and changes."""
     keys: Reader | None = None
     """Reader of keys and teams, which shows all: queries with `rights` leave others out. None: the page shows none."""
+    stored_keys: StoredKeys = field(default_factory=StoredKeys)
     open_texts: OpenTexts = lambda *_: ""
     searched: tuple[int, int] | None = None
     """Time range that a search reads, in microseconds since the epoch. None: the whole range in the URL."""

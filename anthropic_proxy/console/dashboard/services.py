@@ -25,6 +25,7 @@ from anthropic_proxy.console.identity.cookies import find_cookie
 from anthropic_proxy.console.identity.provider import IdentityProvider
 from anthropic_proxy.console.keys.administration import open_administration
 from anthropic_proxy.console.keys.ended_people import EndedPeople
+from anthropic_proxy.console.keys.stored_keys import StoredKeys
 from anthropic_proxy.console.ledger.database import (
     DATABASE_ERRORS,
     classify_database_error,
@@ -65,6 +66,7 @@ class DashboardServices:
         self.clock = clock
         self.kept_replies: BoundedDict[str, ProviderReply] = BoundedDict(_MAX_KEPT_REPLIES)
         """State of a sign-in at the identity provider → the answer about its user, which could not be stored."""
+        self.stored_keys = StoredKeys()
         self.ledger = LedgerConnections(gateway.log_warning_once)
         self._looks: Mapping[tuple[str, ...], float] = {}
         """Recent looks at texts of others, as (author, object, keys) → time of the entry in the audit log."""

@@ -205,6 +205,7 @@ class View(Struct, kw_only=True):
             path_parameters=dict(self.request.path_parameters),
             rights=rights,
             keys=keys,
+            stored_keys=services.stored_keys,
             open_texts=services.build_open_texts(access, self.request, self.session),
         )
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
 from functools import partial
+from itertools import count, islice
 from typing import Any, TypeVar, get_args
 
 import msgspec
@@ -56,8 +57,8 @@ from anthropic_proxy.plugins import Route, RouteRequest, RouteResponse, Store
 DEFAULT_ROWS = 20
 _PAGE = ("limit", "after_id")
 """Parameters of each list."""
-_ROWS_WITH_STATUS = 5_000
-"""Ids of one query if only some of them have the requested state."""
+_MAX_IDS = 10_000
+"""Maximum number of ids that one query returns to look for keys in a state."""
 BodyT = TypeVar("BodyT")
 
 
@@ -200,7 +201,7 @@ class AdminApi:
         if status not in ("", *get_args(KeyStatus)):
             raise request_error(f"status is {status[:40]!r}. Use active, inactive, expired, revoked or unreadable.")
         limit = query.read_limit(DEFAULT_ROWS)
-        size = _ROWS_WITH_STATUS if status else limit + 1
+        size = limit + 1
         if status and not await self._table.refresh():
             raise KeysUnavailable(self._table.condition)
 
@@ -209,21 +210,20 @@ class AdminApi:
             if after and not listed:
                 raise _unlisted_error(after)
             last, matched = after, list[tuple[VirtualKey, KeyState]]()
-            while len(matched) <= limit:
-                ids = list_readable_ids(reader, rights, team=team, after=last, limit=size)
+            parts = count(1)
+            while (missing := limit + 1 - len(matched)) > 0:
+                part = min(size * next(parts) ** 2, _MAX_IDS)
+                ids = list_readable_ids(reader, rights, team=team, after=last, limit=part)
                 # a state is no column; keys that the table does not have yet are new
-                likely = [key_id for key_id in ids if not status or self._table.find_status(key_id) in (status, None)]
-                chosen = likely[: limit + 1 - len(matched)]
+                likely = (key_id for key_id in ids if not status or self._table.find_status(key_id) in (status, None))
+                chosen = list(islice(likely, missing))
                 by_id = {key.id: key for key in list_keys_by_id(reader, chosen)}
                 keys = [by_id[key_id] for key_id in chosen if key_id in by_id]
                 states = self._list_states(reader, keys, rights)
                 matched += [pair for pair in zip(keys, states, strict=True) if status in ("", pair[1].status)]
-                if len(chosen) < len(likely):
-                    last = chosen[-1]
-                elif len(ids) < size:
+                if len(chosen) < missing and len(ids) < part:
                     break
-                else:
-                    last = ids[-1]
+                last = chosen[-1] if len(chosen) == missing else ids[-1]
             return [encode_key(*pair) for pair in matched]
 
         return _json(_encode_rows(await self._use_database(request, lambda: self._query(request, find)), limit))

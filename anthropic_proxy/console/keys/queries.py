@@ -165,11 +165,12 @@ def list_readable_keys(
 
 
 def list_readable_ids(
-    connection: Reader, rights: Rights, *, team: str = "", after: str = "", limit: int
+    connection: Reader, rights: Rights, *, team: str = "", after: str = "", limit: int | None = None
 ) -> Sequence[str]:
     """Return the ids of `list_readable_keys`, which indexes have."""
     condition, values = _select_readable(rights, team, after)
-    rows = connection.query(f"SELECT id FROM virtual_keys WHERE {condition} {_NEWEST} LIMIT {limit:d}", values)
+    end = "" if limit is None else f" LIMIT {limit:d}"
+    rows = connection.query(f"SELECT id FROM virtual_keys WHERE {condition} {_NEWEST}{end}", values)
     return [str(key_id) for (key_id,) in rows]
 
 

@@ -1,5 +1,6 @@
 """`StoredKeys`: all keys and teams in memory, and whether each key is accepted."""
 
+import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -45,6 +46,7 @@ class StoredKeys:
         """Id of a key that cannot be read → the reason. It is read again with each query."""
         self.unread_teams: Mapping[str, str] = {}
         """The same for names of teams."""
+        self._lock = threading.Lock()
         self._version = -1
         self._access: object = None
         """Settings of the sign-in with which the keys were read."""
@@ -64,6 +66,10 @@ class StoredKeys:
         """Read the keys that have changed, or all, if they are few or others than the audit log names. None: there is
         nothing new.
         """
+        with self._lock:
+            return self._read(connection, settings)
+
+    def _read(self, connection: Reader, settings: Settings) -> Reading | None:
         access = settings.oidc, settings.sign_in
         version = find_newest_audit_id(connection)
         count = 0

@@ -41,6 +41,8 @@ class RequestSelection(Struct, frozen=True, kw_only=True):
     """End of the time range, in microseconds since the epoch, exclusive."""
     values: Mapping[str, str] = {}
     """Column → value."""
+    labels: Collection[str] | None = None
+    """Labels of the keys whose requests are selected. None: of all."""
     is_changed: bool = False
     """True to select only requests that the translation to the provider's format changed."""
     text: str = ""
@@ -58,6 +60,7 @@ class RequestSelection(Struct, frozen=True, kw_only=True):
     def has_sums(self, keys: Collection[str], *columns: str) -> bool:
         """Return True if sums with `keys` have every column of the filters, and `columns`."""
         needed = {*columns, *self.values, *(("requested_model",) if self.has_model else ())}
+        needed |= {"key_label"} if self.labels is not None else set()
         return not (self.is_changed or self.text or needed - {*keys})
 
     @property

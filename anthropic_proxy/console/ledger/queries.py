@@ -569,13 +569,15 @@ def find_session_position(connection: Connection, row: StoredRequest) -> tuple[i
     return int(number or 0), int(count)
 
 
-def find_last_key_uses(connection: Connection, label: str = "") -> Mapping[str, int]:
-    """Return label of a virtual key → time of its last request in microseconds. Keys without requests are missing."""
+def find_last_key_uses(connection: Connection, labels: Collection[str] | None = None) -> Mapping[str, int]:
+    """Return label of a virtual key → time of its last request in microseconds. Keys without requests are missing.
+    `labels`: only these. None: all.
+    """
     column = requests.c
     of_key = value_condition("key_label", virtual_keys.c.label)
     latest = select(func.max(column.started_at)).where(of_key, column.started_at <= LATEST_START)
     query = select(virtual_keys.c.label, latest.scalar_subquery())
-    rows = connection.execute(query.where(virtual_keys.c.label == label) if label else query).all()
+    rows = connection.execute(query if labels is None else query.where(virtual_keys.c.label.in_(labels))).all()
     return {label: started_at for label, started_at in rows if started_at is not None}
 
 

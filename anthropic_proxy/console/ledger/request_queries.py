@@ -65,6 +65,8 @@ def hourly_conditions(chosen: RequestSelection, sums: Table = hourly) -> list[Co
     # a table of hourly sums has no columns for a text search
     conditions = [sums.c.hour >= chosen.start // MICROSECONDS_PER_HOUR, sums.c.hour < chosen.end_hour]
     conditions += [sums.c[name] == value for name, value in chosen.values.items()]
+    if chosen.labels is not None:
+        conditions.append(sums.c.key_label.in_(chosen.labels))
     if chosen.has_model and "requested_model" in sums.c:
         conditions.append(sums.c.requested_model != "")
     return conditions
@@ -74,6 +76,8 @@ def request_conditions(chosen: RequestSelection) -> list[ColumnElement[bool]]:
     column = requests.c
     conditions: list[ColumnElement[bool]] = [column.started_at >= chosen.start, column.started_at < chosen.end]
     conditions += [value_condition(name, value) for name, value in chosen.values.items()]
+    if chosen.labels is not None:
+        conditions.append(column.key_label.in_(chosen.labels))
     if chosen.has_model:
         conditions.append(column.requested_model != "")
     return conditions + search_conditions(chosen, column)

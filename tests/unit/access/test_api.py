@@ -15,6 +15,7 @@ from anthropic_proxy.app import App
 from anthropic_proxy.console.keys.api import build_document
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings
+from tests.support.calls import counting_calls
 from tests.support.company import fill_company
 from tests.support.virtual_keys import Response, running_app, send
 from tests.support.waiting import wait_for_async
@@ -162,6 +163,23 @@ async def test_each_list_has_pages(app: App, tmp_path: Path, path: str, expected
         after = f"&after_id={position}" if has_row else ""
     assert listed == expected
     assert (await administer(app, "GET", f"{path}{joint}limit=1001")).status == 400
+
+
+async def test_the_work_of_a_list_does_not_grow_with_the_company(tmp_path: Path) -> None:
+    calls = dict[str, list[int]]()
+    for number in (300, 1_200):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        async with running_app(directory, ADMIN_API_KEY=ADMIN) as app:
+            fill_company(directory, number)
+            for path in LISTS:
+                await administer(app, "GET", path)  # imports and caches are there
+                with counting_calls() as counted:
+                    answer = await administer(app, "GET", path)
+                assert answer.status == 200
+                calls.setdefault(path, []).append(counted[0])
+    grown = {path: counts for path, counts in calls.items() if counts[1] > 1.2 * counts[0]}
+    assert grown.keys() == {"/admin/keys?status=expired"}, "it looks for keys in a state that none has"
 
 
 @pytest.mark.parametrize("path", ["/admin/keys", "/admin/sign-ins", "/admin/audit"])

@@ -3,7 +3,6 @@ and each sign-in what a table says that has read all.
 """
 
 import sqlite3
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +18,7 @@ from anthropic_proxy.console.keys.ended_people import EndedPeople
 from anthropic_proxy.console.keys.key_table import KeysUnavailable, KeyTable
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.settings import Settings, load_settings
+from tests.support.calls import counting_calls
 from tests.support.company import fill_company
 from tests.support.ledger import NOON
 from tests.support.sign_in import ISSUER, SECRET, answer, open_grants, store_sign_in
@@ -286,22 +286,7 @@ async def measure_change(directory: Path, number: int) -> int:
 
         await follow()  # imports and caches are there
         now += 10.0
-        calls = await count_calls(follow)
+        with counting_calls() as calls:
+            await follow()
         await table.stop()
-        return calls
-
-
-async def count_calls(function: Callable[[], Awaitable[None]]) -> int:
-    """Return the number of calls in the threads that begin meanwhile."""
-    count = 0
-
-    def note(_frame: object, event: str, _argument: object) -> None:
-        nonlocal count
-        count += event in ("call", "c_call")
-
-    threading.setprofile(note)
-    try:
-        await function()
-    finally:
-        threading.setprofile(None)
-    return count
+        return calls[0]

@@ -1,5 +1,6 @@
 """The page Keys in detail: states, used budgets, sums of the range, pages of rows, and an unavailable store."""
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import pairwise
@@ -128,20 +129,31 @@ async def test_requests_and_costs_of_keys_and_teams(
 def test_pages_of_keys_and_of_the_audit_log(
     engine: Engine, settings: Settings, administration: KeyAdministration
 ) -> None:
+    budget = Budget(100, "tokens", "day")
     for number in range(101):
-        create(administration, f"key-{number:03}")
+        create(administration, f"key-{number:03}", rules=Rules(budgets=(budget,) * (number == 0)))
 
     def build(build_page: Any, link: str) -> Any:
         _, _, text = link.partition("?")
         values = dict(pair.split("=") for pair in text.split("&") if pair)
-        context = read(engine, settings, read_view_query("/x", {name: [v] for name, v in values.items()}, NOON))
+        context = read(
+            engine, settings, read_view_query("/x", {name: [v] for name, v in values.items()}, NOON), store=store
+        )
         page = build_page(context)
         context.connection.close()
         return page
 
+    store = MemoryStore(clock=lambda: NOON)
+    key = administration.require_key("key-000")
+    counter = build_budget_counter(build_key_scope(key), key.rules.budgets[0], NOON)
+    asyncio.run(store.reserve([structs.replace(counter, amount=100)]))
     first = build(build_keys_page, "")
     second = build(build_keys_page, first["part"].older)
     assert [row.key.label for row in first["part"].rows] == [f"key-{number:03}" for number in range(100)]
+    assert (first["verdict"], first["hidden"]) == (
+        "101 keys: 101 active. 1 key of this page used up a budget.",
+        "1 to 100 of 101",
+    )
     assert ([row.key.label for row in second["part"].rows], second["part"].older) == (["key-100"], "")
     assert build(build_keys_page, second["part"].newer)["part"].rows == first["part"].rows
     pages = [build(build_audit_page, "")]
