@@ -272,8 +272,12 @@ MAX_COUNT = 2**53 - 1
 
 
 def merge_stops(before: Stop | None, new: Stop) -> Stop:
-    """Return the first `Stop` that is not `end_turn`. Old Gemini models send `STOP` in each frame (recorded)."""
-    return new if before is None or before.reason == "end_turn" else before
+    """Return the first `Stop` that is not `end_turn`. Old Gemini models send `STOP` in each frame (recorded).
+
+    Calls may turn out to be cut behind their `tool_use`.
+    """
+    is_cut = before is not None and (before.reason, new.reason) == ("tool_use", "max_tokens")
+    return new if before is None or before.reason == "end_turn" or is_cut else before
 
 
 def merge_latest(before: Usage, new: Usage) -> Usage:

@@ -136,6 +136,9 @@ _KEEPABLE = compile_anchored(r"[a-zA-Z0-9_-]{1,64}")
 """Pattern of the tool call ids that the Messages API accepts."""
 
 
+_NO_ARGUMENTS = normalize_arguments("")
+
+
 class EndedCalls:
     """The calls of a reply that have ended, by their id at the provider and their name.
 
@@ -164,12 +167,13 @@ class EndedCalls:
             self._first[key] = arguments, event
             return False
         first, first_event = self._first[key]
-        if not arguments.strip():
+        normalized = normalize_arguments(arguments)
+        if normalized == _NO_ARGUMENTS:
             return first_event is not event
         compared = self._compared.setdefault(key, {})
         if not compared:
             compared[normalize_arguments(first)] = first_event
-        return compared.setdefault(normalize_arguments(arguments), event) is not event
+        return compared.setdefault(normalized, event) is not event
 
 
 class ToolCallIds:

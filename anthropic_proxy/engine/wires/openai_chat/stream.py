@@ -106,6 +106,8 @@ class ChatDecoder(Decoder):
     _streams_messages = False
     """True if the fragments of a stream are in `message`."""
     _native_reason = ""
+    _is_cut = False
+    """True if the finish reason says that the reply ended early."""
     _postponed = ""
     """Finish reason of a reply with truncated arguments. The token counts decide whether its limit was reached."""
     _stop: Stop | None = None
@@ -188,7 +190,9 @@ class ChatDecoder(Decoder):
             self._finish(self._postponed or "stop", deltas, is_last=True)
         if self._unreadable is not None:
             raise self._unreadable
-        self._end_blocks(deltas, reply_ended_early=True)
+        self._end_blocks(deltas, reply_ended_early=self._is_cut)
+        if self._calls is not None and self._calls.has_incomplete_arguments and self._stop_emitted and not self._is_cut:
+            deltas.append(build_stop("calls", self._call.provider_prefix, "", is_cut=True))
         self._emit_stop(deltas)
         return deltas if self._schema_filter is None else self._schema_filter.feed(deltas)
 
@@ -274,7 +278,7 @@ class ChatDecoder(Decoder):
             if choice.finish_reason:
                 if (fault := read_error_field(choice.error)) is not None:
                     return deltas + self._read_fault(fault, chunk, data)
-                self._finish(choice.finish_reason, deltas)
+                self._finish(choice.finish_reason, deltas, is_last=source == "body")
         if chunk.usage is not None or chunk.x_groq is not None or (choice is not None and choice.usage is not None):
             self._read_usage(chunk, choice, deltas, data)
         return deltas
@@ -360,6 +364,7 @@ class ChatDecoder(Decoder):
             deltas += self._text.finish()
         if self._calls is None:
             self._calls = ToolCallDecoder(self._call, self._text.doubled if self._text is not None else None)
+            self._calls.has_stopped = self._stop is not None
             self._is_plain = False
         for call in calls:
             if call.extra_content is not ABSENT or piece.extra_content is not ABSENT:
@@ -393,11 +398,13 @@ class ChatDecoder(Decoder):
             deltas.append(Thinking(signature=encode_signature(self._tag, carry)))
 
     def _finish(self, reason: str, deltas: list[Delta], *, is_last: bool = False) -> None:
-        """End the reply for the first finish reason. `is_last`: True at the end of the response."""
+        """End the reply for the first finish reason. `is_last`: True at the end of the response. Before it, arguments
+        may follow the reason.
+        """
         if self._stop is not None or self._unreadable is not None:
             return
         kind = find_finish_kind(reason, self._native_reason)
-        if kind in {"end", "calls"} and self._calls is not None and self._calls.buffers_truncated_arguments():
+        if kind in {"end", "calls"} and self._calls is not None and self._calls.has_cut_arguments():
             if not is_last:
                 self._postponed = reason
                 return
@@ -409,13 +416,14 @@ class ChatDecoder(Decoder):
         if kind == "unreadable":
             self._unreadable = build_unreadable_reply(self._call.provider_prefix, reason)
             return
-        self._end_blocks(deltas, reply_ended_early=kind not in {"end", "calls"})
+        self._is_cut = kind not in {"end", "calls"}
+        self._end_blocks(deltas, reply_ended_early=self._is_cut, may_continue=not (is_last or self._is_cut))
         is_cut = self._calls is not None and self._calls.has_incomplete_arguments
         self._stop = build_stop(kind, self._call.provider_prefix, reason, refusal="".join(self._refusal), is_cut=is_cut)
         if self._stop.reason != "max_tokens" or self._call.context_window is None:
             self._emit_stop(deltas)
 
-    def _end_blocks(self, deltas: list[Delta], *, reply_ended_early: bool) -> None:
+    def _end_blocks(self, deltas: list[Delta], *, reply_ended_early: bool, may_continue: bool = False) -> None:
         if self._text is not None:
             is_text = not reply_ended_early and self._calls is None
             deltas += self._text.finish(reply_ended_early=reply_ended_early, is_text_reply=is_text)
@@ -426,7 +434,7 @@ class ChatDecoder(Decoder):
         if self._server_tools is not None:
             deltas += self._server_tools.finish_searches()
         if self._calls is not None:
-            self._calls.end_all_calls(deltas, reply_ended_early=reply_ended_early)
+            self._calls.end_all_calls(deltas, reply_ended_early=reply_ended_early, may_continue=may_continue)
             if self._text is not None:
                 deltas += self._text.make_postponed_calls()
 
@@ -716,6 +724,8 @@ class ToolCallDecoder:
         """Characters that complete messages state shorter than they are known."""
         self.call_count = 0
         self.has_incomplete_arguments = False
+        self.has_stopped = False
+        """True after the finish reason: a call that begins now is made only if it becomes complete."""
         self.held_characters = 0
         """Characters of arguments that may be repaired at the end of the reply."""
         self._ids = ToolCallIds(call)
@@ -800,10 +810,10 @@ class ToolCallDecoder:
             call.held = call.is_wrapper = True
             return
         self._set_name(call, name, self.repair.repair_name(name))
+        if self.has_stopped or (self._doubled is not None and self._doubled.has_in_text(call.own_name)):
+            call.held = True  # the call begins when it is complete, if it is another one
+            return
         if self._doubled is not None:
-            if self._doubled.has_in_text(call.own_name):
-                call.held = True  # the call begins when it is complete, if it is another one
-                return
             self._doubled.begin(call.own_name)
         self._name(call, deltas)
 
@@ -887,8 +897,8 @@ class ToolCallDecoder:
                 call.arguments = ArgumentsReader()
                 deltas.append(ToolArgs(call.key, text))
 
-    def buffers_truncated_arguments(self) -> bool:
-        return self._holds and any(is_truncated_object(call.arguments.text) for call in self._open.values())
+    def has_cut_arguments(self) -> bool:
+        return any(is_truncated_object(call.arguments.text) for call in self._open.values())
 
     def end_complete_calls(self, deltas: list[Delta]) -> None:
         """Append the delta `ToolEnd` for each open tool call with complete arguments (a whole JSON object).
@@ -901,20 +911,29 @@ class ToolCallDecoder:
             if not call.ended and call.arguments.is_whole and (call.name or call.name_start):
                 self._end(call, deltas)
 
-    def end_all_calls(self, deltas: list[Delta], *, reply_ended_early: bool = False) -> None:
-        """Append `ToolEnd` for every open call to `deltas`.
+    def end_all_calls(
+        self, deltas: list[Delta], *, reply_ended_early: bool = False, may_continue: bool = False
+    ) -> None:
+        """Append `ToolEnd` for every open call to `deltas`. `may_continue`: a call without arguments stays open.
 
-        A call without a name and without arguments is removed. Raises `UpstreamProtocolError` if the name of another
-        call is missing.
+        A call without a name and without arguments is removed, and a cut one that began after the finish reason. Raises
+        `UpstreamProtocolError` if the name of another call is missing.
         """
         for call in list(self._open.values()):
-            if not call.name and not call.name_start and not call.arguments.text.strip():
+            text = call.arguments.text
+            is_late = self.has_stopped and not call.is_shown
+            if (is_late and (reply_ended_early or is_truncated_object(text))) or not (
+                call.name or call.name_start or text.strip()
+            ):
                 del self._open[call.key]
                 call.ended = True
+                continue
+            if may_continue and not text.strip():
                 continue
             text = self._end(call, deltas, reply_ended_early=reply_ended_early)
             if is_truncated_object(text) or (reply_ended_early and not text):
                 self.has_incomplete_arguments = True
+        self.has_stopped = True
 
     def _name(self, call: _OpenCall, deltas: list[Delta]) -> None:
         call.is_shown = True
@@ -987,7 +1006,7 @@ class ToolCallDecoder:
         call = None if fragment.index is None else self._slots.get(fragment.index)
         if call is None or is_other_call(fragment.id, call.id):
             call = self._by_id.get(fragment.id) if fragment.id else None
-            call = None if call is None or call.event is event else call
+            call = call.before if call is not None and call.event is event else call
         if call is None or (function.name and call.name and not call.name.startswith(function.name)):
             return None
         return (call.before or call) if call.ended or call.arguments.is_whole else None
