@@ -327,6 +327,9 @@ class KeyAdministration:
             self._connection.execute(statement, (after.team, after.cost_center, before.id))
             if after.label != before.label:
                 self._keep_label(before, after)
+        if is_sign_in and is_person(after) and after.label != before.label:  # an earlier version kept the spelling
+            statement = "UPDATE virtual_keys SET owner = ? WHERE lower(owner) = ? AND id != ?"
+            self._connection.execute(statement, (after.label, after.label, after.id))
         text = _add_text(self._connection, after.id, now) if is_new and not is_sign_in else ""
         self.record(f"{verb} key", name_key(after if is_new else before), changes)
         return structs.replace(outcome, key=self.require_key(after.id), text=text)
@@ -344,9 +347,10 @@ class KeyAdministration:
 
     def _name_owner(self, owner: str, key_id: str) -> str:
         """Return the name of the person or service that `owner`, an address, a label or an id, means, in any spelling:
-        also of one that the user does not read, whose rules apply all the same. Other owners get the spelling of the
-        other keys with this owner. `key_id`: id of the key that gets the owner. Raises `InvalidRequest` if several
-        people have or had the address, and for a name that a later person may get.
+        also of one that the user does not read, whose rules apply all the same. An address with which nobody has signed
+        in gets the spelling of the person who will. Other owners get that of the other keys with this owner. `key_id`:
+        id of the key that gets the owner. Raises `InvalidRequest` if several people have or had the address, and for a
+        name that a later person may get.
         """
         people = list_owners(self._connection, owner)
         if len(people) > 1:
@@ -363,6 +367,8 @@ class KeyAdministration:
             raise field_error(f"The owner is {owner!r}, which is the name of no person. Use an address or a name.")
         if people:
             return people[0].label
+        if is_address(owner):
+            return owner.lower()
         query = "SELECT owner FROM virtual_keys WHERE lower(owner) = ? AND id != ? ORDER BY created_at, id LIMIT 1"
         return next((str(spelled) for (spelled,) in self._connection.query(query, (owner.lower(), key_id))), owner)
 

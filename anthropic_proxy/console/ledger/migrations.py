@@ -272,6 +272,10 @@ _STEPS: Mapping[str, Sequence[str | _Statements]] = {
         "CREATE INDEX sign_ins_by_time ON sign_ins (created_at DESC, id)",
         "CREATE INDEX sign_ins_by_key ON sign_ins (key_id, created_at DESC, id)",
     ),
+    "0045": (  # addresses
+        "UPDATE virtual_keys SET owner = lower(owner) WHERE replace(owner, '@', '') != owner "
+        "AND id IN (SELECT key_id FROM key_hashes)",
+    ),
 }
 """Version of the schema → statements of the migration from the version before, or a function that returns some."""
 NEWEST_VERSION = max(_STEPS)

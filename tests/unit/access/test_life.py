@@ -415,7 +415,7 @@ async def test_a_new_owner_reads_texts_only_of_those_who_got_the_key_from_then_o
     assert await find_client(old) == (ANN, False)
     company.now += 10
     company.execute("change", "ci", owner="Ann@example.org")
-    assert await find_client(old) == ("Ann@example.org", False)
+    assert await find_client(old) == (ANN, False)
     company.execute("change", "ci", owner="boss@example.org")
     assert await find_client(old) == ("boss@example.org", True)
     company.now += 10

@@ -1,6 +1,6 @@
 """What a person, the administrator of a team and an administrator may do with virtual keys."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, get_args
@@ -15,7 +15,8 @@ from anthropic_proxy.console.keys.administration import (
     KeyCommand,
     KeyOutcome,
 )
-from anthropic_proxy.console.keys.queries import list_audit_entries, list_keys, list_readable_keys
+from anthropic_proxy.console.keys.key_table import KeyTable
+from anthropic_proxy.console.keys.queries import list_audit_entries, list_keys, list_keys_by_id, list_readable_keys
 from anthropic_proxy.console.keys.rights import Rights, is_person
 from anthropic_proxy.console.keys.sign_ins import list_sign_ins
 from anthropic_proxy.console.keys.virtual_keys import VirtualKey
@@ -301,6 +302,45 @@ def test_an_owner_is_the_same_in_each_spelling(office: Office) -> None:
         "400 The owner is 'BOB@example.com', an address of several people. Ask an administrator for a key of one of "
         "them."
     )
+
+
+FIRST_SIGN_INS: dict[str, Callable[[Office], str]] = {
+    "sign-in": lambda office: admit(office.connection, "anna@corp.com", team="build", clock=lambda: NOON).id,
+    "revocation": lambda office: office.execute(ADMIN, "revoke", "ANNA@corp.com").key.id,
+    "another address": lambda office: rename(office, "ann@example.com", "anna@corp.com"),
+}
+
+
+def rename(office: Office, before: str, after: str) -> str:
+    admit(office.connection, before, subject="1", clock=lambda: NOON)
+    return admit(office.connection, after, subject="1", clock=lambda: NOON).id
+
+
+@pytest.mark.parametrize("stored", ["", "Anna@Corp.com"], ids=["now", "by an earlier version"])
+@pytest.mark.parametrize("enter", FIRST_SIGN_INS.values(), ids=FIRST_SIGN_INS)
+async def test_an_address_of_a_key_before_the_first_sign_in_is_that_of_the_person(
+    office: Office, tmp_path: Path, enter: Callable[[Office], str], stored: str
+) -> None:
+    """One line of a bill, one payer, one end."""
+    keys = [
+        office.execute(ADMIN, "create", label=f"laptop {number}", owner=owner).key
+        for number, owner in enumerate(("Anna@Corp.com", "ANNA@CORP.COM", "anna@corp.com"))
+    ]
+    assert {key.owner for key in keys} == {"anna@corp.com"}
+    if stored:
+        with office.connection.transaction():
+            office.connection.execute("UPDATE virtual_keys SET owner = ? WHERE id = ?", (stored, keys[0].id))
+    person = enter(office)
+    found = list_keys_by_id(office.connection, [key.id for key in keys])
+    assert {key.owner for key in found} == {"anna@corp.com"}
+    table = KeyTable(Settings(data_directory=tmp_path), lambda text: None, clock=lambda: NOON)
+    assert await table.refresh()
+    payers = {table.build_client(key).payer for key in found}
+    await table.stop()
+    assert len(payers) == 1
+    office.execute(ADMIN, "revoke", person)
+    found = list_keys_by_id(office.connection, [key.id for key in keys])
+    assert {key.find_status(NOON) for key in found} == {"revoked"}
 
 
 def test_a_person_keeps_its_owner_and_label(office: Office) -> None:

@@ -192,6 +192,24 @@ def test_sums_of_sessions_get_the_owner_and_the_team_of_their_requests(database:
     ]
 
 
+def test_addresses_of_owners_get_the_spelling_of_people(database: Settings) -> None:
+    owners = {"key_1": "Anna@Corp.com", "key_2": "Bots", "key_3": "repo:Org/x@Main"}
+    with plain_connection(database) as connection:
+        create_earlier_schema(connection, "0044")
+        for number, (key, owner) in enumerate(owners.items()):
+            connection.execute(
+                "INSERT INTO virtual_keys (id, label, owner, created_at) VALUES (?, ?, ?, 1)", (key, key, owner)
+            )
+            if key != "key_3":  # a service
+                connection.execute(
+                    "INSERT INTO key_hashes (hash, key_id, created_at) VALUES (?, ?, 1)", (str(number), key)
+                )
+    open_for_writing(database).close()
+    with closing(open_for_reading(database)) as reader:
+        found = {str(key): str(owner) for key, owner in reader.query("SELECT id, owner FROM virtual_keys")}
+    assert found == {**owners, "key_1": "anna@corp.com"}
+
+
 def test_a_backup_has_no_texts_and_replaces_earlier_ones(sqlite: Settings) -> None:
     open_for_writing(sqlite).close()
     file = find_database(sqlite).file
