@@ -48,7 +48,7 @@ from anthropic_proxy.engine.wires.failures import (
     rejects_developer_role,
 )
 from anthropic_proxy.engine.wires.failures.classification import is_policy_refusal
-from anthropic_proxy.engine.wires.failures.quoted_prompts import find_quotes
+from anthropic_proxy.engine.wires.failures.quoted_prompts import RequestWords
 from anthropic_proxy.engine.wires.foreign_lines import ForeignLines
 from anthropic_proxy.engine.wires.framing import NDJSONReader, SSEReader
 from anthropic_proxy.engine.wires.tool_call_repair import (
@@ -393,11 +393,14 @@ ROWS = [
     row("text: fields that are not relayed", read_restricted, *BODIES),
     row("text: bodies that parsers read in different ways", read_odd_body, *ODD_BODIES),
     row(
-        "text: quotes of a request in an error", lambda text: find_quotes(text, QUOTED), *shapes(("",), QUOTES), n=2_000
+        "text: quotes of a request in an error",
+        lambda text: RequestWords(QUOTED).find_quotes(text),
+        *shapes(("",), QUOTES),
+        n=2_000,
     ),
     row(
         "text: an error beside a request",
-        lambda text: find_quotes(" ".join(QUOTES) * 3, text.encode()),
+        lambda text: RequestWords(text.encode()).find_quotes(" ".join(QUOTES) * 3),
         *shapes(("",), QUOTES),
         n=4_000,
     ),

@@ -16,7 +16,7 @@ from anthropic_proxy.engine.messages.models import Message, TextBlock, Tool, dec
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
 from anthropic_proxy.engine.messages.work_budget import STEPS_OF_SLICE, WorkBudget
 from anthropic_proxy.engine.slices import call_in_slices
-from anthropic_proxy.engine.wires.failures.quoted_prompts import find_quotes
+from anthropic_proxy.engine.wires.failures.quoted_prompts import RequestWords
 from anthropic_proxy.gateway.inspectors.patterns import find_matches
 
 PARTS = 2_000
@@ -96,8 +96,8 @@ STEPS: Mapping[str, tuple[int, Callable[[], object]]] = {
         lambda: KnownUrls([Message("user", "%02" * 3 * PARTS)]).contains("https://b.test/"),
     ),
     "lone surrogates": (10 * 256, lambda: replace_lone_surrogates(b"\\ud800" * 100_000)),
-    "words of an error": (PARTS // 4, lambda: find_quotes(words(PARTS), b'{"text":"a"}')),
-    "escapes of a request beside an error": (PARTS, lambda: find_quotes("refused", b'"\\u00e9"' * PARTS)),
+    "words of an error": (PARTS // 4, lambda: RequestWords(b'{"text":"a"}').find_quotes(words(PARTS))),
+    "escapes of a request beside an error": (PARTS, lambda: RequestWords(b'"\\u00e9"' * PARTS)),
 }
 """Parts, and the computation."""
 

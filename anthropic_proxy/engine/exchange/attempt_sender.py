@@ -46,6 +46,7 @@ from anthropic_proxy.engine.trace_context import new_span_id
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest, CallProgress
 from anthropic_proxy.engine.wires.calls import Call, RelayCall, TranslatedCall
 from anthropic_proxy.engine.wires.dialect import TEMPLATE_SWITCH, BaseDialect
+from anthropic_proxy.engine.wires.failures.quoted_prompts import count_bytes_on_loop
 from anthropic_proxy.engine.wires.upstream_http import (
     CLIENT_CREDENTIAL_ORIGIN,
     Credential,
@@ -380,6 +381,7 @@ class AttemptSender(Struct, eq=False):
                 deltas = await examine_response(
                     self.engine, self.watchdog, target, call, response, background=self.incoming.background
                 )
+            bytes_before_content = count_bytes_on_loop(len(self.incoming.body))
             if isinstance(call, RelayCall):
                 call = structs.replace(call, body=b"", headers={}, files={}, client=self.incoming)  # frees memory
                 stream = RelayStream(
@@ -395,6 +397,7 @@ class AttemptSender(Struct, eq=False):
                     is_forwarded=partial(
                         _is_forwarded, attempt.credential, target.provider, self.incoming.receipt.client
                     ),
+                    bytes_before_content=bytes_before_content,
                 )
             else:
                 stream = UpstreamStream(
@@ -407,6 +410,7 @@ class AttemptSender(Struct, eq=False):
                     report=self.incoming.receipt.fidelity,
                     reply_filter=attempt.run.reply_filter,
                     deferred_tools=attempt.deferred_tools,
+                    bytes_before_content=bytes_before_content,
                 )
             attempt.stream = stream
             if deltas is not None:

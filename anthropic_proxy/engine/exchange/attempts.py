@@ -69,14 +69,13 @@ from anthropic_proxy.engine.routing.routes import RouteBalancer
 from anthropic_proxy.engine.routing.targets import Target, find_capabilities
 from anthropic_proxy.engine.wires.anthropic.betas import makes_edits
 from anthropic_proxy.engine.wires.bound_requests import WEB, ClientOrigin
-from anthropic_proxy.engine.wires.calls import RelayCall
 from anthropic_proxy.engine.wires.dialect import (
     REASONS_ALWAYS,
     REASONS_UNASKED,
     UNOPENED_REASONING,
     WITHOUT_SAFEGUARDS,
 )
-from anthropic_proxy.engine.wires.failures.quoted_prompts import MAX_COMPARISONS_ON_LOOP, may_compare, note_quotes
+from anthropic_proxy.engine.wires.failures.quoted_prompts import count_bytes_on_loop, note_quotes
 from anthropic_proxy.engine.wires.upstream_http import CLIENT_CREDENTIAL_ORIGIN, Credential
 from anthropic_proxy.errors import (
     AuthenticationFailed,
@@ -548,20 +547,9 @@ class Retries(Struct, eq=False):
         client = self.incoming.receipt.client
         error.has_client_key = has_client_key(attempt.credential, provider, client)
         if not error.is_compared:
-            body, sent = self.incoming.body, None
-            if (error.provider_text or hasattr(error, "__notes__")) and may_compare(error, body):
-                sent = await self._encode_again(attempt)
-            size = len(body) + len(sent or b"")
-            is_large = attempt.is_large or len(error.message) * size > MAX_COMPARISONS_ON_LOOP
-            await self.incoming.background.run_in_thread_if_large(is_large, note_quotes, error, body, sent)
-
-    async def _encode_again(self, attempt: Attempt) -> bytes:
-        """Return what the provider got, which is not kept while it replies. b"": a relayed reply has begun."""
-        call = attempt.call
-        if isinstance(call, RelayCall) and not call.body:
-            return b""
-        encode = attempt.target.wire.encode_request
-        return (await self.incoming.background.run_for_call(encode, call, is_large=attempt.is_large)).body
+            body = self.incoming.body
+            is_large = attempt.is_large or len(error.message) > count_bytes_on_loop(len(body))
+            await self.incoming.background.run_in_thread_if_large(is_large, note_quotes, error, body, attempt.call)
 
 
 def _loses_summary(edits: Sequence["ContextEdit"], target: Target) -> bool:

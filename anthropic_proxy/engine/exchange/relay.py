@@ -68,6 +68,7 @@ from anthropic_proxy.engine.wires.anthropic.stream import (
 )
 from anthropic_proxy.engine.wires.calls import ModelLimits, RelayCall
 from anthropic_proxy.engine.wires.dialect import BaseDialect
+from anthropic_proxy.engine.wires.failures.quoted_prompts import MAY_STATE_ERROR
 from anthropic_proxy.engine.wires.framing import EVENT_BORDER, MAX_FRAME_BYTES, EventSplitter, SSEReader
 from anthropic_proxy.engine.wires.json_repair import replace_non_numbers
 from anthropic_proxy.engine.wires.purposes import OWN_PURPOSES
@@ -96,7 +97,7 @@ class RelayStream(Reply):
 
     `list_secrets`: returns the keys of the call, which are masked in an error that quotes them. `inner_calls`: None if
     the request permits no calls of further models. `is_forwarded`: returns False for an error event of which the client
-    is told in another way (`client_errors.py`).
+    is told in another way (`client_errors.py`). `bytes_before_content`: see `UpstreamStream`.
     """
 
     has_one_call = True
@@ -132,6 +133,7 @@ class RelayStream(Reply):
         list_secrets: Callable[[], Sequence[str]] = tuple,
         inner_calls: InnerCalls | None = None,
         is_forwarded: Callable[[UpstreamError], bool] = lambda error: True,
+        bytes_before_content: int = MAX_REPLY_BYTES_ON_LOOP,
         new_id: Callable[[str], str] = new_id,
     ) -> None:
         self.headers = forwarded_headers(response.headers)
@@ -148,6 +150,7 @@ class RelayStream(Reply):
         self._list_secrets = list_secrets
         self._inner_calls = inner_calls
         self._is_forwarded = is_forwarded
+        self._bytes_before_content = bytes_before_content
         self._decoder = RelayInspector(call)
         self._streams = call.streams_upstream
         self._events = EventSplitter()
@@ -229,9 +232,15 @@ class RelayStream(Reply):
         return body, self._decoder.decode_body(body)
 
     async def _run(self, function: Callable[[bytes], _Result], body: bytes) -> _Result:
-        if is_large := len(body) > MAX_REPLY_BYTES_ON_LOOP:
+        is_large = len(body) > self._bytes_before_content and self._is_large_error(body)
+        if len(body) > MAX_REPLY_BYTES_ON_LOOP:
+            is_large = True
             require_few_parts(body)
         return await self._background.run_in_thread_if_large(is_large, function, body)
+
+    def _is_large_error(self, data: bytes) -> bool:
+        """Return True for data that may be an error whose comparison with the request takes long."""
+        return len(data) > self._bytes_before_content and MAY_STATE_ERROR.search(data) is not None
 
     def omit_message_start(self) -> None:
         """Remove the event `message_start`, because the client has already received one."""
@@ -303,7 +312,11 @@ class RelayStream(Reply):
                     self._inner_calls.feed(data)
                 relevant = select_frames_to_inspect(data)
                 if relevant:
-                    if (invalid := self._inspect(relevant)) is not None:
+                    if self._has_content or not self._is_large_error(relevant):
+                        invalid = self._inspect(relevant)
+                    else:
+                        invalid = await self._background.run_in_thread(self._inspect, relevant)
+                    if invalid is not None:
                         self._end_with_error(invalid[1])
                         data = data[: self._find_frame(invalid[0], data)]
                     if self._decoder.finished and self.failure is None:
@@ -316,8 +329,10 @@ class RelayStream(Reply):
                 if not self._has_content and _CONTENT in data:
                     self._has_content = True
                     self._watchdog.note_content()
-            else:
+            elif self._has_content or not self._is_large_error(self._events.peek_pending()):
                 data = self._finish()
+            else:
+                data = await self._background.run_in_thread(self._finish)
         except UpstreamError as error:
             data = self._read_along(self._repair.finish())
             self._end_with_error(error)

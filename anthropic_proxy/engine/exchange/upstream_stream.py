@@ -42,6 +42,8 @@ from anthropic_proxy.engine.slices import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.contract import Wire
 from anthropic_proxy.engine.wires.dialect import BaseDialect
+from anthropic_proxy.engine.wires.failures.quoted_prompts import MAY_STATE_ERROR
+from anthropic_proxy.engine.wires.foreign_lines import MAX_KEPT_BYTES
 from anthropic_proxy.engine.wires.framing import FRAME_READERS, FrameReader
 from anthropic_proxy.engine.wires.upstream_http import UpstreamResponse, build_size_error, read_body, require_few_parts
 from anthropic_proxy.errors import UnreadableReply, UpstreamError, UpstreamProtocolError
@@ -165,9 +167,12 @@ class UpstreamStream(DeltaStream):
         report: FidelityReport,
         reply_filter: ReplyFilter | None,
         deferred_tools: Sequence[Tool],
+        bytes_before_content: int,
     ) -> None:
         """`report`: receives the notes of the decoder at the end. `reply_filter`: filter of the continued stream.
-        `deferred_tools`: tools of the client that the proxy's tool search may find.
+        `deferred_tools`: tools of the client that the proxy's tool search may find. `bytes_before_content`: maximum
+        size of an error that is decoded on the event loop before the first content. It is compared with the request,
+        which is freed afterwards.
         """
         self.call = call
         self._response = response
@@ -192,6 +197,10 @@ class UpstreamStream(DeltaStream):
         if any(map(_is_caller, request.tools)):
             callable_tools = [*request.loaded_tools.values(), deferred_tools]
             self._loaded_calls = LoadedToolCalls({tool.name for tools in callable_tools for tool in tools})
+        self._bytes_unless_error = self._decoder.bytes_on_loop
+        """Maximum size of a frame or body that is decoded on the event loop if it states no error. 0: since the first
+        content, `bytes_on_loop` of the decoder alone says so."""
+        self._decoder.bytes_on_loop = self._bytes_of_error = min(bytes_before_content, self._bytes_unless_error)
         self._waiting: deque[Delta] = deque()
         """Deltas that the next `read` returns: the first content, or the rest of many."""
 
@@ -222,6 +231,9 @@ class UpstreamStream(DeltaStream):
                     self.unread_usage = merge_latest(self.unread_usage, delta)
             raise
         self._watchdog.note_content()
+        if self._decoder.bytes_on_loop == self._bytes_of_error:
+            self._decoder.bytes_on_loop = self._bytes_unless_error
+        self._bytes_unless_error = 0
         self._waiting.extendleft(reversed(first))
         kinds = {*map(type, first)}
         self.has_thinking = Thinking in kinds
@@ -244,7 +256,7 @@ class UpstreamStream(DeltaStream):
                 deltas = []
                 try:
                     body = self._body + await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_content)
-                    if len(body) <= self._decoder.bytes_on_loop:
+                    if len(body) <= self._decoder.bytes_on_loop or self._states_no_error(body):
                         self._decode_complete(body, deltas)
                     else:
                         is_large = True
@@ -283,7 +295,7 @@ class UpstreamStream(DeltaStream):
                 decoder = self._decoder
                 try:
                     for frame in self._reader.feed(chunk) if chunk else self._reader.finish():
-                        if len(frame) <= decoder.bytes_on_loop:
+                        if len(frame) <= decoder.bytes_on_loop or self._states_no_error(frame):
                             deltas += decoder.decode_frame(frame)
                         else:
                             is_large = True
@@ -293,7 +305,10 @@ class UpstreamStream(DeltaStream):
                             break
                     if not chunk or decoder.finished:
                         self._ended = True
-                        deltas += decoder.decode_kept()
+                        if not self._bytes_unless_error or decoder.bytes_on_loop >= MAX_KEPT_BYTES:
+                            deltas += decoder.decode_kept()
+                        else:
+                            deltas += await self._run_in_thread(decoder.decode_kept)
                         deltas += decoder.decode_end()
                 except UpstreamError as error:
                     self._fail(error, deltas)  # raised after the client has received the earlier deltas
@@ -338,6 +353,10 @@ class UpstreamStream(DeltaStream):
         if self._failure is not None:
             raise self._failure
         return None
+
+    def _states_no_error(self, data: bytes) -> bool:
+        """Return True for a frame or body before the first content that is not compared with the request."""
+        return len(data) <= self._bytes_unless_error and MAY_STATE_ERROR.search(data) is None
 
     def _filter(self, deltas: list[Delta]) -> list[Delta]:
         if self._loaded_calls is not None:

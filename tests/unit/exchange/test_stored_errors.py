@@ -16,7 +16,7 @@ from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.forwarding import count_tokens, forward_resource
 from anthropic_proxy.engine.messages.models.client_json import read_json
 from anthropic_proxy.engine.upstream.contract import FetchedPage
-from anthropic_proxy.engine.wires.failures.quoted_prompts import find_quotes
+from anthropic_proxy.engine.wires.failures.quoted_prompts import RequestWords
 from anthropic_proxy.errors import InvalidRequest, ProxyError
 from anthropic_proxy.plugins import Client
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
@@ -361,7 +361,7 @@ def test_a_comparison_with_many_escapes_takes_little_memory(escape: bytes) -> No
     body = b'{"text":"%b"}' % (escape * (1_000_000 // len(escape)))
     tracemalloc.start()
     try:
-        assert find_quotes("The input is bad.", body) == {}
+        assert RequestWords(body).find_quotes("The input is bad.") == []
         assert tracemalloc.get_traced_memory()[1] < 6 * len(body)
     finally:
         tracemalloc.stop()

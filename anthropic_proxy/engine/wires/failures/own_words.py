@@ -4,20 +4,20 @@ Strangers write into requests: a page that says "your credit balance is too low"
 error of a provider passes this function before anything decides by its text. The client gets the whole text.
 """
 
-import msgspec
 from msgspec import structs
 
 from anthropic_proxy.engine.messages.work_budget import WorkPostponed
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.wires.calls import BaseCall, RelayCall, TranslatedCall
+from anthropic_proxy.engine.wires.calls import BaseCall
 from anthropic_proxy.engine.wires.dialect import BaseDialect
 from anthropic_proxy.engine.wires.failures.error_body import UpstreamFault, find_retry_delay, remove_wrappers
-from anthropic_proxy.engine.wires.failures.quoted_prompts import MAX_BODY_BYTES, find_passages
+from anthropic_proxy.engine.wires.failures.quoted_prompts import (
+    MAX_BODY_BYTES,
+    RequestWords,
+    count_bytes_on_loop,
+    list_texts,
+)
 
-_MAX_COMPARISONS_ON_LOOP = 100_000_000
-"""Maximum product of the lengths of a text and a request that are compared on the event loop: usually 3 ms."""
-_MAX_COMPARISONS = 8_000_000_000
-"""The same in a thread: usually 1 s."""
 _QUOTE = "…"
 _OWN_WORD = compile_later(r"(?<![\w.\[\]/])[^\W\d_]{2,}(?![\w.\[\]/])")
 """A word that is no part of a path, such as `messages.0.content`."""
@@ -28,21 +28,19 @@ def read_own_words(fault: UpstreamFault, call: BaseCall[BaseDialect], *, may_pos
     """Return an error without what its text quotes of the request.
 
     A text that says nothing else is no quote: a client may ask about the error that it gets. A request that was freed
-    cannot be compared, nor a very large one. `may_postpone`: True if the caller can repeat the work in a thread.
-    Otherwise, a large request is not compared.
+    cannot be compared, nor a very large one. `may_postpone`: True if the caller can repeat the work in a thread. A
+    stream is read there as long as its frames may be compared with a large request (`count_bytes_on_loop`).
     """
     text = fault.message
     if not text or fault.is_unreadable_output:
         return fault
-    sent = _list_texts(call)
-    size = len(sent) * len(text)
-    if may_postpone and call.max_schema_steps is not None and _MAX_COMPARISONS_ON_LOOP < size <= _MAX_COMPARISONS:
-        raise WorkPostponed
-    most = _MAX_COMPARISONS if may_postpone else _MAX_COMPARISONS_ON_LOOP
-    if not 0 < len(sent) <= MAX_BODY_BYTES or size > most:
+    sent = list_texts(call)
+    if not 0 < len(sent) <= MAX_BODY_BYTES:
         return fault
+    if may_postpone and call.max_schema_steps is not None and len(text) > count_bytes_on_loop(len(sent)):
+        raise WorkPostponed
     own = text
-    quotes = sorted(find_passages(text, sent), key=len, reverse=True)
+    quotes = sorted(RequestWords(sent).find_passages(text), key=len, reverse=True)
     for quote in quotes:
         own = own.replace(quote, _QUOTE)
     if not quotes or not has_own_words(own):
@@ -63,13 +61,3 @@ def read_own_words(fault: UpstreamFault, call: BaseCall[BaseDialect], *, may_pos
 def has_own_words(message: str) -> bool:
     """Return True if a text without its quotes says something, beside names of errors and places."""
     return len(_OWN_WORD.findall(remove_wrappers(message))) >= _MIN_OWN_WORDS
-
-
-def _list_texts(call: BaseCall[BaseDialect]) -> bytes:
-    """Return what a provider can quote, as JSON. b"": it is no longer known."""
-    if isinstance(call, RelayCall):
-        return call.body or (call.client.body if call.client is not None else b"")
-    if not isinstance(call, TranslatedCall):
-        return b""
-    request = call.request
-    return msgspec.json.encode((request.system, request.messages, [tool.source for tool in request.tools]))

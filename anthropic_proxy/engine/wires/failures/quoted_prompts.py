@@ -1,4 +1,5 @@
-"""`note_quotes` and `find_passages`: the words of a request in the text of a provider's error.
+"""`RequestWords`: the words of a request in the text of a provider's error, and `note_quotes`, which stores none of
+them.
 
 Validators print the value that they refuse, and filters the words that they have found. The client gets these words
 back, and nobody else may store them. A text of a provider has no mark for them, so it is compared with the whole
@@ -17,13 +18,17 @@ stored.
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeGuard
 
 import msgspec
 
+from anthropic_proxy.engine.messages.models import Source
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.slices import give_way, give_way_between
 from anthropic_proxy.engine.text_encodings import decode_base64, find_encoding, read_base64_text
+from anthropic_proxy.engine.wires.calls import BaseCall, RelayCall, TranslatedCall
+from anthropic_proxy.engine.wires.dialect import BaseDialect
 from anthropic_proxy.engine.wires.failures.error_body import remove_wrappers
 from anthropic_proxy.errors import UpstreamError
 
@@ -79,78 +84,108 @@ _USUAL = frozenset(
 """Words of errors that stand in long requests too, and that tell nothing of a request by themselves."""
 
 
-MAX_COMPARISONS_ON_LOOP = 50_000_000
-"""Maximum product of the lengths of a text and a request that are compared on the event loop: usually 1 ms, at most
+_COMPARISONS_ON_LOOP = 400_000_000
+"""Maximum product of the lengths of a text and a request that are compared on the event loop: usually 8 ms, at most
 30 ms."""
 _MAX_COMPARISONS = 8_000_000_000
-"""The same in a thread: usually 1 s, at most 5 s. Beyond it, nothing of the text is stored, as for a freed request."""
+"""The same in a thread, for what is stored: usually 1 s, at most 5 s. Beyond it, nothing of the text is stored, as for
+a freed request. What decides is compared without this limit: fewer parts of a text are searched for it."""
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 """Maximum size of a request that is compared: its plain spelling needs twice its size."""
 
 
-def may_compare(error: UpstreamError, body: bytes) -> bool:
-    """Return True if a text of a provider can be compared with a request of this size."""
-    told = len(error.message) + sum(map(len, _list_notes(error)))
-    return 0 < len(body) <= MAX_BODY_BYTES and told * len(body) <= _MAX_COMPARISONS
+_BYTES_OF_PREPARATION = 200
+"""Length of a text whose comparison takes as long as the preparation of the request for any."""
 
 
-def note_quotes(error: UpstreamError, body: bytes, sent: bytes | None) -> None:
+MAY_STATE_ERROR = compile_later(rb"error(?!\"[ \t]*:[ \t]*null)", re.IGNORECASE)
+"""Pattern of nearly all data that states an error. What states one in other words is compared on the event loop."""
+
+
+def count_bytes_on_loop(size: int) -> int:
+    """Return how long a text may be that is compared with a request of `size` bytes on the event loop."""
+    return max(_COMPARISONS_ON_LOOP // max(size, 1) - _BYTES_OF_PREPARATION, 0)
+
+
+def note_quotes(error: UpstreamError, body: bytes, call: BaseCall[BaseDialect]) -> None:
     """Note which words of an error are those of the request, so that nobody stores them.
 
-    `body`: see `find_quotes`. `sent`: the request that the provider got, which has what the proxy has read. b"": it is
-    no longer known. None: the error has no text of the provider.
+    `body`: the request of the client. b"": it is no longer known.
     """
-    notes = _list_notes(error)
+    notes: Sequence[str] = getattr(error, "__notes__", ())
     told = "\n".join((error.message, *notes))
     error.is_compared = True
-    is_comparable = may_compare(error, body) and (sent is None or may_compare(error, sent))
-    if not is_comparable:
+    sent = list_texts(call) if error.provider_text or notes else b""
+    is_comparable = bool(body) and all(
+        len(one) <= MAX_BODY_BYTES and len(told) * len(one) <= _MAX_COMPARISONS for one in (body, sent)
+    )
+    if is_comparable:
+        quotes = RequestWords(body).find_quotes(told)
+        if sent and sent != body:
+            quotes += RequestWords(sent).find_quotes(told, _is_whole_string)
+    else:
         told_by_provider = (error.provider_text, *notes)
-        quotes = error.provider_text not in error.message  # which lacks the known quotes
+        has_known = error.provider_text not in error.message  # which lacks the known quotes
         words = (word for text in told_by_provider for word in _WORD.findall(text))
-        error.hides_text = quotes or any(word.lower() not in _USUAL for word in words)
-        body = b""
-    error.quotes = {**error.quotes, **find_quotes(told, body)}
-    if sent and is_comparable:
-        error.quotes |= find_quotes(told, sent, _is_whole_string)
+        error.hides_text = has_known or any(word.lower() not in _USUAL for word in words)
+        quotes = [each for each in _list_literals(told) if not _NAME.fullmatch(each)]
+    described = {quote: f"({len(quote)} characters of the request)" for each in quotes if (quote := each.strip())}
+    error.quotes = {**error.quotes, **described}
 
 
-def _list_notes(error: UpstreamError) -> Sequence[str]:
-    return getattr(error, "__notes__", ())
+def list_texts(call: BaseCall[BaseDialect]) -> bytes:
+    """Return the texts of the request that the provider got, as JSON. b"": they are no longer known."""
+    if isinstance(call, RelayCall):
+        body = call.body or (call.client.body if call.client is not None else b"")
+        added = [*call.descriptions.values(), *(file.data for file in call.files.values() if _is_text(file))]
+        return b"\n".join((body, msgspec.json.encode(added))) if body and added else body
+    if not isinstance(call, TranslatedCall):
+        return b""
+    request = call.request
+    return msgspec.json.encode((request.system, request.messages, [tool.source for tool in request.tools]))
 
 
-def find_quotes(text: str, body: bytes, is_name: _NameTest | None = None) -> dict[str, str]:
-    """Return `ProxyError.quotes` for the text of a provider. `body`: the request of the client. b"": it is no longer
-    known, so that each sentence between marks of a quotation is one.
-
-    `is_name`: test for what is no quote. None: that for a request of a client.
-    """
-    is_name = is_name or _is_name
-    found = [literal[0][1:-1] for literal in _LITERAL.finditer(text)]
-    if not body:
-        return _describe(each for each in found if not _NAME.fullmatch(each))
-    body = _spell_plainly(b"\n".join((body, *_list_encoded_texts(body)))).lower()
-    quotes = [each for each in found if _is_quote(each, body, is_name)]
-    quotes += _find_runs(text, body, is_name)
-    quotes += _find_passages(text, body, is_name)
-    return _describe(quotes)
+def _is_text(file: Source | None) -> TypeGuard[Source]:
+    return file is not None and file.type == "text"
 
 
-def find_passages(text: str, sent: bytes) -> list[str]:
-    """Return the quotes of a request in the text of a provider: whole sentences, or what stands between marks.
+class RequestWords:
+    """The words of a request, in which those of an error are searched."""
 
-    A request about limits of models has parts of sentences in common with an error about such a limit. []: there are
-    no quotes, or the whole text stands in the request, with other numbers perhaps: the client may ask about an earlier
-    error of this kind. `sent`: the request that the provider got, as JSON or a part of it.
-    """
-    body = _spell_plainly(b"\n".join((sent, *_list_encoded_texts(sent)))).lower()
-    found = [literal[0][1:-1] for literal in _LITERAL.finditer(text)]
-    found += filter(None, (_cut_to_marks(text, *place) for place in _find_places(text, body)))
-    quotes = [each for each in found if _is_quote(each, body, _is_whole_string)]
-    if quotes and _contains(_without_numbers(body), _without_numbers(_encode(remove_wrappers(text).strip())).decode()):
-        return []
-    return quotes
+    def __init__(self, request: bytes) -> None:
+        """`request`: JSON text, such as the body of the client."""
+        self._words = _spell_plainly(b"\n".join((request, *_list_encoded_texts(request)))).lower()
+
+    def find_quotes(self, text: str, is_name: _NameTest | None = None) -> list[str]:
+        """Return what nobody stores of the text of a provider.
+
+        `is_name`: test for what is no quote. None: that for a request of a client.
+        """
+        is_name = is_name or _is_name
+        quotes = [each for each in _list_literals(text) if _is_quote(each, self._words, is_name)]
+        quotes += _find_runs(text, self._words, is_name)
+        quotes += _find_passages(text, self._words, is_name)
+        return quotes
+
+    def find_passages(self, text: str) -> list[str]:
+        """Return what decides nothing in the text of a provider: whole sentences, or what stands between marks.
+
+        A request about limits of models has parts of sentences in common with an error about such a limit. []: there
+        are no quotes, or the whole text stands in the request, with other numbers perhaps: the client may ask about an
+        earlier error of this kind.
+        """
+        words = self._words
+        found = _list_literals(text)
+        found += filter(None, (_cut_to_marks(text, *place) for place in _find_places(text, words)))
+        quotes = [each for each in found if _is_quote(each, words, _is_whole_string)]
+        whole = _without_numbers(_encode(remove_wrappers(text).strip())).decode()
+        return [] if quotes and _contains(_without_numbers(words), whole) else quotes
+
+
+def _list_literals(text: str) -> list[str]:
+    """Return what stands between marks of a quotation."""
+    return [literal[0][1:-1] for literal in _LITERAL.finditer(text)]
 
 
 def _cut_to_marks(text: str, begin: int, end: int) -> str:
@@ -196,10 +231,6 @@ def _find_places(text: str, body: bytes) -> Iterator[tuple[int, int]]:
                 continue
             begin, end = _grow(text, place, place + window, body)
             yield begin, end
-
-
-def _describe(quotes: Iterator[str] | list[str]) -> dict[str, str]:
-    return {quote: f"({len(quote)} characters of the request)" for each in quotes if (quote := each.strip())}
 
 
 def _find_runs(text: str, body: bytes, is_name: _NameTest) -> Iterator[str]:
