@@ -321,7 +321,11 @@ class Turns:
         self._used_by[payer] = self._used_by.get(payer, 0) + size
 
     def _say_busy(self, waiting: int) -> WorkerBusy:
-        return WorkerBusy(
-            f"Other requests need {self._worker.name}, and {waiting} wait. Try again in a moment.",
-            retry_after=RETRY_AFTER_SECONDS,
-        )
+        return build_busy_error(self._worker.name, waiting)
+
+
+def build_busy_error(name: str, waiting: int) -> WorkerBusy:
+    """`name`: that of a shared worker. `waiting`: number of those that wait for it."""
+    return WorkerBusy(
+        f"Other requests need {name}, and {waiting} wait. Try again in a moment.", retry_after=RETRY_AFTER_SECONDS
+    )

@@ -8,6 +8,7 @@ import json
 import re
 import socket
 import struct
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 
 from anthropic_proxy.gateway.server.http1.connection import HEAD_TIMEOUT_SECONDS
 from tests.support.golden_texts import GOLDEN, Check, golden_files
-from tests.support.platform_marks import needs_process_limits
+from tests.support.platform_marks import needs_proc, needs_process_limits
 from tests.support.process_checks import MESSAGES, ask, port_of
 from tests.support.raw_http import exchange, read_answer
 from tests.support.server_process import Proxy, running_proxy
@@ -176,6 +177,31 @@ def test_idle_clients_are_closed_for_clients_with_requests(settings: dict[str, s
             client.close()
         for client in idle[:32]:
             client.close()
+
+
+@needs_process_limits
+@needs_proc
+def test_one_client_keeps_no_other_out(settings: dict[str, str], tmp_path: Path) -> None:
+    """32 places. The bodies of 34 requests of one address never end."""
+
+    def answer(client: socket.socket) -> bytes:
+        client.setblocking(False)
+        try:
+            return client.recv(65_536)
+        except BlockingIOError:
+            return b"none"
+
+    with running_proxy(tmp_path, settings, ("-c", LIMITED, "serve")) as proxy, ExitStack() as stack:
+        clients = [stack.enter_context(connect(proxy)) for _ in range(34)]
+        for client in clients:
+            client.sendall(POST + b"Content-Length: 100\r\n\r\n{")
+        place = ("127.0.0.1", port_of(proxy))
+        other = stack.enter_context(socket.create_connection(place, WAIT_SECONDS, ("127.0.0.2", 0)))
+        other.sendall(POST + b"Content-Length: %b\r\n%b%b" % (SIZE, LAST, BODY))
+        assert other.recv(65_536).startswith(b"HTTP/1.1 200 ")
+        answers = [answer(client) for client in clients]
+        assert answers[:28] == [b"none"] * 28
+        assert any(text.startswith(b"HTTP/1.1 529 ") for text in answers)
 
 
 @needs_process_limits

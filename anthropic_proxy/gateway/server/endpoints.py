@@ -139,6 +139,9 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
             if head is not None:
                 head.facts = _KnownHead(services, headers, None if services.policies else receipt.client)
 
+        if cycle is not None and cycle.places is not None and path not in PUBLIC_PATHS:
+            await cycle.places.enter(cycle)
+
         # for what
         if methods is not None and method in methods:
             endpoint = methods[method]

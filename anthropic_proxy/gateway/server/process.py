@@ -239,7 +239,7 @@ class ServerProcess:
         acceptor = Acceptor(
             self._listener,
             new_protocol,
-            self._state.connections,
+            self._state,
             self._app.log_warning,
             lambda: None if self._tls is None else self._tls.context,
             max_connections=self._app.memory.connections,

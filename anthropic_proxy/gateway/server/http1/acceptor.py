@@ -7,13 +7,13 @@ import errno
 import socket
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.gateway.platforms.processes import max_client_connections
 from anthropic_proxy.gateway.platforms.sockets import SocketEvents
-from anthropic_proxy.gateway.server.http1.connection import Http1Connection
+from anthropic_proxy.gateway.server.http1.connection import Http1Connection, ServerState
 
 if TYPE_CHECKING:
     import ssl
@@ -24,8 +24,9 @@ MAX_ACCEPTS_AT_SHUTDOWN = 4096
 """Maximum number of client connections accepted from the backlog when the server stops: more than its maximum size."""
 ACCEPT_PAUSE_SECONDS = 0.1
 """Seconds without accepting connections after the maximum number of connections or file descriptors is reached."""
-HEAD_TIMEOUT_UNDER_PRESSURE_SECONDS = 1.0
-"""Maximum seconds for a client to send its request headers while the number of connections is at its maximum."""
+WAIT_UNDER_PRESSURE_SECONDS = 1.0
+"""Maximum seconds for a client to send its request headers, or the rest of a request that has its response, while the
+number of connections is at its maximum."""
 HANDSHAKE_TIMEOUT_SECONDS = 10.0
 OPENING_GRACE_WAITS, OPENING_WAIT_SECONDS = 20, 0.05
 """Number and length of the waits for connections that are being opened, such as in a TLS handshake, when the server
@@ -41,7 +42,7 @@ class Acceptor:
         self,
         listener: socket.socket,
         new_protocol: Callable[[], Http1Connection],
-        connections: Collection[Http1Connection],
+        state: ServerState,
         log_warning: Callable[[str], None],
         find_tls_context: Callable[[], "ssl.SSLContext | None"] = lambda: None,
         *,
@@ -52,13 +53,15 @@ class Acceptor:
         self._events = SocketEvents(self._loop)
         self._listener = listener
         self._new_protocol = new_protocol
-        self._connections = connections
+        self._connections = state.connections
+        self._places = state.places
         self._log_warning = log_warning
         self._find_tls_context = find_tls_context
         self._max_connections = min(max_client_connections(), max_connections)
         self._remedy = "A higher limit on open files allows more."
         if self._max_connections == max_connections:
             self._remedy = "More memory (MEMORY_LIMIT_MB) allows more."
+        self._places.bound(self._max_connections, self._connections)
         self._opening: set[asyncio.Task[None]] = set()
         self._resume_timer: asyncio.TimerHandle | None = None
         self._warned_at = -WARNING_INTERVAL_SECONDS
@@ -85,9 +88,10 @@ class Acceptor:
             task.cancel()
 
     def _accept(self, limit: int = MAX_ACCEPTS_PER_ITERATION) -> None:
-        for _ in range(limit):
+        for number in range(limit):
             if len(self._connections) + len(self._opening) >= self._max_connections:
-                self._pause(f"{self._max_connections:,} clients are connected")
+                if not number:  # behind an accepted one, perhaps nobody waits
+                    self._pause(f"{self._max_connections:,} clients are connected")
                 return
             try:
                 client, _ = self._listener.accept()
@@ -114,7 +118,9 @@ class Acceptor:
             client.close()  # the client has disconnected, or the TLS handshake failed
 
     def _pause(self, reason: str) -> None:
-        """Stop accepting for a while, and close connections that are idle or send their headers slowly."""
+        """Stop accepting for a while, because somebody is in the backlog. Close connections that are idle, or that send
+        a head, or the rest of an answered request, slowly.
+        """
         if self._closed:
             return
         self._events.ignore_readable(self._listener)
@@ -124,12 +130,13 @@ class Acceptor:
         slow = [
             connection
             for connection in self._connections
-            if connection.elapsed_head_seconds() >= HEAD_TIMEOUT_UNDER_PRESSURE_SECONDS
+            if connection.elapsed_wait_seconds() >= WAIT_UNDER_PRESSURE_SECONDS
         ]
-        for connection in sorted(slow, key=Http1Connection.elapsed_head_seconds, reverse=True)[
+        for connection in sorted(slow, key=Http1Connection.elapsed_wait_seconds, reverse=True)[
             :MAX_ACCEPTS_PER_ITERATION
         ]:
             connection.transport.abort()
+        self._places.make_room()
         if time.monotonic() - self._warned_at >= WARNING_INTERVAL_SECONDS:
             self._warned_at = time.monotonic()
             self._log_warning(f"No more clients can be served for now: {reason}. {self._remedy}")

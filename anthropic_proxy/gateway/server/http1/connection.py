@@ -67,6 +67,7 @@ from anthropic_proxy.gateway.server.http1.cycle import (
     Target,
 )
 from anthropic_proxy.gateway.server.http1.held_bytes import GRACE_SECONDS, UNBEGUN, UNREAD, HeldBytes
+from anthropic_proxy.gateway.server.http1.places import Places
 
 MAX_HEAD_BYTES = 64 * 1024
 """Maximum size of an incomplete request head (request line and headers). A larger one is rejected with 414 or 431."""
@@ -234,6 +235,7 @@ class ServerState(Struct, eq=False):
     unbegun: HeldBytes = field(default_factory=lambda: HeldBytes(UNBEGUN))
     """What clients have sent of requests whose turn has not come."""
     connections: set["Http1Connection"] = field(default_factory=set)
+    places: Places = field(default_factory=Places)
     request_tasks: set[asyncio.Task[None]] = field(default_factory=set)
     """Tasks in which the application runs."""
     draining: bool = False
@@ -628,11 +630,15 @@ class Http1Connection(asyncio.Protocol):
         if not (self.unfinished or self._is_mid_request() or self._waits_for_first_request()):
             self._close()
 
-    def elapsed_head_seconds(self) -> float:
-        """Return for how many seconds the server has waited for the rest of a request head. 0: no head has begun."""
-        return self._head_timer.elapsed_seconds()
+    def elapsed_wait_seconds(self) -> float:
+        """Return for how many seconds the server has waited for the rest of a request head, or of a request that has
+        its response. 0: for none.
+        """
+        return self._head_timer.elapsed_seconds() or self._drain_timer.elapsed_seconds()
 
     def _start(self, cycle: RequestResponseCycle) -> None:
+        if len(self._state.request_tasks) >= self._state.places.unreserved:
+            cycle.places = self._state.places
         if self._idle is None:  # also while the task of the request before still runs
             task = self.loop.create_task(self._run_requests(cycle), name="request")  # to format a name takes time
             task.add_done_callback(self._state.request_tasks.discard)

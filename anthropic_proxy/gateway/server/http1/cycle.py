@@ -144,6 +144,12 @@ response (`Expect: 100-continue`). "disconnected": the client has left or was re
 so what the application sends is dropped."""
 
 
+class Admission(Protocol):
+    """Interface of `Places` for a request."""
+
+    async def enter(self, cycle: "RequestResponseCycle") -> None: ...
+
+
 class RequestResponseCycle:
     """One client request and its response. At its end, `count_freed_bytes` gets the number of its body bytes; after the
     complete response, `on_response` starts the next request.
@@ -169,6 +175,7 @@ class RequestResponseCycle:
         "is_event_stream",
         "keep_alive",
         "more_body",
+        "places",
         "receipt",
         "response",
         "scope",
@@ -198,6 +205,8 @@ class RequestResponseCycle:
         """Head that other requests of the connection may repeat. None: it has not the usual form."""
         self.receipt: Receipt | None = None
         """Who asks. None: nobody knows yet."""
+        self.places: Admission | None = None
+        """It decides when the request may run, as soon as it is known who asks. None: the request may run."""
         self.keep_alive = keep_alive
         self.response: ResponseState = "awaits continue" if awaits_continue else "not begun"
         self.is_event_stream = False
