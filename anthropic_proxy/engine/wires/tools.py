@@ -5,6 +5,7 @@ result is found by the JSON text of the tool and the options of the encoder. Its
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from typing import Literal, NamedTuple, TypeVarTuple
 
 import msgspec
@@ -21,7 +22,7 @@ from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.dialect import BaseDialect, ForcedToolCondition
 from anthropic_proxy.engine.wires.shared_notes import keywords_as_text_note
-from anthropic_proxy.errors import UnsupportedFeature
+from anthropic_proxy.errors import UnsupportedFeature, UpstreamProtocolError
 
 _KEPT = 1_024
 """Maximum number of tool definitions in one cache. The least recently used one is removed."""
@@ -176,6 +177,30 @@ class EndedCalls:
         return compared.setdefault(normalized, event) is not event
 
 
+MAX_REPLY_CALLS = 10_000
+"""Maximum number of tool calls of a reply, and of other ids in it. Each call needs some 2 KiB while a reply is decoded,
+however short it is, and its blocks more bytes than it had: a reply of 3 MB had 100,000. A model writes at most some ten
+thousand in its longest reply."""
+
+
+def require_few_calls(calls: int) -> None:
+    """Raises `UpstreamProtocolError` for more than `MAX_REPLY_CALLS`."""
+    if calls > MAX_REPLY_CALLS:
+        text = f"the reply has more than {MAX_REPLY_CALLS:,} tool calls"
+        raise UpstreamProtocolError(text, retryable=False, code="reply-too-large")
+
+
+def bound_ids(new_id: Callable[[str], str]) -> Callable[[str], str]:
+    """Return a function that returns as many new ids as one reply may have."""
+    numbers = count(1)
+
+    def bounded(prefix: str) -> str:
+        require_few_calls(next(numbers))
+        return new_id(prefix)
+
+    return bounded
+
+
 class ToolCallIds:
     """Assigns the tool call ids of one reply. A valid and unique id of the provider is kept, any other is replaced."""
 
@@ -183,9 +208,14 @@ class ToolCallIds:
         self._call = call
         self._used_ids: set[str] | None = None
         """Tool call ids in the client's messages and in this reply. None: not collected yet."""
+        self._calls = 0
 
     def assign_client_id(self, upstream_id: str | None) -> str:
-        """Return the id that the client receives for a tool call, and record it as used."""
+        """Return the id that the client receives for a tool call, and record it as used. Raises
+        `UpstreamProtocolError` for too many calls.
+        """
+        self._calls += 1
+        require_few_calls(self._calls)
         if self._used_ids is None:
             blocks = (block for message in self._call.request.messages for block in message.blocks)
             self._used_ids = {block.id for block in blocks if isinstance(block, ToolUseBlock)}

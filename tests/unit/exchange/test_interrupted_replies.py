@@ -1,6 +1,7 @@
 """Replies that break off while deltas are buffered: the client receives the buffered deltas, and then the error."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,47 @@ async def test_a_reply_with_too_many_parts_is_refused(model: str, stream: bool) 
     sink = await proxy.post(model=model, stream=stream, max_tokens=100)
     assert sink.error is not None
     assert sink.error.message == f"{model.partition('/')[0]}: {TOO_MANY}"
+
+
+def gemini(part: Any) -> Any:
+    return lambda n: {"candidates": [{"content": {"parts": [part] * n}, "finishReason": "STOP"}]}
+
+
+def chat(**message: Any) -> Any:
+    return {"choices": [{"message": message, "finish_reason": "stop"}]}
+
+
+CALL = {"function": {"name": "Read"}}
+USE = {"recipient_name": "Read"}
+CALLS: dict[str, Callable[[int], Any]] = {
+    "openai/gpt-4.1": lambda n: chat(tool_calls=[CALL] * n),
+    "openai/gpt-5": lambda n: {"status": "completed", "output": [{"type": "function_call", "name": "Read"}] * n},
+    "gemini/gemini-3-pro-preview": gemini({"functionCall": {"name": "Read"}}),
+    "gemini/runs-code": gemini({"executableCode": {"code": ""}}),
+    "ollama/qwen3": lambda n: {"message": {"tool_calls": [CALL] * n}, "done": True},
+    "ollama/calls-in-text": lambda n: {"message": {"content": "<function=Read></function>\n" * n}, "done": True},
+    "xai/calls-in-a-call": lambda n: chat(
+        tool_calls=[{"function": {"name": "parallel", "arguments": json.dumps({"tool_uses": [USE] * n})}}]
+    ),
+}
+"""Model → a reply with so many calls, also in its text, in one call and by the provider."""
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("model", CALLS)
+async def test_a_reply_with_too_many_calls_is_refused(model: str, stream: bool) -> None:
+    def answer(*_: Any) -> FakeResponse:
+        return FakeResponse(200, json.dumps(CALLS[model](calls)).encode())
+
+    proxy = ProxyHarness(answer, **{**KEYS_OF_ALL, "XAI_WIRE": "chat"})
+    calls = 10_000
+    fields: dict[str, Any] = {"model": model, "max_tokens": 100_000, "tools": [TOOL], "stream": stream}
+    assert (await proxy.post(**fields)).error is None
+    calls = 10_001
+    sink = await proxy.post(**fields)
+    error = read_events(sink.stream)[-1].get("error") if sink.error is None else {"message": sink.error.message}
+    assert error is not None
+    assert error["message"] == f"{model.partition('/')[0]}: the reply has more than 10,000 tool calls"
 
 
 async def test_of_an_error_with_too_many_parts_only_the_status_is_read() -> None:
