@@ -397,3 +397,28 @@ def test_a_call_with_the_id_of_another_one_is_a_call_only_if_it_differs(
     events = read(streams[0])
     assert streams[0] == streams[1]
     assert (check_events(events), find_type_faults(events), list_calls(events)) == ([], [], calls)
+
+
+OPEN_CALL = repeated_call(0, WHOLE)[:-1]
+NEXT_CALL = repeated_call(1, '{"a": 2}', id="toolu_2")
+WITHIN: dict[str, list[Json]] = {
+    "a text": [OTHER_BLOCK[1]],
+    "thinking": [OTHER_BLOCK[1] | {"delta": {"type": "thinking_delta", "thinking": "Hi"}}],
+    "a block": OTHER_BLOCK[:2],
+}
+BEHIND: dict[str, tuple[list[Json], dict[str, tuple[str, Any]]]] = {
+    "a call": (NEXT_CALL, ONCE | {"toolu_2": ("Read", {"a": 2})}),
+    "a call without a stop": (NEXT_CALL[:-1], ONCE | {"toolu_2": ("Read", {"a": 2})}),
+    "a block": ([event | {"index": 2} for event in OTHER_BLOCK], ONCE),
+    "a text": ([OTHER_BLOCK[1]], ONCE),
+    "the end": ([], ONCE),
+}
+
+
+@pytest.mark.parametrize("within", WITHIN.values(), ids=WITHIN)
+@pytest.mark.parametrize(("behind", "calls"), BEHIND.values(), ids=BEHIND)
+def test_what_comes_within_a_call_that_has_no_stop_ends_before_the_next_block(
+    within: list[Json], behind: list[Json], calls: dict[str, tuple[str, Any]]
+) -> None:
+    events = read(feed(new_repair(), with_ends([*OPEN_CALL, *within, *behind])))
+    assert (check_events(events), find_type_faults(events), list_calls(events)) == ([], [], calls)

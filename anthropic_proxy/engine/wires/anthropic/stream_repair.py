@@ -595,7 +595,7 @@ class StreamRepair:
                 return
             if is_same and self._kind not in CALL_TYPES:
                 return  # the same event again
-            self._close()
+            self._close_all()
             if self._ended:
                 return
         if not kind:
@@ -710,7 +710,9 @@ class StreamRepair:
     def _add_text(self, kind: str, text: str, content: dict[str, Any], event: bytes) -> None:
         if self._kind != kind:
             if self._kind not in ("", kind):
-                self._close()
+                self._close_all()
+            if self._ended:
+                return
             if kind == "text" and not text.strip():
                 self._hold(len(text))
                 self._blanks.append(text)
@@ -876,6 +878,11 @@ class StreamRepair:
             return
         self._write_stop(stop)
 
+    def _close_all(self) -> None:
+        """Write the end of the open block, and of those that came within it if it is a call: they follow its end."""
+        while self._kind and not self._ended:
+            self._close()
+
     def _may_be_no_json(self, stop: bytes) -> bool:
         """Return True if the arguments of the open call are what the server sent, and need no check. `stop`: as for
         `_close`.
@@ -949,8 +956,7 @@ class StreamRepair:
                 self._fail("its arguments are incomplete")
                 return
             self._write_stop(self._cut_stop)
-        while self._kind and not self._ended:  # a call that ends may be followed by blocks that came within it
-            self._close()
+        self._close_all()
         if self._ended:
             return
         given = self._read_ending()

@@ -40,6 +40,8 @@ class PartialArg(Struct, rename="camel", gc=False):
     bool_value: bool | None = None
     null_value: str | None = None
     """`NULL_VALUE`: null."""
+    will_continue: bool = False
+    """True for a piece of a text that is not its last one. The last one is often empty (recorded)."""
 
     @property
     def value(self) -> Any:
@@ -65,6 +67,12 @@ class PartialCall:
         self._root: dict[str, Any] = {}
         self._whole = ""
         """JSON text of the complete arguments. "": they are in `_root`."""
+        self._open_texts: set[str] = set()
+        """Paths of the texts whose last piece has not come."""
+
+    @property
+    def is_cut(self) -> bool:
+        return bool(self._open_texts) and not self._whole
 
     @property
     def _parts(self) -> dict[str, Any]:
@@ -85,6 +93,10 @@ class PartialCall:
                 steps.append(int(found["index"]) if found["index"] else found["name"])
         if end != len(path) or not steps:
             raise ValueError
+        if piece.will_continue:
+            self._open_texts.add(path)
+        else:
+            self._open_texts.discard(path)
         if value is None and piece.null_value is None:
             return
         place: Any = self._root

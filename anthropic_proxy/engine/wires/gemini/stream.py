@@ -493,6 +493,8 @@ class GeminiDecoder(Decoder):
         for call in self._open_calls.pop_ended():
             arguments = call.encode_arguments()
             if not self._ended_calls.repeats(call.id, call.name, arguments):
+                if call.is_cut:
+                    raise self._call.build_call_error("a text of its arguments has no end")
                 self._emit_call(call.name, call.id, call.signature, arguments, deltas)
 
     def _emit_held_calls(self, deltas: list[Delta]) -> None:

@@ -370,6 +370,11 @@ class ToolCallItemDecoder:
             deltas.append(ToolEnd(self._key))
             if self._rest:
                 _, *others = divide_arguments(self._arguments.text + "".join(self._rest))
+                if others and is_truncated_object(others[-1]):
+                    if means_no_arguments(whole) or len(divide_arguments(whole)) > len(others):
+                        self.incomplete = True
+                    else:  # the complete item does not have it
+                        others.pop()
                 for position, text in enumerate(others):
                     self._reader.emit(f"{self._key}.{position}", None, self._name, text, deltas)
         elif item is not None:
