@@ -14,9 +14,11 @@ _FAR = 2_500_000_000_000_000
 _CLIENT = "proxy"
 
 
-def fill_company(directory: Path, count: int, issuer: str = ISSUER) -> None:
-    """Store people with a device each, the latest one last. Each is a user of SCIM, and half of them are in a group."""
-    (file,) = directory.rglob("ledger.sqlite3")
+def fill_company(directory: Path, count: int) -> None:
+    """Store people with a device each, the latest one last, in the database in a directory. Each is a user of SCIM, and
+    half of them are in a group.
+    """
+    (file,) = directory.rglob("*.sqlite3")
     width = len(str(count)) + 1
     numbers = [f"{number:0{width}d}" for number in range(1, count + 1)]
     group = "group of half the company"
@@ -31,7 +33,7 @@ def fill_company(directory: Path, count: int, issuer: str = ISSUER) -> None:
         people = []
         for place, number in enumerate(numbers):
             address = f"p{number}@example.org"
-            identity = {"issuer": issuer, "client_id": _CLIENT, "subject": f"subject {number}"}
+            identity = {"issuer": ISSUER, "client_id": _CLIENT, "subject": f"subject {number}"}
             person = json.dumps({**identity, "email": address})
             people.append((f"key_{number}", address, identity, person, _START + place, number))
         store(

@@ -95,7 +95,9 @@ def _decode_keys(rows: Sequence[Sequence[Any]], hashes: Iterable[Sequence[Any]])
     of_keys: dict[str, list[Mapping[str, Any]]] = {}
     for row in name_columns(KEY_HASHES, hashes):
         of_keys.setdefault(row["key_id"], []).append(row)
-    return [_decode_key(row, of_keys.get(row["id"], ())) for row in name_columns(VIRTUAL_KEYS, rows)]
+    names = VIRTUAL_KEYS.columns
+    named = (dict(zip(names, row, strict=True)) for row in rows)  # one at a time: all are several times their memory
+    return [_decode_key(columns, of_keys.get(columns["id"], ())) for columns in named]
 
 
 def name_columns(table: TableDefinition, rows: Iterable[Sequence[Any]]) -> Sequence[Mapping[str, Any]]:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from tests.attacks.buyer import KEY_SETTINGS, Attempts
+from tests.attacks.buyer import ADMIN_KEY, KEY_SETTINGS, Attempts
 from tests.attacks.lab import Attack, Row
 from tests.faults.client import Answer
+from tests.support.company import fill_company
 
 _TOKEN = "scim-token-of-an-attack-0123456789abcdef"
 _USERS = 20_000
@@ -84,7 +85,45 @@ def _fill(directory: Path) -> str:
     return groups[0]
 
 
+_PEOPLE = 30_000
+_LISTS = (
+    "/admin/keys",
+    "/admin/keys?limit=1000",
+    *(f"/admin/keys?status={status}" for status in ("active", "inactive", "expired", "revoked", "unreadable")),
+    "/admin/keys?team=build",
+    "/admin/sign-ins",
+    "/admin/sign-ins?limit=1000",
+    "/admin/teams",
+    "/admin/audit",
+    "/dashboard/keys",
+    "/dashboard/keys?by=expired",
+    "/dashboard/keys?q=p29",
+    "/dashboard/keys/audit",
+)
+
+
+def _list(attack: Attack) -> list[Answer]:
+    """Look at all lists, while keys are created."""
+    attempts = Attempts()
+    client = attack.proxy.client(headers={"x-api-key": ADMIN_KEY}, timeout=120)
+    assert client.get("/admin/keys").status_code == 200  # which creates the database
+    fill_company(attack.proxy.log_file.parent, _PEOPLE)
+    for number, path in enumerate(_LISTS):
+        created = client.post("/admin/keys", json={"name": f"key-{number}"})
+        attempts.check(f"create before {path}", created.status_code == 200, (created.status_code, created.text[:300]))
+        answer = client.get(path)
+        is_held = answer.status_code == 200 and len(answer.content) < 1 << 20
+        attempts.check(path, is_held, (answer.status_code, len(answer.content), answer.text[:300]))
+    return attempts.finish(attack)
+
+
 PROVISIONING: tuple[Row, ...] = (
+    Row(
+        name="provisioning: lists of administrators at a company of 30,000 people",
+        run=_list,
+        settings=KEY_SETTINGS,
+        input_mib=8,  # the keys, which the server keeps in memory
+    ),
     Row(
         name="provisioning: lists, filters and changes at a company of large groups",
         run=_provision,
