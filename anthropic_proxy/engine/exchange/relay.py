@@ -233,9 +233,8 @@ class RelayStream(Reply):
 
     async def _run(self, function: Callable[[bytes], _Result], body: bytes) -> _Result:
         is_large = len(body) > self._bytes_before_content and self._is_large_error(body)
-        if len(body) > MAX_REPLY_BYTES_ON_LOOP:
-            is_large = True
-            require_few_parts(body)
+        require_few_parts(body)
+        is_large = is_large or len(body) > MAX_REPLY_BYTES_ON_LOOP
         return await self._background.run_in_thread_if_large(is_large, function, body)
 
     def _is_large_error(self, data: bytes) -> bool:

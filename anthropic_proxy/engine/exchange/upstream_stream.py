@@ -260,8 +260,7 @@ class UpstreamStream(DeltaStream):
                         self._decode_complete(body, deltas)
                     else:
                         is_large = True
-                        require_few_parts(body)
-                        await self._run_in_thread(self._decode_complete, body, deltas)
+                        await self._decode_in_thread(self._decode_complete, body, deltas)
                 except UpstreamError as error:
                     self._fail(error, deltas)
                 deltas = self._late_thinking.feed(deltas)
@@ -299,8 +298,7 @@ class UpstreamStream(DeltaStream):
                             deltas += decoder.decode_frame(frame)
                         else:
                             is_large = True
-                            require_few_parts(frame)
-                            deltas += await self._run_in_thread(decoder.decode_frame, frame)
+                            deltas += await self._decode_in_thread(decoder.decode_frame, frame)
                         if decoder.finished:
                             break
                     if not chunk or decoder.finished:
@@ -414,6 +412,12 @@ class UpstreamStream(DeltaStream):
         except asyncio.CancelledError:
             self._is_left_to_thread = True
             raise
+
+    async def _decode_in_thread(
+        self, function: Callable[[bytes, *_Arguments], _Result], data: bytes, *arguments: *_Arguments
+    ) -> _Result:
+        require_few_parts(data)
+        return await self._run_in_thread(function, data, *arguments)
 
     def _decode_complete(self, body: bytes, deltas: list[Delta]) -> None:
         """Append the deltas of a body. Some servers send a stream though none was requested, or a text."""

@@ -58,6 +58,13 @@ class KnownParts:
         return found
 
 
+def find_counterparts(known: Sequence[Keys], final: Sequence[Keys]) -> list[int | None]:
+    """`KnownParts.find_counterparts` for one final object of a stream. Usually, no part is known, or all are equal."""
+    if not known:
+        return [None] * len(final)
+    return [*range(len(final))] if known == final else KnownParts(known).find_counterparts(final)
+
+
 class DeliveredText:
     """A text as far as the client has it.
 

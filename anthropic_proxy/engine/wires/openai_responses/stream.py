@@ -24,7 +24,7 @@ from anthropic_proxy.engine.messages.models.raw_json import ABSENT
 from anthropic_proxy.engine.messages.server_blocks import describe_generated_file
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.contract import Decoder
-from anthropic_proxy.engine.wires.delivered_text import DeliveredText, Keys, KnownParts
+from anthropic_proxy.engine.wires.delivered_text import DeliveredText, Keys, find_counterparts
 from anthropic_proxy.engine.wires.failures import (
     UpstreamFault,
     find_reply_end,
@@ -151,7 +151,7 @@ _STATUSES = ("completed", "failed", "in_progress", "cancelled", "queued", "incom
 class ResponsesDecoder(Decoder):
     """Decoder of one reply. It identifies the output items of a stream by their index, because some servers change
     their ids, and by their ids where the index is missing, unknown, or that of several items, and where it is that of
-    another call. It identifies those of the complete response by `KnownParts`, because some servers count them
+    another call. It identifies those of the complete response by `find_counterparts`, because some servers count them
     otherwise.
     """
 
@@ -569,12 +569,8 @@ class ResponsesDecoder(Decoder):
         items: list[OutputItem] = [self._decode(decode_item, raw) for raw in output]
         self._search.record_source_titles(items)
         known = self._states.copy()
-        keys = [state.keys for state in known]
         final = [build_keys(item.type, item.id, item.call_id) for item in items]
-        if keys and keys != final:
-            found = KnownParts(keys).find_counterparts(final)
-        else:
-            found = [*range(len(final))] if keys else [None] * len(final)
+        found = find_counterparts([state.keys for state in known], final)
         latest_known = max((place for place, index in enumerate(found) if index is not None), default=-1)
         for place, (item, index) in enumerate(zip(items, found, strict=True)):
             is_late = place < latest_known if index is None else index < len(known) - 1
