@@ -25,8 +25,8 @@ MAX_ACCEPTS_AT_SHUTDOWN = 4096
 ACCEPT_PAUSE_SECONDS = 0.1
 """Seconds without accepting connections after the maximum number of connections or file descriptors is reached."""
 WAIT_UNDER_PRESSURE_SECONDS = 1.0
-"""Maximum seconds for a client to send its request headers, or the rest of a request that has its response, while the
-number of connections is at its maximum."""
+"""Maximum seconds for a client to end its TLS handshake, or to send its request headers, or the rest of a request that
+has its response, while the number of connections is at its maximum."""
 HANDSHAKE_TIMEOUT_SECONDS = 10.0
 OPENING_GRACE_WAITS, OPENING_WAIT_SECONDS = 20, 0.05
 """Number and length of the waits for connections that are being opened, such as in a TLS handshake, when the server
@@ -62,7 +62,8 @@ class Acceptor:
         if self._max_connections == max_connections:
             self._remedy = "More memory (MEMORY_LIMIT_MB) allows more."
         self._places.bound(self._max_connections, self._connections)
-        self._opening: set[asyncio.Task[None]] = set()
+        self._opening: dict[asyncio.Task[None], float] = {}
+        """Connections that are being opened, each with the time of the event loop since which it is."""
         self._resume_timer: asyncio.TimerHandle | None = None
         self._warned_at = -WARNING_INTERVAL_SECONDS
         self._closed = False
@@ -101,8 +102,8 @@ class Acceptor:
                 return  # also if the backlog is empty or a client has disconnected
             client.setblocking(False)
             task = self._loop.create_task(self._open(client))
-            self._opening.add(task)
-            task.add_done_callback(self._opening.discard)
+            self._opening[task] = self._loop.time()
+            task.add_done_callback(self._opening.pop)
 
     async def _open(self, client: socket.socket) -> None:
         try:
@@ -127,6 +128,9 @@ class Acceptor:
         self._resume_timer = self._loop.call_later(ACCEPT_PAUSE_SECONDS, self.start)
         for connection in list(self._connections):
             connection.close_if_idle()
+        for task, since in self._opening.items():
+            if self._loop.time() >= since + WAIT_UNDER_PRESSURE_SECONDS:
+                task.cancel()
         slow = [
             connection
             for connection in self._connections

@@ -5,6 +5,7 @@ connections: one payer keeps no other out.
 import asyncio
 import importlib
 import socket
+import ssl
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+import trustme
 
 from anthropic_proxy.errors import WorkerBusy
 from anthropic_proxy.gateway.server.http1 import acceptor as acceptors
@@ -165,6 +167,42 @@ async def crowd(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Crowd]:
             connection.transport.abort()
         await found.acceptor.close()
         await end_connections(found.state, 0, asyncio.Event(), print)
+
+
+@pytest.mark.parametrize("make_loop", ["asyncio", pytest.param("uvloop", marks=needs_uvloop)])
+def test_clients_that_do_not_end_the_handshake_keep_no_other_out(
+    make_loop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seconds in (("HANDSHAKE_TIMEOUT_SECONDS", 10_000.0), ("WAIT_UNDER_PRESSURE_SECONDS", 0.1)):
+        monkeypatch.setattr(acceptors, name, seconds)
+    factory = asyncio.new_event_loop if make_loop == "asyncio" else importlib.import_module("uvloop").new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner, ExitStack() as stack:
+        assert runner.run(exchange_beside_handshakes(stack)) == b"HTTP/1.1 200 OK"
+
+
+async def exchange_beside_handshakes(stack: ExitStack) -> bytes:
+    """Return the status line for a client behind others whose handshakes do not end."""
+    authority = trustme.CA()
+    context, trusting = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(context)
+    authority.configure_trust(trusting)
+    state = ServerState(Echo())
+    listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    listener.setblocking(False)
+    new_protocol = partial(Http1Connection, state)
+    acceptor = Acceptor(listener, new_protocol, state, print, lambda: context, max_connections=8)
+    acceptor.start()
+    place = listener.getsockname()
+    silent = [stack.enter_context(socket.create_connection(place)) for _ in range(20)]
+    reader, writer = await asyncio.open_connection(*place[:2], ssl=trusting, server_hostname="localhost")
+    writer.write(GET)
+    status = await reader.readexactly(15)
+    writer.close()
+    silent[0].setblocking(False)
+    assert await asyncio.get_running_loop().sock_recv(silent[0], 1) == b"", "it was closed"
+    await acceptor.close()
+    await end_connections(state, 0, asyncio.Event(), print)
+    return status
 
 
 @pytest.mark.parametrize("is_complete", [True, False])
