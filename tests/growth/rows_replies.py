@@ -494,11 +494,17 @@ ROWS = [
             ("counts of endings", [lambda n: [ending(usage={"output_tokens": 1, f"f{i}": 1}) for i in range(n)]]),
         )
     ),
-    Row("length of one line of a stream", EVERY, answer(lambda n: [b"data: "] + [b"a"] * n), 2_000),
+    Row(
+        "length of one line of a stream",
+        ("server", "responses", "gemini", "relay"),
+        answer(lambda n: [b"data: {"] + [b"a"] * n),
+        2_000,
+    ),
+    Row("length of one line of NDJSON", ("ollama",), answer(lambda n: [b"{"] + [b"a"] * n), 2_000),
     Row(
         "data lines of one event",
         ("server", "responses", "gemini", "relay"),
-        answer(lambda n: [b"data: a\n"] * n),
+        answer(lambda n: [b"data: {\n"] + [b"data: a\n"] * n),
         1_000,
     ),
     Row("length of an error", EVERY, answer(lambda n: [error("maximum context length is 10 " * n)], 400), 1_000),
