@@ -9,7 +9,7 @@ The sums of an hour that a budget counts stay, whatever their age and size: the 
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from math import ceil
 
@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.console.ledger.connection import Connection
-from anthropic_proxy.console.ledger.schema import ACTIVITY_TABLES, SUM_TABLES
+from anthropic_proxy.console.ledger.schema import ACTIVITY_TABLES, HOURLY, SUM_TABLES
 from anthropic_proxy.console.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_rules import Budget, Period, Rules
@@ -40,6 +40,7 @@ MAX_POINTS_PER_CLIENT = 20_000
 """Maximum number of rows of a client in `activity_points` after a deletion. The metrics of one session need about 300
 an hour. A client with more keeps the newest: an older number counts again if the client states it again."""
 CHUNK_ROWS = 1_000
+"""Maximum number of rows that one transaction deletes."""
 TARGET_SHARE = 0.9
 """Share (0 to 1) of the maximum size to which a deletion by size reduces the database."""
 SUMS_SHARE = 0.5
@@ -55,17 +56,12 @@ _INDEX_BYTES_PER_ROW = 320
 _BYTES_PER_SUM_ROW = 40
 """Approximate number of bytes of one row of sums and its index entries, besides its values."""
 _SAMPLED_ROWS = 1_000
-_KEYS: dict[str, tuple[str, str]] = {
-    "contents": ("request_id", "started_at"),
-    "requests": ("id", "started_at"),
-    **dict.fromkeys(SUM_TABLES, ("hour", "hour")),
-    **{table: (column, column) for table, column in ACTIVITY_TABLES.items()},
+_TIMES: Mapping[str, str] = {
+    **dict.fromkeys(("contents", "requests"), "started_at"),
+    **dict.fromkeys(SUM_TABLES, "hour"),
+    **ACTIVITY_TABLES,
 }
-"""Table → columns by which rows are chosen, and with the time."""
-_TRIM_POINTS = (
-    "DELETE FROM activity_points WHERE client = ? AND ends_at <= (SELECT ends_at FROM activity_points "
-    "WHERE client = ? ORDER BY ends_at DESC LIMIT 1 OFFSET ?)"
-)
+"""Table → column with the time."""
 
 
 class Retention:
@@ -81,6 +77,9 @@ class Retention:
         """Time by `ticks` of the next deletion. None: now."""
         self._offset: float | None = None
         """Difference of both clocks when the clock was last right. None: it has not been right since the start."""
+        self._pieces: Iterator[None] | None = None
+        """The pieces of a deletion that was interrupted, with `_connection`. None: none was."""
+        self._connection: Connection | None = None
         self.problem = ""
         """Sentence for the user: why the clock may be wrong, so that nothing is deleted. "": it is right."""
 
@@ -94,61 +93,70 @@ class Retention:
         return INTERVAL_SECONDS if self._next_at is None else max(1.0, self._next_at - self._ticks())
 
     def delete_expired(self, connection: Connection, is_stopped: Callable[[], bool] = lambda: False) -> None:
-        """The deletion ends early if `is_stopped` returns True. The next call continues."""
-        now = self._clock()
-        self.problem = self._find_clock_problem(connection, now)
-        if self.problem:
-            self._next_at = self._ticks() + CLOCK_INTERVAL_SECONDS
-            return
+        """The deletion ends early if `is_stopped` returns True. The next call with this connection continues."""
+        if self._pieces is None or self._connection is not connection:
+            now = self._clock()
+            self.problem = self._find_clock_problem(connection, now)
+            if self.problem:
+                self._next_at = self._ticks() + CLOCK_INTERVAL_SECONDS
+                return
+            self._connection = connection
+            self._pieces = self._delete_pieces(connection, now)
+        try:
+            for _ in self._pieces:
+                if is_stopped():
+                    return
+        except BaseException:
+            self._pieces = None
+            raise
+        self._pieces = None
+        self._next_at = self._ticks() + INTERVAL_SECONDS
+
+    def _delete_pieces(self, connection: Connection, now: float) -> Iterator[None]:
+        """Each piece is one transaction of a limited size: other changes, such as a revocation, wait for the lock of
+        SQLite.
+        """
 
         def days_ago(days: float) -> int:
             """Return a time in microseconds since the epoch."""
             return int((now - days * DAY_SECONDS) * MICROSECONDS)
 
         before = days_ago(self._settings.ledger_days)
+        before_hour = before // MICROSECONDS_PER_HOUR
         content_before = days_ago(self._settings.ledger_content_days)
-        with connection.transaction():
-            connection.execute("DELETE FROM key_hashes WHERE expires_at < ?", (days_ago(REPLACED_KEY_DAYS),))
-            connection.execute("DELETE FROM device_codes WHERE expires_at < ?", (days_ago(0),))
-            rows = "DELETE FROM sign_ins WHERE ends_at < ? OR (ended_at < ? AND ended_at < ends_at)"
-            connection.execute(rows, (days_ago(ACCESS_END_DAYS), days_ago(SIGNED_OUT_DAYS)))
-            rows = "DELETE FROM people WHERE stated_at < ? AND key_id NOT IN (SELECT key_id FROM sign_ins)"
-            connection.execute(rows, (days_ago(ACCESS_END_DAYS),))
-            tokens = "UPDATE sign_ins SET provider_token = '' WHERE ends_at < ? AND provider_token != ''"
-            connection.execute(tokens, (days_ago(0),))
-            connection.execute(
-                "DELETE FROM verdict_log WHERE at < ? AND id < (SELECT max(id) FROM verdict_log)", (before,)
-            )
-            connection.execute("DELETE FROM parked_events WHERE parked_at < ?", (before,))
-            connection.execute("DELETE FROM activity_points WHERE ends_at < ?", (days_ago(0),))
-            many = "SELECT client FROM activity_points WHERE client != '' GROUP BY client HAVING count(*) > ?"
-            for (client,) in connection.query(many, (MAX_POINTS_PER_CLIENT,)):
-                connection.execute(_TRIM_POINTS, (client, client, MAX_POINTS_PER_CLIENT))
-            for table in ("session_hours", "activity"):
-                connection.execute(f"DELETE FROM {table} WHERE hour < ?", (before // MICROSECONDS_PER_HOUR,))
-            counted = _find_counted_hours(connection, self._settings, now)
-            counted.delete_others(connection, before // MICROSECONDS_PER_HOUR)
-        for table, limit in (("contents", max(before, content_before)), ("requests", before)):
-            while not is_stopped() and _delete_oldest(connection, table, limit):
-                continue
+        yield from _delete_rows(connection, "key_hashes", "expires_at < ?", (days_ago(REPLACED_KEY_DAYS),))
+        yield from _delete_rows(connection, "device_codes", "expires_at < ?", (days_ago(0),))
+        ended = "ends_at < ? OR (ended_at < ? AND ended_at < ends_at)"
+        yield from _delete_rows(connection, "sign_ins", ended, (days_ago(ACCESS_END_DAYS), days_ago(SIGNED_OUT_DAYS)))
+        left = "stated_at < ? AND key_id NOT IN (SELECT key_id FROM sign_ins)"
+        yield from _delete_rows(connection, "people", left, (days_ago(ACCESS_END_DAYS),))
+        over = _choose_rows(connection, "sign_ins", "ends_at < ? AND provider_token != ''")
+        tokens = f"UPDATE sign_ins SET provider_token = '' WHERE {over}"
+        yield from _change_pieces(connection, tokens, (days_ago(0),))
+        sent = "at < ? AND id < (SELECT max(id) FROM verdict_log)"
+        yield from _delete_rows(connection, "verdict_log", sent, (before,))
+        yield from _delete_rows(connection, "parked_events", "parked_at < ?", (before,))
+        yield from _delete_oldest(connection, "activity_points", days_ago(0))
+        many = "SELECT client FROM activity_points WHERE client != '' GROUP BY client HAVING count(*) > ?"
+        for (client,) in connection.query(many, (MAX_POINTS_PER_CLIENT,)):
+            newest = "SELECT ends_at FROM activity_points WHERE client = ? ORDER BY ends_at DESC LIMIT 1 OFFSET ?"
+            for (end,) in connection.query(newest, (client, MAX_POINTS_PER_CLIENT)):
+                yield from _delete_rows(connection, "activity_points", "client = ? AND ends_at <= ?", (client, end))
+        for table in ("session_hours", "activity"):
+            yield from _delete_oldest(connection, table, before_hour)
+        counted = _find_counted_hours(connection, self._settings, now)
+        yield from counted.delete_others(connection, before_hour)
+        yield from _delete_oldest(connection, "contents", max(before, content_before))
+        yield from _delete_oldest(connection, "requests", before)
         for count_excess in (self._count_excess_activity, self._count_excess):  # the second one measures again
             for table, excess in count_excess(connection).items():
-                left = excess
-                if table == "hourly" and left and not counted.is_empty:
-                    newest = f"SELECT hour FROM hourly ORDER BY hour LIMIT 1 OFFSET {left - 1}"
-                    with connection.transaction():
-                        for (hour,) in connection.query(newest):
-                            counted.delete_others(connection, hour + 1)
-                    connection.release_free_pages()
+                if (end := _find_end(connection, table, excess)) is None:
                     continue
-                while left > 0 and not is_stopped():
-                    deleted = _delete_oldest(connection, table, None, min(left, CHUNK_ROWS))
-                    left = left - deleted if deleted else 0
-        with connection.transaction():
-            oldest = "(SELECT min(started_at) FROM requests)"
-            connection.execute(f"DELETE FROM session_titles WHERE started_at < {oldest}")
-        if not is_stopped():
-            self._next_at = self._ticks() + INTERVAL_SECONDS
+                if table == "hourly":
+                    yield from counted.delete_others(connection, end)
+                else:
+                    yield from _delete_oldest(connection, table, end)
+        yield from _delete_rows(connection, "session_titles", "started_at < (SELECT min(started_at) FROM requests)")
 
     def _find_clock_problem(self, connection: Connection, now: float) -> str:
         shown = f"The ledger deletes nothing, because the clock may be wrong: it shows {_format_day(now)}"
@@ -201,20 +209,32 @@ class _CountedHours(Struct):
     of_all: int | None
     """The same of the budgets of the proxy. None: there are none."""
 
-    @property
-    def is_empty(self) -> bool:
-        return not self.by_label and not self.by_team and self.of_all is None
-
-    def delete_others(self, connection: Connection, before: int) -> None:
+    def delete_others(self, connection: Connection, before: int) -> Iterator[None]:
         """Delete the sums of hours before `before` that no budget counts."""
-        if self.is_empty:
-            connection.execute("DELETE FROM hourly WHERE hour < ?", (before,))
-            return
-        for label, team in connection.query("SELECT DISTINCT key_label, team FROM hourly WHERE hour < ?", (before,)):
-            hours = (self.by_label.get(label), self.by_team.get(team), self.of_all)
-            first = min(hour for hour in (*hours, before) if hour is not None)
-            place = "hour < ? AND key_label = ? AND team = ?"
-            connection.execute(f"DELETE FROM hourly WHERE {place}", (first, label, team))
+        by_label = {label: hour for label, hour in self.by_label.items() if hour < before}
+        by_team = {team: hour for team, hour in self.by_team.items() if hour < before}
+        end = before if self.of_all is None else min(before, self.of_all)
+        first = min([*by_label.values(), *by_team.values(), end])
+        yield from _delete_oldest(connection, "hourly", first)
+        columns = HOURLY.key
+        names = ", ".join(columns)
+        marks = ", ".join("?" * len(columns))
+        page = (
+            f"SELECT {names} FROM hourly WHERE ({names}) > ({marks}) AND hour < ? ORDER BY {names} LIMIT {CHUNK_ROWS}"
+        )
+        deletion = f"DELETE FROM hourly WHERE {' AND '.join(f'{name} = ?' for name in columns)}"
+        label, team = columns.index("key_label"), columns.index("team")
+        place: Sequence[object] = (first - 1, *[""] * (len(columns) - 1))
+        while rows := connection.query(page, (*place, end)):
+            place = rows[-1]
+            others = [
+                row for row in rows if row[0] < min(by_label.get(row[label], before), by_team.get(row[team], before))
+            ]
+            if others:
+                with connection.transaction():
+                    connection.execute_many(deletion, others)
+                connection.release_free_pages()
+            yield
 
 
 def _find_counted_hours(connection: Connection, settings: Settings, now: float) -> _CountedHours:
@@ -268,22 +288,49 @@ def measure_used_bytes(connection: Connection) -> int:
 
 
 def _estimate_sum_bytes(connection: Connection, table: str) -> int:
-    rows = connection.query(f"SELECT * FROM {table} ORDER BY {_KEYS[table][1]} DESC LIMIT {_SAMPLED_ROWS}")
+    rows = connection.query(f"SELECT * FROM {table} ORDER BY {_TIMES[table]} DESC LIMIT {_SAMPLED_ROWS}")
     values = [value for row in rows for value in row]
     size = sum(len(value) if isinstance(value, bytes) else 2 * len(str(value).encode()) for value in values)
     return int(_count_rows(connection, table) * (size / len(rows) + _BYTES_PER_SUM_ROW)) if rows else 0
 
 
-def _delete_oldest(connection: Connection, table: str, before: int | None, count: int = CHUNK_ROWS) -> int:
-    """`before`: only rows that started before this time are deleted; None: rows of any age."""
-    key, time_column = _KEYS[table]
-    chosen, values = ("", ()) if before is None else (f"WHERE {time_column} < ? ", (before,))
-    oldest = f"SELECT {key} FROM {table} {chosen}ORDER BY {time_column} LIMIT {count}"
-    with connection.transaction():
-        deleted = connection.execute(f"DELETE FROM {table} WHERE {key} IN ({oldest})", values)
-    if deleted:
-        connection.release_free_pages()
-    return deleted
+def _delete_oldest(connection: Connection, table: str, before: int) -> Iterator[None]:
+    """Delete the rows with a time before `before`, the oldest first."""
+    column = _TIMES[table]
+    return _delete_rows(connection, table, f"{column} < ?", (before,), f"ORDER BY {column}")
+
+
+def _find_end(connection: Connection, table: str, count: int) -> int | None:
+    """Return the time before which the oldest `count` rows are, with those of the same time. None: there are none."""
+    column = _TIMES[table]
+    newest = f"SELECT {column} FROM {table} ORDER BY {column} LIMIT 1 OFFSET {count - 1}"
+    return next((int(at) + 1 for (at,) in connection.query(newest)), None) if count else None
+
+
+def _delete_rows(
+    connection: Connection, table: str, condition: str, values: Sequence[object] = (), order: str = ""
+) -> Iterator[None]:
+    chosen = _choose_rows(connection, table, condition, order)
+    return _change_pieces(connection, f"DELETE FROM {table} WHERE {chosen}", values)
+
+
+def _choose_rows(connection: Connection, table: str, condition: str, order: str = "") -> str:
+    """Return a condition of at most `CHUNK_ROWS` of the rows that satisfy `condition`."""
+    row = "ctid" if connection.is_postgres else "rowid"
+    rows = f"SELECT {row} FROM {table} WHERE {condition} {order} LIMIT {CHUNK_ROWS}"
+    # PostgreSQL finds rows of a list by their place, and compares those of a subquery with the whole table
+    return f"ctid = ANY(ARRAY({rows}))" if connection.is_postgres else f"rowid IN ({rows})"
+
+
+def _change_pieces(connection: Connection, statement: str, values: Sequence[object]) -> Iterator[None]:
+    """Repeat a change of at most `CHUNK_ROWS` rows, each in a transaction, until fewer are left."""
+    changed = CHUNK_ROWS
+    while changed >= CHUNK_ROWS:
+        with connection.transaction():
+            changed = connection.execute(statement, values)
+        if changed:
+            connection.release_free_pages()
+        yield
 
 
 def _count_rows(connection: Connection, table: str) -> int:

@@ -18,11 +18,13 @@ from anthropic_proxy.console.ledger.database import (
     open_for_writing,
 )
 from anthropic_proxy.console.ledger.retention import (
+    CHUNK_ROWS,
     CLOCK_INTERVAL_SECONDS,
     INTERVAL_SECONDS,
     Retention,
     measure_used_bytes,
 )
+from anthropic_proxy.console.ledger.schema import HOURLY, SESSION_HOURS
 from anthropic_proxy.console.units import MICROSECONDS
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_rules import Rules, decode_budget
@@ -92,6 +94,72 @@ async def test_a_budget_keeps_its_use_when_requests_are_deleted(
     assert len(of_counted) >= kept
     of_other = [row for row in read_hourly(database) if row["key_label"] == "b"]
     assert len(of_other) <= (len(of_counted) if place == "proxy" else settings.ledger_days + 1)
+
+
+def fill_company(connection: Connection, people: int, *, budgets: int) -> None:
+    """Store sums and sessions of two old hours. `budgets`: number of people with one in total."""
+    rules = msgspec.json.encode(Rules(budgets=(decode_budget("1USD/total"),))).decode()
+    hour = int(NOON // 3600)
+    hours = (hour - 48, *(hour - 40 * 24 - number for number in range(2)))
+    rows = [(each, f"p{person}", f"t{person % 40}", b"", b"") for each in hours for person in range(people)]
+    columns = ("hour", "key_label", "team", "first_token_histogram", "duration_histogram")
+    with connection.transaction():
+        keys = [(f"key_{person}", f"p{person}", rules, 0) for person in range(budgets)]
+        connection.insert("virtual_keys", ("id", "label", "rules", "created_at"), keys)
+        names = {*HOURLY.key} - {*columns}
+        connection.insert("hourly", (*columns, *sorted(names)), [(*row, *[""] * len(names)) for row in rows])
+        names = {*SESSION_HOURS.key} - {"hour", "session"}
+        columns = ("hour", "session", "started_at", "last_at")
+        rows = [(each, f"s{person}", 0, 0) for each in hours for person in range(people)]
+        connection.insert("session_hours", (*columns, *sorted(names)), [(*row, *[""] * len(names)) for row in rows])
+
+
+@pytest.mark.parametrize("limits", [{"ledger_days": 7}, {"ledger_max_mb": 0}])
+@pytest.mark.parametrize("budgets", [0, 1, 3_000])
+def test_a_deletion_lets_others_change_the_database_in_between(
+    database: Settings, budgets: int, limits: dict[str, int]
+) -> None:
+    """Also one that is stopped again and again goes on where it was."""
+    settings = structs.replace(database, **limits)
+    with closing(open_for_writing(database)) as connection, closing(open_for_writing(database)) as other:
+        fill_company(connection, 3_000, budgets=budgets)
+        retention = Retention(settings, clock=lambda: NOON)
+        pieces = 0
+        left = sum(count_all(other))
+        while retention.is_due():
+            retention.delete_expired(connection, lambda: True)
+            with other.transaction():
+                other.execute("UPDATE virtual_keys SET revoked_at = 1 WHERE id = 'key_none'")
+            before, left = left, sum(count_all(other))
+            assert before - left <= CHUNK_ROWS
+            pieces += 1
+        assert pieces < 60
+        kept = other.query("SELECT count(*) FROM hourly WHERE hour < ?", (int(NOON // 3600) - 100,))
+        assert kept == [(2 * budgets,)]
+
+
+@pytest.mark.parametrize("share", [0, 0.001, 0.5, 1])
+def test_a_deletion_works_in_proportion_to_the_people_of_a_company(tmp_path: Path, share: float) -> None:
+    """`share`: that of the people with a budget."""
+
+    def count_steps(people: int) -> int:
+        """Return the number of instructions of SQLite, in thousands."""
+        settings = Settings(data_directory=tmp_path / str(people), ledger_days=7)
+        open_for_writing(settings).close()
+        driver = connect_for_writing(find_database(settings))
+        steps = [0]
+
+        def count() -> None:
+            steps[0] += 1
+
+        with closing(Connection(driver)) as connection:
+            fill_company(connection, people, budgets=round(people * share))
+            driver.set_progress_handler(count, 1_000)
+            Retention(settings, clock=lambda: NOON).delete_expired(connection)
+        return steps[0]
+
+    few, many = count_steps(2_000), count_steps(4_000)
+    assert many < 3 * few
 
 
 def test_replaced_texts_of_keys_are_deleted_after_a_week(database: Settings) -> None:
@@ -322,9 +390,11 @@ async def test_a_lock_while_pages_are_freed_is_an_error_of_the_database(sqlite: 
     driver = connect_for_writing(find_database(sqlite))
     driver.execute("PRAGMA busy_timeout=0")
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        deletions = list[str]()
 
         def lock(sql: str) -> None:
-            if "incremental_vacuum" in sql and not other.in_transaction:
+            deletions.extend([sql] if sql.startswith("DELETE FROM requests") else ())
+            if deletions and "incremental_vacuum" in sql and not other.in_transaction:
                 other.execute("BEGIN IMMEDIATE")
 
         driver.set_trace_callback(lock)
