@@ -26,8 +26,8 @@ from anthropic_proxy.engine.memory_values import MemoryValues
 from anthropic_proxy.plugins import LEASE_SECONDS, Limit, Reservation, StoreState
 
 MAX_COUNTERS = 100_000
-"""Maximum number of counters. Above it, expired counters are deleted, then the half of the counters that expires first.
-"""
+"""Number of counters above which expired ones are deleted, then those that expire first of the rates and places, until
+half of it is left. Budgets stay: they are as many as the settings and keys state."""
 SLOT_COUNT = 256
 """Number of slots into which the period of a `rate` limit is divided."""
 SETTLED_SECONDS = 300.0
@@ -165,6 +165,7 @@ class MemoryStore(MemoryValues):
     ) -> None:
         super().__init__(clock=clock)
         self._counters = counters or {}
+        self._max_counters = MAX_COUNTERS
         self._settled = settled or {}
         """Id of a settled reservation → time until which the id is remembered, the oldest first."""
 
@@ -231,13 +232,18 @@ class MemoryStore(MemoryValues):
                 counter.extend(limit, now, reservation.lease_seconds)
                 self._counters[limit.key] = counter
             slots.append(slot)
-        if len(self._counters) > MAX_COUNTERS:
-            kept = {key: counter for key, counter in self._counters.items() if counter.expires_at > now}
-            if len(kept) > MAX_COUNTERS // 2:
-                latest = sorted(kept.items(), key=lambda item: item[1].expires_at)[-(MAX_COUNTERS // 2) :]
-                kept = dict(latest)
-            self._counters = kept
+        if len(self._counters) > self._max_counters:
+            self._delete_counters(now)
         return structs.replace(reservation, slots=slots)
+
+    def _delete_counters(self, now: float) -> None:
+        valid = {key: counter for key, counter in self._counters.items() if counter.expires_at > now}
+        others = sorted((counter.expires_at, key) for key, counter in valid.items() if not counter.used)
+        surplus = max(0, len(valid) - MAX_COUNTERS // 2)
+        for _, key in others[:surplus]:
+            del valid[key]
+        self._counters = valid
+        self._max_counters = max(MAX_COUNTERS, 2 * len(valid))
 
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> None:
         now = self._clock()

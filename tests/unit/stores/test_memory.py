@@ -1,11 +1,12 @@
-"""`MemoryStore` with more values than it keeps."""
+"""`MemoryStore` with more values and counters than it keeps."""
 
 import sys
 
 import pytest
 
 from anthropic_proxy.engine.memory_values import BULK_PREFIX, MAX_KEPT_BYTES, MAX_KEYS, MemoryValues
-from anthropic_proxy.gateway.stores.memory import MemoryStore
+from anthropic_proxy.gateway.stores.memory import MAX_COUNTERS, MemoryStore
+from anthropic_proxy.plugins import Limit
 
 
 async def test_many_values_with_one_lifetime_replace_no_values_with_another() -> None:
@@ -59,3 +60,14 @@ async def test_what_is_deleted_or_replaced_counts_no_longer() -> None:
     await store.put(f"{BULK_PREFIX}too large", "x" * 30_000, 60.0)
     assert await store.get(f"{BULK_PREFIX}too large") is None
     assert await store.get(f"{BULK_PREFIX}counter") == "100.0"
+
+
+async def test_rates_in_any_number_replace_no_budget() -> None:
+    store = MemoryStore()
+    budgets = [Limit(f"day/{number}", "amount", 10, 10, 86_400.0) for number in range(MAX_COUNTERS // 2 + 100)]
+    await store.settle(await store.reserve(budgets), [10] * len(budgets))
+    for part in range(3):
+        rates = [Limit(f"rate/{part}/{number}", "rate", 1, 10, 604_800.0) for number in range(MAX_COUNTERS // 2)]
+        assert (await store.reserve(rates)).is_held
+    assert [(await store.reserve([budget])).refused for budget in budgets] == [0] * len(budgets)
+    assert (await store.reserve([rates[0]])).remaining == [8]
