@@ -36,7 +36,7 @@ from anthropic_proxy.console.dashboard.tables import (
     read_order,
     sort_rows,
 )
-from anthropic_proxy.console.keys.acceptance import KeyEnd, list_key_states
+from anthropic_proxy.console.keys.acceptance import list_key_states
 from anthropic_proxy.console.keys.descriptions import (
     describe_author_of_end,
     describe_changes,
@@ -54,6 +54,7 @@ from anthropic_proxy.console.keys.queries import (
     find_team,
     list_audit_entries,
     list_readable_ids,
+    list_readable_keys,
     list_readable_teams,
     read_all_spending,
     require_key,
@@ -83,6 +84,7 @@ _MAX_REQUESTS = 20
 _MAX_CHANGES = 20
 _MAX_AUDIT_ROWS = 50
 _MAX_SIGN_INS = 200
+_MAX_TEAMS = 200
 _HIGH_SHARE = 0.8
 _WHOLE = "of the budget"
 STORE_PROBLEM = "The used amounts of budgets are not known: Redis is unavailable (REDIS_URL)."
@@ -114,7 +116,12 @@ class KeyRow(Struct, frozen=True):
     """Start of the last stored request in microseconds since the epoch. None: no stored request."""
     now: float
     """Seconds since the epoch."""
-    requests_link: str
+    query: ViewQuery
+
+    @property
+    def requests_link(self) -> str:
+        facets = {"key": self.key.label}
+        return self.query.link("/dashboard/requests", facets=facets, measure="", order="", text="")
 
     @property
     def rules(self) -> Rules:
@@ -304,8 +311,8 @@ def build_keys_page(context: PageContext) -> Mapping[str, Any]:
     listed = list_page_keys(context)
     chosen = choose_keys(context.query, listed)
     part, before, problem = _page_keys(context, chosen)
-    team_rows, team_problem = read_team_rows(context, listed)
-    sign_ins = _list_sign_ins(context, _MAX_SIGN_INS)
+    team_rows, team_problem, is_cut = read_team_rows(context, listed, _MAX_TEAMS)
+    sign_ins = _list_sign_ins(context, _MAX_SIGN_INS + 1)
     keys = "Virtual keys; requests and cost of the range"
     teams = "Teams; requests and cost of the range"
     persons = "Persons that have signed in from Claude Code"
@@ -320,13 +327,17 @@ def build_keys_page(context: PageContext) -> Mapping[str, Any]:
         "part": part,
         "table": build_table(keys, _COLUMNS, part.rows, attrgetter("key.id"), query=context.query, **by_label),
         "teams": build_table(teams, _TEAM_COLUMNS, team_rows, lambda row: row.team.name, id="teams", **others),
-        "sign_ins": build_table(persons, _SIGN_IN_COLUMNS, sign_ins, lambda row: row.id, id="sign-ins", **others),
+        "sign_ins": build_table(
+            persons, _SIGN_IN_COLUMNS, sign_ins[:_MAX_SIGN_INS], lambda row: row.id, id="sign-ins", **others
+        ),
         "statuses": STATUS_TITLES,
         "is_empty": not listed,
         "no_new_key": context.rights.explain_no_new_key(),
         "changes_teams": may(context.rights.role, "manage all keys"),
         "reads_audit": may(context.rights.role, "read all keys"),
         "hidden": hidden,
+        "hidden_sign_ins": f": the latest {_MAX_SIGN_INS}" if len(sign_ins) > _MAX_SIGN_INS else "",
+        "hidden_teams": f": the first {_MAX_TEAMS}" if is_cut else "",
     }
 
 
@@ -356,14 +367,23 @@ def _summarize(context: PageContext, listed: Sequence[ListedKey], shown: Sequenc
 
 def list_page_keys(context: PageContext) -> Sequence[ListedKey]:
     """Return all keys that the user reads. Active keys come first."""
-    reader = require_reader(context)
+    reader, rights = require_reader(context), context.rights
     stored, now = context.stored_keys, context.now
+    if may(rights.role, "read all keys"):
+        ids = None
+    else:
+        ids = list_readable_ids(reader, rights)
+        if len(ids) <= _MAX_KEY_ROWS:  # those of a person are less work than all
+            keys = list_readable_keys(reader, rights)
+            states = list_key_states(reader, context.settings, keys, now)
+            return _sort_keys(ListedKey(key, state.status) for key, state in zip(keys, states, strict=True))
     stored.read(reader, context.settings)
     ends = stored.ends
-    chosen: Iterable[KeyEnd] = ends.values()
-    if not may(context.rights.role, "read all keys"):
-        chosen = [ends[key_id] for key_id in list_readable_ids(reader, context.rights) if key_id in ends]
-    listed = [ListedKey(end.key, "active" if now < end.at else end.status) for end in chosen]
+    chosen = ends.values() if ids is None else [ends[key_id] for key_id in ids if key_id in ends]
+    return _sort_keys(ListedKey(end.key, "active" if now < end.at else end.status) for end in chosen)
+
+
+def _sort_keys(listed: Iterable[ListedKey]) -> Sequence[ListedKey]:
     return sorted(listed, key=lambda row: (STATUSES.index(row.status), row.key.label.lower()))
 
 
@@ -392,6 +412,7 @@ class UsedKeys(NamedTuple):
 
 
 def read_key_rows(context: PageContext, listed: Sequence[ListedKey]) -> UsedKeys:
+    """The rows have no reasons of states."""
     keys = [row.key for row in listed]
     # of many keys, the sums of all are less work
     labels = [key.label for key in keys] if len(keys) <= _MAX_KEY_ROWS else None
@@ -400,16 +421,33 @@ def read_key_rows(context: PageContext, listed: Sequence[ListedKey]) -> UsedKeys
     sums = add_up_groups((row.group, row.sums) for row in periods)
     budgets, problem = read_budget_bars(context, keys)
     uses = find_last_key_uses(context.connection, labels)
-    rows = []
-    for key, state in zip(keys, _list_states(context, keys), strict=True):
-        link = context.query.link("/dashboard/requests", facets={"key": key.label}, measure="", order="", text="")
-        total = sums.get(key.label, UsageSums())
-        rows.append(KeyRow(key, state, total, budgets[f"key/{key.id}"], uses.get(key.label), context.now, link))
+    query = structs.replace(context.query, before="", after="")
+    rows = [
+        KeyRow(
+            key=key,
+            access=KeyState(status),
+            sums=sums.get(key.label, UsageSums()),
+            budgets=budgets[f"key/{key.id}"],
+            last_used_at=uses.get(key.label),
+            now=context.now,
+            query=query,
+        )
+        for key, status in listed
+    ]
     return UsedKeys(rows, problem)
 
 
-def read_team_rows(context: PageContext, listed: Sequence[ListedKey]) -> tuple[Sequence[TeamRow], str]:
-    """Return the teams of these keys and all others that the user reads, and the problem of `UsedKeys`."""
+def _add_states(context: PageContext, rows: Sequence[KeyRow]) -> Sequence[KeyRow]:
+    states = _list_states(context, [row.key for row in rows])
+    return [structs.replace(row, access=state) for row, state in zip(rows, states, strict=True)]
+
+
+def read_team_rows(
+    context: PageContext, listed: Sequence[ListedKey], limit: int | None = None
+) -> tuple[Sequence[TeamRow], str, bool]:
+    """Return the teams of these keys and all others that the user reads, the problem of `UsedKeys`, and whether there
+    are more than `limit`.
+    """
     rights = context.rights
     named = {team.name: team for team in list_readable_teams(require_reader(context), rights)}
     periods = queries.sum_periods(context.connection, _select_all(context), 0, "team")
@@ -417,7 +455,7 @@ def read_team_rows(context: PageContext, listed: Sequence[ListedKey]) -> tuple[S
     counts = Counter(row.key.team for row in listed)
     active = Counter(row.key.team for row in listed if row.status == "active")
     names = sorted({*named, *counts, *filter(rights.reads_team, sums)} - {""})
-    teams = [named.get(name, Team(name)) for name in names]
+    teams = [named.get(name, Team(name)) for name in names[:limit]]
     budgets, problem = read_budget_bars(context, teams)
     rows = [
         TeamRow(
@@ -430,7 +468,7 @@ def read_team_rows(context: PageContext, listed: Sequence[ListedKey]) -> tuple[S
         )
         for team in teams
     ]
-    return rows, problem
+    return rows, problem, len(teams) < len(names)
 
 
 def _select_all(context: PageContext) -> RequestSelection:
@@ -440,20 +478,20 @@ def _select_all(context: PageContext) -> RequestSelection:
 
 def _page_keys(context: PageContext, listed: Sequence[ListedKey]) -> tuple[PagedRows[KeyRow], int, str]:
     """Return the part of the list that the URL selects, the number of rows before it, and the problem of `UsedKeys`.
-    What a key has used is read for this part, unless the list is sorted by it.
+    What a key has used is read for this part, unless the list is sorted by it; the reason of a state always.
     """
     query = context.query
     if read_order(query.order, _COLUMNS) is None:
         keys, before = page_list(query, listed, _MAX_KEY_ROWS, lambda row: row.key.id)
         used = read_key_rows(context, keys.rows)
-        return PagedRows(used.rows, keys.newer, keys.older), before, used.problem
+        return PagedRows(_add_states(context, used.rows), keys.newer, keys.older), before, used.problem
     used = read_key_rows(context, listed)
     part, before = page_list(query, sort_rows(used.rows, _COLUMNS, query.order), _MAX_KEY_ROWS, lambda row: row.key.id)
-    return part, before, used.problem
+    return structs.replace(part, rows=_add_states(context, part.rows)), before, used.problem
 
 
 def list_exported_keys(context: PageContext) -> Sequence[KeyRow]:
-    rows = read_key_rows(context, choose_keys(context.query, list_page_keys(context))).rows
+    rows = _add_states(context, read_key_rows(context, choose_keys(context.query, list_page_keys(context))).rows)
     return sort_rows(rows, _COLUMNS, context.query.order)
 
 
@@ -516,9 +554,16 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
     team = find_team(require_reader(context), key.team) if key.team else None
     budgets, problem = read_budget_bars(context, [key] if team is None else [key, team])
     last = find_last_key_uses(context.connection, [key.label])
-    link = context.query.link("/dashboard/requests")
     (state,) = _list_states(context, [key])
-    row = KeyRow(key, state, total, budgets[f"key/{key.id}"], last.get(key.label), context.now, link)
+    row = KeyRow(
+        key=key,
+        access=state,
+        sums=total,
+        budgets=budgets[f"key/{key.id}"],
+        last_used_at=last.get(key.label),
+        now=context.now,
+        query=context.query,
+    )
     latest = list_stored_requests(context.connection, context.selection, _MAX_REQUESTS)
     shown = [build_finished_row(row, context.now) for row in latest]
     reason = {

@@ -25,6 +25,7 @@ from anthropic_proxy.gateway.settings import Settings, SignInSettings
 from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import LEASE_SECONDS, Client, Limit, Reservation, StoreUnavailable
+from tests.support.company import fill_company
 from tests.support.ledger import NOON, new_receipt, store
 from tests.support.page_context import read_table
 from tests.support.virtual_keys import User, create_key, revoke_key
@@ -163,6 +164,20 @@ def test_pages_of_keys_and_of_the_audit_log(
     assert pages[0]["part"].newer == ""
     for newer, older in pairwise(pages):
         assert build(build_audit_page, older["part"].newer)["part"].rows == newer["part"].rows
+
+
+def test_tables_of_a_large_company_say_that_they_are_cut(
+    engine: Engine, settings: Settings, administration: KeyAdministration
+) -> None:
+    assert settings.data_directory is not None
+    fill_company(settings.data_directory, 201)
+    for number in range(150):
+        create(administration, f"key-{number}", team=f"site {number}")
+    context = read(engine, settings)
+    page = build_keys_page(context)
+    context.connection.close()
+    assert [len(page[name].rows) for name in ("sign_ins", "teams")] == [200, 200]
+    assert (page["hidden_sign_ins"], page["hidden_teams"]) == (": the latest 200", ": the first 200")
 
 
 def test_an_unavailable_store_is_stated_and_keys_are_listed(
