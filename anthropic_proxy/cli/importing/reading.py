@@ -25,8 +25,8 @@ _MAX_ENTRIES = 10_000
 """Maximum number of entries of a list or an object: 10,000 servers take seconds, and no person wrote more."""
 _JSON5_TOKEN = compile_later(
     r"""
-    (?P<comment>//[^\n]*+|/\*(?:[^*]|\*(?!/))*+(?:\*/)?)
-    | (?P<comma>,)(?=(?:\s|//[^\n]*+|/\*(?:[^*]|\*(?!/))*+\*/)*+[}\]])
+    (?P<comment>//[^\n]*+|/\*(?:[^*]++|\*(?!/))*(?:\*/)?)
+    | (?P<comma>,)(?=(?:\s|//[^\n]*+|/\*(?:[^*]++|\*(?!/))*\*/)*[}\]])
     | "(?:[^"\\\n]|\\.)*+"?
     | '(?P<unclosed>(?:[^'\\\n]|\\.)*+)(?P<single>')?
     | (?P<name>(?<![\w$.+-])[A-Za-z_$][\w$]*+)(?=\s*+:)

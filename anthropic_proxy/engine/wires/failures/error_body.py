@@ -35,7 +35,7 @@ _SERVER_PREFIXES = "|".join(
     )
 )
 """Texts that servers and gateways put before the error message of another server."""
-_WRAPPERS = rf"\s*+(?:(?:{_SERVER_PREFIXES})\s*+)*+"
+_WRAPPERS = rf"\s*+(?:(?:{_SERVER_PREFIXES})\s*+)*"
 _WRAPPED = compile_anchored(_WRAPPERS, re.IGNORECASE)
 _QUOTING = compile_anchored(
     _WRAPPERS + r"(?P<failure>(?:error parsing tool call|failed to parse input at pos \d{1,20}|failed to parse xml"
