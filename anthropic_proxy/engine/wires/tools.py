@@ -4,7 +4,8 @@ A session repeats its tools in every request. Each wire therefore encodes a tool
 result is found by the JSON text of the tool and the options of the encoder. Its work counts at each use.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import count
 from typing import Literal, NamedTuple, TypeVarTuple
 
@@ -192,13 +193,12 @@ def require_few_calls(calls: int) -> None:
 
 def bound_ids(new_id: Callable[[str], str]) -> Callable[[str], str]:
     """Return a function that returns as many new ids as one reply may have."""
-    numbers = count(1)
+    return partial(_make_id, new_id, count(1))
 
-    def bounded(prefix: str) -> str:
-        require_few_calls(next(numbers))
-        return new_id(prefix)
 
-    return bounded
+def _make_id(new_id: Callable[[str], str], numbers: Iterator[int], prefix: str) -> str:
+    require_few_calls(next(numbers))
+    return new_id(prefix)
 
 
 class ToolCallIds:
