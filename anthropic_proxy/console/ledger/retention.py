@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.console.ledger.connection import Connection
+from anthropic_proxy.console.ledger.records import BUDGET_TOKENS
 from anthropic_proxy.console.ledger.schema import ACTIVITY_TABLES, HOURLY, SUM_TABLES
 from anthropic_proxy.console.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.gateway.settings import Settings
@@ -56,6 +57,7 @@ _INDEX_BYTES_PER_ROW = 320
 _BYTES_PER_SUM_ROW = 40
 """Approximate number of bytes of one row of sums and its index entries, besides its values."""
 _SAMPLED_ROWS = 1_000
+_HAS_USE = f"cost != 0 OR {' + '.join(BUDGET_TOKENS)} != 0"
 _TIMES: Mapping[str, str] = {
     **dict.fromkeys(("contents", "requests"), "started_at"),
     **dict.fromkeys(SUM_TABLES, "hour"),
@@ -210,7 +212,9 @@ class _CountedHours(Struct):
     """The same of the budgets of the proxy. None: there are none."""
 
     def delete_others(self, connection: Connection, before: int) -> Iterator[None]:
-        """Delete the sums of hours before `before` that no budget counts."""
+        """Delete the sums of hours before `before` that no budget counts, or in which it finds no use: those of refused
+        requests, of which a client can send any number.
+        """
         by_label = {label: hour for label, hour in self.by_label.items() if hour < before}
         by_team = {team: hour for team, hour in self.by_team.items() if hour < before}
         end = before if self.of_all is None else min(before, self.of_all)
@@ -219,16 +223,17 @@ class _CountedHours(Struct):
         columns = HOURLY.key
         names = ", ".join(columns)
         marks = ", ".join("?" * len(columns))
-        page = (
-            f"SELECT {names} FROM hourly WHERE ({names}) > ({marks}) AND hour < ? ORDER BY {names} LIMIT {CHUNK_ROWS}"
-        )
+        place = f"({names}) > ({marks}) AND hour < ? ORDER BY {names} LIMIT {CHUNK_ROWS}"
+        page = f"SELECT {names}, {_HAS_USE} FROM hourly WHERE {place}"
         deletion = f"DELETE FROM hourly WHERE {' AND '.join(f'{name} = ?' for name in columns)}"
         label, team = columns.index("key_label"), columns.index("team")
-        place: Sequence[object] = (first - 1, *[""] * (len(columns) - 1))
-        while rows := connection.query(page, (*place, end)):
-            place = rows[-1]
+        latest: Sequence[object] = (first - 1, *[""] * (len(columns) - 1))
+        while rows := connection.query(page, (*latest, before)):
+            latest = rows[-1][:-1]
             others = [
-                row for row in rows if row[0] < min(by_label.get(row[label], before), by_team.get(row[team], before))
+                key
+                for *key, has_use in rows
+                if not has_use or key[0] < min(by_label.get(key[label], end), by_team.get(key[team], end))
             ]
             if others:
                 with connection.transaction():

@@ -96,13 +96,27 @@ async def test_a_budget_keeps_its_use_when_requests_are_deleted(
     assert len(of_other) <= (len(of_counted) if place == "proxy" else settings.ledger_days + 1)
 
 
+def test_sums_without_use_are_deleted_beside_those_that_a_budget_counts(database: Settings) -> None:
+    """Refused requests: each project that a client invents is a row."""
+    settings = structs.replace(database, ledger_max_mb=0, budgets=(decode_budget("1USD/total"),))
+    hour = int(NOON // 3600) - 48
+    uses = {"cost": (1, 0), "tokens": (0, 1), "none": (0, 0)}
+    with closing(open_for_writing(database)) as connection:
+        columns = ("hour", "project", "cost", "output_tokens", "first_token_histogram", "duration_histogram")
+        names = sorted({*HOURLY.key} - {*columns})
+        rows = [(hour, name, *use, b"", b"", *[""] * len(names)) for name, use in uses.items()]
+        connection.insert("hourly", (*columns, *names), rows)
+        Retention(settings, clock=lambda: NOON).delete_expired(connection)
+        assert sorted(connection.query("SELECT project FROM hourly")) == [("cost",), ("tokens",)]
+
+
 def fill_company(connection: Connection, people: int, *, budgets: int) -> None:
     """Store sums and sessions of two old hours. `budgets`: number of people with one in total."""
     rules = msgspec.json.encode(Rules(budgets=(decode_budget("1USD/total"),))).decode()
     hour = int(NOON // 3600)
     hours = (hour - 48, *(hour - 40 * 24 - number for number in range(2)))
-    rows = [(each, f"p{person}", f"t{person % 40}", b"", b"") for each in hours for person in range(people)]
-    columns = ("hour", "key_label", "team", "first_token_histogram", "duration_histogram")
+    rows = [(each, f"p{person}", f"t{person % 40}", 1, b"", b"") for each in hours for person in range(people)]
+    columns = ("hour", "key_label", "team", "cost", "first_token_histogram", "duration_histogram")
     with connection.transaction():
         keys = [(f"key_{person}", f"p{person}", rules, 0) for person in range(budgets)]
         connection.insert("virtual_keys", ("id", "label", "rules", "created_at"), keys)
