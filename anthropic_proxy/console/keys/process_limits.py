@@ -22,7 +22,7 @@ _COUNTED_SCOPES = 100
 _FOLLOW_SECONDS = 0.5
 """Pause before the next reading of what other servers have used, or comparison of budgets with the ledger."""
 _PAUSE_SHARE = 20.0
-"""The pause lasts at least so many times as long as the reading or the comparison."""
+"""The pause lasts at least so many times as long as the reading, or the comparison of all budgets."""
 _SETTLING_SECONDS = 0.5
 """Time after which the counters have what the ledger has of this server. A busy worker may add its amounts to them
 after they are in the ledger, and they would count twice."""
@@ -105,19 +105,21 @@ class ProcessLimits:
         server that was killed, or of an earlier version, which counted elsewhere. Each comparison is repeated at rest.
         """
         counted = 0
-        pause = _FOLLOW_SECONDS
+        next_comparison = 0.0
         while (ledger := self.gateway.ledger_state) is not None:
-            await asyncio.sleep(pause)
+            await asyncio.sleep(_FOLLOW_SECONDS)
             started = time.monotonic()
             state = store.state
             stored = ledger.late_rows
-            if stored != counted and state.available and not state.pending_settlements:
+            is_due = stored != counted and started >= next_comparison
+            if is_due and state.available and not state.pending_settlements:
                 reservations.forget_checks()
                 if await self._compare(reservations, list_scopes()):
                     counted = stored
+                now = time.monotonic()
+                next_comparison = now + _PAUSE_SHARE * (now - started)  # further rows may be stored late
             with suppress(*LEDGER_FAILURES, StoreUnavailable):  # the ledger and the store report them
                 await reservations.compare_again(reservations.find_time(time.time))
-            pause = max(_FOLLOW_SECONDS, _PAUSE_SHARE * (time.monotonic() - started))
 
     async def _compare(self, reservations: Reservations, scopes: Sequence[Scope]) -> bool:
         """Compare the budgets of `scopes` with the ledger. False: not all could be."""
