@@ -297,7 +297,7 @@ class _Reads:
         self._late_thinking = TrailingThinkingBuffer()
         self.signature = self._decoder.default_signature
         request = call.request
-        self._filter = ReplyFilter(request.stop_sequences, request.reply_limit, request.sources)
+        self._filter = ReplyFilter(request.stop_sequences, request.reply_limit, request.sources, request.prefill)
         loaded = {tool.name for tools in call.request.loaded_tools.values() for tool in tools}
         offers_caller = any(tool is CALLER for tool in call.request.tools)
         self._loaded_calls = LoadedToolCalls(loaded) if offers_caller else None

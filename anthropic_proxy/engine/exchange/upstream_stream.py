@@ -192,8 +192,9 @@ class UpstreamStream(DeltaStream):
         """None: the client wants nothing of the reply that the provider does not do."""
         request = call.request
         stops, limit, sources = request.stop_sequences, request.reply_limit, request.sources
-        if reply_filter is None and (stops or limit is not None or sources is not None):
-            self.reply_filter = ReplyFilter(stops, limit, sources)
+        prefill = request.prefill if request.messages[-1].role == "assistant" else ""
+        if reply_filter is None and (stops or limit is not None or sources is not None or prefill):
+            self.reply_filter = ReplyFilter(stops, limit, sources, prefill)
         if any(map(_is_caller, request.tools)):
             callable_tools = [*request.loaded_tools.values(), deferred_tools]
             self._loaded_calls = LoadedToolCalls({tool.name for tools in callable_tools for tool in tools})

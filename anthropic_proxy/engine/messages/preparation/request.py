@@ -25,6 +25,7 @@ from anthropic_proxy.engine.messages.models import (
     Tool,
     ToolChoice,
 )
+from anthropic_proxy.engine.messages.models.raw_json import decode_string
 from anthropic_proxy.engine.messages.preparation.cleaning import MERGED
 from anthropic_proxy.engine.messages.server_tools import ServerToolKind
 from anthropic_proxy.engine.patterns import compile_later
@@ -208,6 +209,14 @@ class PreparedRequest(Struct, kw_only=True):
     def known_count(self) -> int:
         """Number of `messages` that are the known ones."""
         return len(self.known.results[MERGED]) if self.known is not None else 0
+
+    @property
+    def prefill(self) -> str:
+        """Text of the client that the reply continues. "": there is none."""
+        last = self.messages[-1]
+        if last.role != "assistant" or not last.blocks or not isinstance(block := last.blocks[-1], TextBlock):
+            return ""
+        return decode_string(block.text) or ""
 
     @property
     def may_end_early(self) -> bool:

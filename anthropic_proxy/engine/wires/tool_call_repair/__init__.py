@@ -16,8 +16,6 @@ from functools import cached_property
 
 from anthropic_proxy.engine.messages.deltas import Delta, Text, Thinking
 from anthropic_proxy.engine.messages.fidelity import TOOL_CALL_FIELDS, FidelityNote
-from anthropic_proxy.engine.messages.models import TextBlock
-from anthropic_proxy.engine.messages.models.raw_json import decode_string
 from anthropic_proxy.engine.messages.models.tool_arguments import means_no_arguments
 from anthropic_proxy.engine.messages.preparation.tools import valid_name
 from anthropic_proxy.engine.wires.calls import TranslatedCall
@@ -145,14 +143,6 @@ def _shortened(name: str) -> str:
     return repr(name if len(name) <= 80 else name[:80] + "…")[1:-1]
 
 
-def _find_prefill(call: TranslatedCall[BaseDialect]) -> str:
-    """Return the text of the client that the reply continues. "": there is none."""
-    last = call.request.messages[-1]
-    if last.role != "assistant" or not last.blocks or not isinstance(block := last.blocks[-1], TextBlock):
-        return ""
-    return decode_string(block.text) or ""
-
-
 _MAX_REASONING = 256 * 1024
 """Number of characters of reasoning that are kept for the search for calls at its end."""
 _WHOLE_ANSWERS = ("bare_json", "bare_python")
@@ -181,7 +171,7 @@ class TextSplitter:
         """True if it is not known whether the model writes the start tag of its reasoning."""
         self._has_unopened: bool | None = None
         """`ThinkingTagParser.has_unopened_form`."""
-        self._calls = TextCallDetector(formats, offered, call.new_id, prefill=_find_prefill(call)) if offered else None
+        self._calls = TextCallDetector(formats, offered, call.new_id, prefill=call.request.prefill) if offered else None
         self._reasoning: list[str] | None = [] if self._calls else None
         """Reasoning of a reply that has nothing else so far. None: it has, or calls are not searched."""
         self._reasoning_size = 0
