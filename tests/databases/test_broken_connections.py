@@ -12,7 +12,7 @@ from msgspec import structs
 from sqlalchemy import make_url
 
 from anthropic_proxy.console.keys.limits import KeyLimit, Scope, build_limits
-from anthropic_proxy.console.keys.reservations import Reservations
+from anthropic_proxy.console.keys.reservations import HeldLimits, Reservations
 from anthropic_proxy.console.ledger.costs import Amounts
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.console.ledger.database_store import open_database_store
@@ -24,6 +24,7 @@ from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import Client, Limit, Store
 from anthropic_proxy.secrets import Secret
 from tests.support.ledger import DATABASE_VARIABLE, new_receipt, read_hourly, read_rows, running_ledger
+from tests.support.waiting import wait_for_async
 
 pytestmark = pytest.mark.skipif(DATABASE_VARIABLE not in os.environ, reason="engine: PostgreSQL")
 
@@ -34,12 +35,14 @@ _COMMITTED = b"Z\x00\x00\x00\x05I"
 
 
 class Relay:
-    """A TCP relay in front of the server. It can close a connection in place of the reply after a commit."""
+    """A TCP relay in front of the server. It can close a connection in place of the reply after a commit, or all."""
 
     def __init__(self, host: str, port: int) -> None:
         self._server = host, port
         self.cut_statement: bytes | None = None
         """Part of a statement of the transaction whose reply is cut next. None: no one is."""
+        self.is_cut = False
+        """True: nothing passes. Existing connections end with the next reply."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server_reader, server_writer = await asyncio.open_connection(*self._server)
@@ -54,7 +57,7 @@ class Relay:
             server_writer.close()
 
         forwarding = asyncio.create_task(forward_requests())
-        while data := await server_reader.read(65_536):
+        while not self.is_cut and (data := await server_reader.read(65_536)) and not self.is_cut:
             if data.endswith(_COMMITTED):
                 if self.cut_statement is not None and self.cut_statement in sent:
                     self.cut_statement = None
@@ -125,6 +128,37 @@ async def test_what_is_sent_beside_a_reservation_counts_although_that_is_repeate
         read = await store.reserve([structs.replace(rate, amount=0)])
         assert (read.remaining, store.state.available, warnings) == ([97], True, [])
         await store.close()
+
+
+async def test_the_use_of_a_server_that_lacks_the_database_alone_counts_once(database: Settings) -> None:
+    """Another one starts meanwhile, and finds it in the ledger."""
+
+    async def read_used(limits: Sequence[KeyLimit], _: float) -> Sequence[int]:
+        return [ledger] * len(limits)
+
+    scope = Scope("key", "a", "key/a", Rules(budgets=(Budget(10_000, "tokens", "total"),)))
+    limits = build_limits([scope], [[Amounts(10, 0)]], time.time())
+    async with relaying(database) as (relay, settings):
+        cut_store, store = (open_database_store(each, MemoryStore(), print) for each in (settings, database))
+        cut, started = Reservations(cut_store, print), Reservations(store, print, read_used=read_used)
+        running = [await cut.reserve(limits, {}, time.time()) for _ in range(6)]
+        relay.is_cut = True
+
+        async def settle(held: Sequence[HeldLimits], amount: int, pending: int) -> None:
+            for each in held:
+                cut.settle(each, [Amounts(amount, 0)])
+            await wait_for_async(lambda: cut_store.state.pending_settlements, lambda count: count == pending)
+
+        await settle(running[::2], 20, 3)
+        ledger = 3 * 20
+        await started.read_states(limits, {}, time.time())
+        await settle(running[1::2], 30, 6)
+        relay.is_cut = False
+        await wait_for_async(lambda: cut_store.state.available)
+        read = await store.reserve([structs.replace(limits[0].limit, amount=0)])
+        assert (read.settled, read.remaining) == ([3 * 20 + 3 * 30], [10_000 - 150])
+        await cut_store.close()
+    await store.close()
 
 
 async def test_requests_count_once_if_the_answer_to_their_commit_is_lost(database: Settings) -> None:

@@ -542,8 +542,7 @@ async def test_the_use_of_servers_that_are_cut_off_counts_once_although_another_
             near[place // 3].settle(held, [Amounts(30, 0)])
         await wait_for_async(lambda: sum(store.state.pending_settlements for store in stores) == 12)
         await relay.start()
-        await wait_for_async(lambda: not any(store.state.pending_settlements for store in stores))
-        await asyncio.gather(*(each.stop() for each in near))
+        await wait_for_async(lambda: all(store.state.available for store in stores))
         read = await store.reserve([structs.replace(limits[0].limit, amount=0)])
     assert (read.settled, read.remaining) == ([6 * 20 + 6 * 30], [10_000 - 300])
 
