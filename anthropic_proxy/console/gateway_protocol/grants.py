@@ -39,7 +39,7 @@ from anthropic_proxy.console.keys.sign_ins import (
 )
 from anthropic_proxy.console.ledger.audit import Changes
 from anthropic_proxy.console.ledger.connection import Connection
-from anthropic_proxy.console.ledger.database import open_for_writing
+from anthropic_proxy.console.ledger.database import open_for_reading, open_for_writing
 from anthropic_proxy.console.ledger.schema import DEVICE_CODES, SIGN_INS
 from anthropic_proxy.console.units import DAY_SECONDS, HOUR_SECONDS, to_microseconds
 from anthropic_proxy.errors import UnknownModel
@@ -249,7 +249,7 @@ class Grants:
 
     def find_sign_in(self, refresh_token: str) -> SignIn | None:
         """None: no sign-in has this refresh token, or it has ended."""
-        with self._open() as connection:
+        with closing(open_for_reading(self._settings)) as connection:
             refresh_hash = hash_key(refresh_token.encode())
             return find_active_sign_in(connection, "refresh_hash", refresh_hash, self._clock())
 
@@ -377,11 +377,11 @@ class Grants:
 
     def find_end_reason(self, refresh_token: str) -> str:
         """Return why the sign-in with this refresh token was ended, as the person reads it. "": not known."""
-        with self._open() as connection:
+        with closing(open_for_reading(self._settings)) as connection:
             return read_end_reason(connection, "refresh_hash", hash_key(refresh_token.encode()))
 
     def find_active(self, sign_in: str) -> SignIn | None:
-        with self._open() as connection:
+        with closing(open_for_reading(self._settings)) as connection:
             return find_active_sign_in(connection, "id", sign_in, self._clock())
 
     def decrypt(self, sign_in: SignIn) -> str | None:

@@ -87,7 +87,8 @@ class SignInEndpoints:
         self._gateway = gateway
         self._clock = clock
         self._provider = IdentityProvider(gateway)
-        self._threads = ReaderThreads(MAX_WAITING_OF_NETWORK)  # the limits of addresses and tokens come before
+        # the limits of addresses and tokens come before
+        self._threads = ReaderThreads(MAX_WAITING_OF_NETWORK, max_wait_seconds=_REFRESH_SECONDS)
         self._renewals: dict[str, asyncio.Task[SignIn | None]] = {}
         """Id of a sign-in → question to the identity provider, which all refreshes of this time share."""
         self._storing = asyncio.Lock()
@@ -202,20 +203,23 @@ class SignInEndpoints:
             raise _ended()
         await self._count_use(sealed)
         grants = self._grants
-        sign_in = await self._threads.run(refresh_token, lambda: grants.find_sign_in(refresh_token))
-        if sign_in is None:
-            raise await self._build_end(refresh_token)
-        task = self._renewals.get(sign_in.id)
-        if task is None:
-            task = self._renewals[sign_in.id] = asyncio.create_task(self._renew(sign_in))
-            task.add_done_callback(partial(self._forget, sign_in.id))
-        # it goes on after the time limit, because the provider may have replaced its own refresh token
-        done, _ = await asyncio.wait({task}, timeout=_REFRESH_SECONDS)
-        if not done:
-            raise _unavailable("The identity provider has not answered in time.")
-        renewed = task.result()
-        if renewed is None:
-            raise await self._build_end(refresh_token)
+        silent = "database of the proxy"
+        try:
+            async with asyncio.timeout(_REFRESH_SECONDS):
+                sign_in = await self._threads.run(refresh_token, lambda: grants.find_sign_in(refresh_token))
+                renewed = None
+                if sign_in is not None:
+                    silent = "identity provider"
+                    task = self._renewals.get(sign_in.id)
+                    if task is None:
+                        task = self._renewals[sign_in.id] = asyncio.create_task(self._renew(sign_in))
+                        task.add_done_callback(partial(self._forget, sign_in.id))
+                    # it goes on after the time limit, because the provider may have replaced its own refresh token
+                    renewed = await asyncio.shield(task)
+                if renewed is None:
+                    raise await self._build_end(refresh_token)
+        except TimeoutError:
+            raise _unavailable(f"The {silent} has not answered in time.") from None
         return self._send_tokens(renewed)
 
     async def _build_end(self, refresh_token: str) -> OAuthError:

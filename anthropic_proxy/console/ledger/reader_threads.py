@@ -25,16 +25,19 @@ ResultT = TypeVar("ResultT")
 
 
 class ReaderThreads:
-    """Threads for database queries. `max_waiting`: that of `READERS`, if it differs."""
+    """Threads for database queries. `max_waiting`, `max_wait_seconds`: those of `READERS`, if they differ."""
 
-    def __init__(self, max_waiting: int = READERS.max_waiting) -> None:
-        self._turns = Turns(structs.replace(READERS, max_waiting=max_waiting), _refuse)
+    def __init__(
+        self, max_waiting: int = READERS.max_waiting, max_wait_seconds: float = READERS.max_wait_seconds
+    ) -> None:
+        worker = structs.replace(READERS, max_waiting=max_waiting, max_wait_seconds=max_wait_seconds)
+        self._turns = Turns(worker, _refuse)
         self._is_stopped = False
 
     async def run(self, payer: str, function: Callable[P, ResultT], *arguments: P.args, **named: P.kwargs) -> ResultT:
         """Run a query in a thread, and return its result.
 
-        Raises `LimitReached` if too many queries wait, and those of `payer` are the most.
+        Raises `LimitReached` if too many queries wait, and those of `payer` are the most, or if it waits too long.
         """
         await self._turns.acquire(payer)
         if self._is_stopped:

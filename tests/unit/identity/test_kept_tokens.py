@@ -19,6 +19,8 @@ from tests.support.sign_in import open_grants
 from tests.support.virtual_keys import Response, running_app
 from tests.support.waiting import wait_for_async
 
+PATIENCE_SECONDS = 10.0
+"""Time after which Claude Code gives up a refresh."""
 NOT_IN_TIME = (503, "The identity provider has not answered in time.")
 
 
@@ -76,10 +78,25 @@ async def test_a_failure_of_the_database_loses_no_token_of_the_provider(provider
             async with asked(provider, device) as refreshing:
                 other.execute("BEGIN IMMEDIATE")
             assert show(await refreshing) == NOT_IN_TIME
-            assert show(await device.refresh()) == (503, "Try again in a moment.")
+            assert show(await device.refresh()) == NOT_IN_TIME
             other.execute("ROLLBACK")
         assert [(await device.refresh_until_known()).status, (await device.refresh()).status] == [200, 200]
     assert provider.refreshes == 2
+
+
+async def test_a_held_database_delays_no_answer_beyond_the_patience_of_a_client(
+    provider: FakeProvider, tmp_path: Path
+) -> None:
+    """More people refresh than there are threads, each of which waits for the lock."""
+    async with signed_in(provider, tmp_path) as device:
+        devices = [await sign_in(device.app) for _ in range(12)]
+        with closing(sqlite3.connect(device.database, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                answers = await asyncio.gather(*(refresh(device.app, tokens) for tokens in devices))
+            other.execute("ROLLBACK")
+        assert {answer.status for answer in answers} == {503}
+        assert (await device.refresh_until_known()).status == 200
 
 
 async def test_a_stop_waits_for_the_answer_of_the_provider(provider: FakeProvider, tmp_path: Path) -> None:

@@ -46,6 +46,18 @@ async def test_another_client_has_a_thread_while_one_sends_slow_queries(threads:
     assert await asyncio.gather(*first) == ["rows"] * len(first)
 
 
+async def test_a_query_that_waits_too_long_is_refused() -> None:
+    threads, slow = ReaderThreads(max_wait_seconds=0.01), SlowQuery()
+    first = [asyncio.ensure_future(threads.run(f"payer {number}", slow)) for number in range(READERS.places)]
+    await slow.wait_started(READERS.places)
+    with pytest.raises(LimitReached):
+        await threads.run("grace", lambda: "rows")
+    slow.ended.set()
+    assert await asyncio.gather(*first) == ["rows"] * len(first)
+    assert await threads.run("grace", lambda: "rows") == "rows"
+    await threads.stop()
+
+
 async def test_a_client_that_disconnects_keeps_its_threads_until_its_queries_end(threads: ReaderThreads) -> None:
     slow, quick = SlowQuery(), SlowQuery()
     left = [asyncio.ensure_future(threads.run("ada", slow)) for _ in range(READERS.share)]
