@@ -27,7 +27,7 @@ from anthropic_proxy.plugins import LEASE_SECONDS, Limit, Reservation, StoreStat
 
 MAX_COUNTERS = 100_000
 """Number of counters above which expired ones are deleted, then those that expire first of the rates and places, until
-half of it is left. Budgets stay: they are as many as the settings and keys state."""
+half of it is left, and at most the half of them. Budgets stay: they are as many as the settings and keys state."""
 SLOT_COUNT = 256
 """Number of slots into which the period of a `rate` limit is divided."""
 SETTLED_SECONDS = 300.0
@@ -240,7 +240,7 @@ class MemoryStore(MemoryValues):
         valid = {key: counter for key, counter in self._counters.items() if counter.expires_at > now}
         others = sorted((counter.expires_at, key) for key, counter in valid.items() if not counter.used)
         surplus = max(0, len(valid) - MAX_COUNTERS // 2)
-        for _, key in others[:surplus]:
+        for _, key in others[: min(surplus, len(others) // 2)]:
             del valid[key]
         self._counters = valid
         self._max_counters = max(MAX_COUNTERS, 2 * len(valid))
