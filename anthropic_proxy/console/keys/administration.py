@@ -912,6 +912,13 @@ def _set_rules(before: Rules, fields: Mapping[str, Any], now: float) -> Rules:
     return structs.replace(after, budgets=tuple(dated))
 
 
+def has_fields(key: VirtualKey, fields: Mapping[str, Any], now: float) -> bool:
+    """Return True if the key has these fields of a `KeyCommand` already, but for its exceptions."""
+    given = {name: value for name, value in fields.items() if name not in key.exceptions}
+    others = {name: value for name, value in given.items() if name not in Rules.__struct_fields__}
+    return structs.replace(key, rules=_set_rules(key.rules, given, now), **others) == key
+
+
 def _require_expected(stored: VirtualKey | Team | Sequence[SignIn], command: KeyCommand) -> None:
     if command.expected_digest not in ("", find_digest(stored)):
         raise InvalidRequest(

@@ -172,9 +172,9 @@ class KeyTable:
         """Return the present state of a key. None: the key is not in the table."""
         return self._stored.find_status(key_id, self._clock())
 
-    def list_labels(self, start: str) -> Sequence[str]:
-        """Return the labels that begin with `start`."""
-        return [key.label for key in self._keys.values() if key.label.startswith(start)]
+    def list_keys(self, start: str) -> Sequence[VirtualKey]:
+        """Return the keys whose labels begin with `start`."""
+        return [key for key in self._keys.values() if key.label.startswith(start)]
 
     def find_scopes(self, key_id: str) -> Sequence[Scope]:
         """Return the key, its person, its team and the proxy, whose rules apply to its requests. Raises

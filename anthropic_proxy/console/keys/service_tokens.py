@@ -13,7 +13,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.console.identity.people import OidcError
 from anthropic_proxy.console.identity.signed_tokens import InvalidTokenError
 from anthropic_proxy.console.identity.token_issuers import AcceptedToken, TokenIssuers
-from anthropic_proxy.console.keys.administration import KeyCommand, open_administration
+from anthropic_proxy.console.keys.administration import KeyCommand, has_fields, open_administration
 from anthropic_proxy.console.keys.descriptions import hash_key, is_jwt
 from anthropic_proxy.console.keys.key_table import KeysUnavailable, KeyTable
 from anthropic_proxy.console.keys.table_rules import list_table_fields
@@ -29,6 +29,8 @@ from anthropic_proxy.plugins import Client, Gateway
 MAX_OWNERS = 1_000
 """Maximum number of owners at one issuer, each with a row of the database."""
 _MAX_CACHED_TOKENS = 10_000
+_WAIT_SECONDS = 5.0
+"""Time after which the token of a new or changed service is refused, if others are stored meanwhile."""
 
 
 class _Known(Struct, frozen=True):
@@ -91,12 +93,16 @@ class ServiceTokens:
                 f"its owner {accepted.owner[:MAX_NAME_CHARACTERS]!r} is too long: {label[:20]!r} … has {len(label)} "
                 f"characters, and a label at most {MAX_NAME_CHARACTERS}. Choose another owner_claim"
             )
-        labels = self._table.list_labels(f"{issuer.name}/")
-        if label not in labels and len(labels) >= MAX_OWNERS:
+        services = {key.label: key for key in self._table.list_keys(f"{issuer.name}/")}
+        known = services.get(label)
+        if known is None and len(services) >= MAX_OWNERS:
             raise _reject(
                 f"[token_issuers.{issuer.name}] has {MAX_OWNERS:,} owners already. Choose another owner_claim"
             )
         fields = {"owner": accepted.owner, **list_table_fields(issuer)}
+        now = self._clock()
+        if known is not None and known.find_status(now) == "active" and has_fields(known, fields, now):
+            return known  # nothing is written, so that a new token of a service waits for no lock of the database
 
         def store() -> VirtualKey:
             actor = f"token issuer ({issuer.name})"
@@ -104,12 +110,18 @@ class ServiceTokens:
                 return administration.execute(KeyCommand(action="person", target=label, fields=fields)).key
 
         try:
-            async with self._storing:
-                key = await run_in_own_thread("service tokens", store)
+            async with asyncio.timeout(_WAIT_SECONDS):
+                await self._storing.acquire()
+        except TimeoutError:
+            raise KeysUnavailable(self._table.condition) from None
+        try:
+            key = await run_in_own_thread("service tokens", store)
         except InvalidRequest as error:
             raise _reject(f"{error.message[:1].lower()}{error.message[1:].rstrip('.')}") from None
         except LEDGER_FAILURES as error:
             raise KeysUnavailable(classify_database_error(error)) from None
+        finally:
+            self._storing.release()
         end = self._table.find_key_end(key.id)
         if end is None or end.key != key:
             await self._table.refresh()

@@ -93,7 +93,7 @@ class Company:
             "states": {key_id: table.find_status(key_id) for key_id in ids},
             "entries": {text: table.find_entry(text) for text in self.query("SELECT hash FROM key_hashes")},
             "sign-ins": {one: table.find_sign_in(one) for one in self.query("SELECT id FROM sign_ins ORDER BY id")},
-            "labels": sorted(table.list_labels("")),
+            "labels": sorted(key.label for key in table.list_keys("")),
             "budgets": sorted(table.list_scopes_with_budgets(), key=lambda scope: scope.counter),
             "scopes": scopes,
         }

@@ -1,9 +1,12 @@
 """Tokens of identity providers as keys: a real issuer, every kind of false token, and the virtual key of the owner."""
 
+import asyncio
 import json
 import re
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
@@ -146,6 +149,29 @@ async def test_a_revoked_owner_is_refused(app: App, provider: FakeProvider) -> N
         401,
         "The token is not accepted: the key 'ci/example/app' is revoked, so the person may not sign in.",
     )
+
+
+async def test_new_tokens_of_a_known_service_wait_for_no_lock_of_the_database(
+    app: App, provider: FakeProvider, tmp_path: Path
+) -> None:
+    """Also if an administrator has given the service another team than its table."""
+    for repository in ("example/app", "example/site"):
+        assert (await ask(app, sign(new_claims(provider, repository=repository), "rsa"))).status == 200
+    listed = (await send(app, "GET", "/admin/keys", x_api_key=ADMIN)).json["data"]
+    (site,) = (key["id"] for key in listed if key["name"] == "ci/example/site")
+    assert (await send(app, "POST", f"/admin/keys/{site}", b'{"team": "core"}', x_api_key=ADMIN)).status == 200
+    file = tmp_path / "anthropic-proxy" / "ledger.sqlite3"
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        tokens = [
+            sign(new_claims(provider, repository=repository, jti=str(number)), "rsa")
+            for number in range(2)
+            for repository in ("example/app", "example/site")
+        ]
+        answers = await asyncio.gather(*(ask(app, token) for token in tokens))
+        new = await ask(app, sign(new_claims(provider, repository="example/new"), "rsa"))
+        other.execute("ROLLBACK")
+    assert [answer.status for answer in (*answers, new)] == [200] * 4 + [529]
 
 
 @pytest.mark.parametrize(
