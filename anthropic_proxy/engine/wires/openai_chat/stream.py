@@ -427,7 +427,7 @@ class ChatDecoder(Decoder):
         if self._text is not None:
             is_text = not reply_ended_early and self._calls is None
             deltas += self._text.finish(reply_ended_early=reply_ended_early, is_text_reply=is_text)
-            if not reply_ended_early:
+            if not reply_ended_early and self._stop is None:
                 self.has_unopened_reasoning = self._text.examine_text(self._content)
         if self._details is not None:
             self._sign_details(deltas)
