@@ -232,14 +232,11 @@ class RelayStream(Reply):
         return body, self._decoder.decode_body(body)
 
     async def _run(self, function: Callable[[bytes], _Result], body: bytes) -> _Result:
-        is_large = len(body) > self._bytes_before_content and self._is_large_error(body)
-        require_few_parts(body)
-        is_large = is_large or len(body) > MAX_REPLY_BYTES_ON_LOOP
+        is_large = len(body) > self._bytes_before_content and MAY_STATE_ERROR.search(body) is not None
+        if len(body) > MAX_REPLY_BYTES_ON_LOOP:
+            is_large = True
+            require_few_parts(body)
         return await self._background.run_in_thread_if_large(is_large, function, body)
-
-    def _is_large_error(self, data: bytes) -> bool:
-        """Return True for data that may be an error whose comparison with the request takes long."""
-        return len(data) > self._bytes_before_content and MAY_STATE_ERROR.search(data) is not None
 
     def omit_message_start(self) -> None:
         """Remove the event `message_start`, because the client has already received one."""
@@ -311,7 +308,8 @@ class RelayStream(Reply):
                     self._inner_calls.feed(data)
                 relevant = select_frames_to_inspect(data)
                 if relevant:
-                    if self._has_content or not self._is_large_error(relevant):
+                    is_small = self._has_content or len(relevant) <= self._bytes_before_content
+                    if is_small or MAY_STATE_ERROR.search(relevant) is None:
                         invalid = self._inspect(relevant)
                     else:
                         invalid = await self._background.run_in_thread(self._inspect, relevant)
@@ -328,7 +326,7 @@ class RelayStream(Reply):
                 if not self._has_content and _CONTENT in data:
                     self._has_content = True
                     self._watchdog.note_content()
-            elif self._has_content or not self._is_large_error(self._events.peek_pending()):
+            elif self._has_content or self._events.pending_bytes <= self._bytes_before_content:
                 data = self._finish()
             else:
                 data = await self._background.run_in_thread(self._finish)

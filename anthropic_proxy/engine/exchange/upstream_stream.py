@@ -152,6 +152,10 @@ class UpstreamStream(DeltaStream):
     _is_left_to_thread = False
     """True if the reply was cancelled while a thread decoded it. The thread continues, and uses the decoder."""
     _bytes_left = MAX_STREAM_BYTES
+    _bytes_of_error = 0
+    _bytes_unless_error = 0
+    """Maximum size of a frame or body that is decoded on the event loop if it states no error. 0: since the first
+    content, or beside a small request, `bytes_on_loop` of the decoder alone says so."""
     _drain_until = 0.0
     """Time on the loop clock until which token usage is awaited after `Stop`. 0: the wait has not started."""
 
@@ -198,10 +202,9 @@ class UpstreamStream(DeltaStream):
         if any(map(_is_caller, request.tools)):
             callable_tools = [*request.loaded_tools.values(), deferred_tools]
             self._loaded_calls = LoadedToolCalls({tool.name for tools in callable_tools for tool in tools})
-        self._bytes_unless_error = self._decoder.bytes_on_loop
-        """Maximum size of a frame or body that is decoded on the event loop if it states no error. 0: since the first
-        content, `bytes_on_loop` of the decoder alone says so."""
-        self._decoder.bytes_on_loop = self._bytes_of_error = min(bytes_before_content, self._bytes_unless_error)
+        if bytes_before_content < self._decoder.bytes_on_loop:
+            self._bytes_unless_error = self._decoder.bytes_on_loop
+            self._decoder.bytes_on_loop = self._bytes_of_error = bytes_before_content
         self._waiting: deque[Delta] = deque()
         """Deltas that the next `read` returns: the first content, or the rest of many."""
 
@@ -232,9 +235,10 @@ class UpstreamStream(DeltaStream):
                     self.unread_usage = merge_latest(self.unread_usage, delta)
             raise
         self._watchdog.note_content()
-        if self._decoder.bytes_on_loop == self._bytes_of_error:
-            self._decoder.bytes_on_loop = self._bytes_unless_error
-        self._bytes_unless_error = 0
+        if self._bytes_unless_error:
+            if self._decoder.bytes_on_loop == self._bytes_of_error:
+                self._decoder.bytes_on_loop = self._bytes_unless_error
+            self._bytes_unless_error = 0
         self._waiting.extendleft(reversed(first))
         kinds = {*map(type, first)}
         self.has_thinking = Thinking in kinds

@@ -169,7 +169,7 @@ kilobyte, whatever its size is: 64 MiB of empty ones would need 20 GiB. A token 
 
 def require_few_parts(data: bytes) -> None:
     """Raises `UpstreamProtocolError` for more than `MAX_REPLY_PARTS`."""
-    if len(data) > MAX_REPLY_PARTS and data.count(b"{") + data.count(b"[") > MAX_REPLY_PARTS:
+    if data.count(b"{") + data.count(b"[") > MAX_REPLY_PARTS:
         text = f"the reply has more than {MAX_REPLY_PARTS:,} objects and lists"
         raise UpstreamProtocolError(text, retryable=False, code="reply-too-large")
 

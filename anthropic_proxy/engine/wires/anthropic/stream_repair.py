@@ -42,7 +42,7 @@ from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, parse_token_count, replace_non_numbers
 from anthropic_proxy.engine.wires.thinking import UNSIGNED_SIGNATURE
 from anthropic_proxy.engine.wires.tools import EndedCalls
-from anthropic_proxy.engine.wires.upstream_http import require_few_parts
+from anthropic_proxy.engine.wires.upstream_http import MAX_REPLY_PARTS, require_few_parts
 from anthropic_proxy.errors import UpstreamProtocolError
 
 _EVENT_ENDS = compile_later(rb"(?<=\n\n)|(?<=\r\n\r\n)|(?<=\r\r)")
@@ -331,7 +331,8 @@ class StreamRepair:
         return self._feed_others(b"")
 
     def _feed_others(self, events: bytes) -> bytes:
-        require_few_parts(events)
+        if len(events) > MAX_REPLY_PARTS:
+            require_few_parts(events)
         for event in _EVENT_ENDS.split(events):
             if not (event.startswith(_EVENT) and self._passes(event)):
                 self._repair(event)
