@@ -24,7 +24,7 @@ from tests.support.decoding import new_call
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
 from tests.support.replies import MESSAGES, Reply
 
-CALLS = 20_000
+CALLS = 10_000
 TOOLS = [{"name": "look", "input_schema": {"type": "object"}}]
 ONE_CALL = {"id": "call_1", "function": {"name": "look", "arguments": "{}"}}
 KEYS = {"OPENAI_API_KEY": "key", "OPENAI_WIRE": "chat"}
