@@ -29,7 +29,7 @@ from anthropic_proxy.engine.messages.server_blocks import decode_passage, encode
 from anthropic_proxy.engine.own_keys import OwnKeys
 from anthropic_proxy.engine.upstream.contract import SearchResult
 from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
-from anthropic_proxy.errors import InvalidRequest, UpstreamUnreachable
+from anthropic_proxy.errors import InvalidRequest, UpstreamProtocolError, UpstreamUnreachable
 from anthropic_proxy.gateway.inspectors.patterns import PatternInspector
 from anthropic_proxy.gateway.settings.fields import InspectorRule
 from anthropic_proxy.gateway.settings.file_format import InspectorTable
@@ -575,6 +575,43 @@ async def test_a_refused_request_reaches_no_provider(wire: str, stream: bool) ->
     (receipt,) = built.receipts
     assert bodies == receipt.attempts == []
     assert [describe_inspection(one) for one in receipt.inspections] == ["law refused the request: 1 × bomb"]
+
+
+PROMPT = "The merger with Contoso Nordwind is on Friday."
+
+
+@A_TRANSLATION_AND_A_RELAY
+@pytest.mark.parametrize(
+    ("reason", "stored"),
+    [
+        (f"Confidential: '{PROMPT}'", "Confidential: '(46 characters of the request)'"),
+        ("Found contoso nordwind, by rule 7", "Found (16 characters of the request), by rule 7"),
+        ("Confidential, by rule 7.", "Confidential, by rule 7."),
+    ],
+)
+async def test_only_the_client_gets_the_words_of_its_request_that_a_reason_quotes(
+    wire: str, reason: str, stored: str
+) -> None:
+    settings, form = WIRES[wire]
+    refusing = Reader(lambda _: Refusal("x", reason), name="law")
+    built = inspected(answering(form, Reply(texts=["ok"])), refusing, **settings)
+    sink = await built.post(PROMPT)
+    assert sink.error is not None
+    assert sink.error.message == reason
+    (receipt,) = built.receipts
+    assert receipt.error == stored
+    assert "ordwind" not in built.log.getvalue()
+
+
+async def test_the_log_has_no_words_of_a_request_that_a_failing_inspector_quotes() -> None:
+    def fail(_: InspectedTexts) -> Decision:
+        raise UpstreamProtocolError(f"the answer of the service cannot be read: {PROMPT!r} is no action")
+
+    built = inspected(answering(CHAT, Reply(texts=["ok"])), Reader(fail, name="law"), **OPENAI)
+    await built.post(PROMPT)
+    log = built.log.getvalue()
+    assert "the answer of the service cannot be read: '(46 characters of the request)' is no action" in log
+    assert "Nordwind" not in log
 
 
 async def test_each_inspector_reads_what_the_one_before_it_left() -> None:

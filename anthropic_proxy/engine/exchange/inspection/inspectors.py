@@ -38,6 +38,7 @@ from anthropic_proxy.engine.inspected_texts import digest_passages, digest_toget
 from anthropic_proxy.engine.messages.events import replace_surrogates
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.slices import MAX_REPLY_BYTES_ON_LOOP
+from anthropic_proxy.engine.wires.failures.quoted_prompts import count_bytes_on_loop, find_quoted_texts
 from anthropic_proxy.errors import InspectorUnavailable, PolicyBlocked, ProxyError, WorkerBusy
 
 MAX_REDACTIONS = 10_000
@@ -234,7 +235,13 @@ class InspectorCalls:
         reason = replace_surrogates(found.reason[:MAX_REASON_CHARACTERS])
         if part == "reply":
             raise ReplyRefused(reason)
-        raise PolicyBlocked(reason)
+        raise PolicyBlocked(reason, quotes=await self._find_quotes(reason, passages))
+
+    async def _find_quotes(self, told: str, passages: Sequence[Passage]) -> Mapping[str, str]:
+        """Return the words of inspected texts that an inspector has told, which nobody stores."""
+        texts = [passage.text for passage in passages]
+        is_large = len(told) > count_bytes_on_loop(sum(map(len, texts)))
+        return await self._background.run_in_thread_if_large(is_large, find_quoted_texts, told, texts)
 
     def _find_record(self, name: str, part: InspectedPart) -> InspectionRecord:
         record = self._records.get((name, part))
@@ -292,6 +299,7 @@ class InspectorCalls:
         except WorkerBusy:
             raise
         except ProxyError as error:
+            error.quotes = {**error.quotes, **await self._find_quotes(error.message, passages)}
             log.write_once(f"Inspector {scope.name}: {error.stored_message}", "warning")
             raise _InspectionFailure(type(error).__name__) from None
         except _InspectionFailure:

@@ -17,7 +17,7 @@ stored.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeGuard
 
 import msgspec
@@ -130,8 +130,22 @@ def note_quotes(error: UpstreamError, body: bytes, call: BaseCall[BaseDialect]) 
         words = (word for text in told_by_provider for word in _WORD.findall(text))
         error.hides_text = has_known or any(word.lower() not in _USUAL for word in words)
         quotes = [each for each in _list_literals(told) if not _NAME.fullmatch(each)]
-    described = {quote: f"({len(quote)} characters of the request)" for each in quotes if (quote := each.strip())}
-    error.quotes = {**error.quotes, **described}
+    error.quotes = {**error.quotes, **describe_quotes(quotes)}
+
+
+def describe_quotes(quotes: Sequence[str]) -> Mapping[str, str]:
+    """Return each quote with what is stored in its place."""
+    return {quote: f"({len(quote)} characters of the request)" for each in quotes if (quote := each.strip())}
+
+
+def find_quoted_texts(told: str, texts: Sequence[str]) -> Mapping[str, str]:
+    """Return what `told`, the words of another program about `texts` of a request, quotes of them, each with what is
+    stored in its place. Texts that are too long to compare let all of `told` be a quote.
+    """
+    if sum(map(len, texts)) > MAX_BODY_BYTES:
+        return describe_quotes([told])
+    body = msgspec.json.encode([text.encode(errors="replace").decode() for text in texts])
+    return describe_quotes(RequestWords(body).find_quotes(told))
 
 
 def list_texts(call: BaseCall[BaseDialect]) -> bytes:
