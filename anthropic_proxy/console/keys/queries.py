@@ -63,7 +63,7 @@ def list_owned_keys(connection: Reader, person: str, owner: str = "") -> Sequenc
     """Return the keys of a person, the newest first, without the one that is the person. `person`: its id. `owner`: a
     name, so that keys with this owner belong to them too; upper and lower case are equal.
     """
-    is_owned = "(person = ? OR (owner != '' AND LOWER(owner) = ?)) AND id != ?"
+    is_owned = "((person = ? AND person != '') OR (owner != '' AND LOWER(owner) = ?)) AND id != ?"
     return _read_keys(connection, is_owned, (person, owner.lower(), person))
 
 
@@ -469,10 +469,15 @@ def find_counted_labels(connection: Reader, key_id: str = "") -> Mapping[str, Se
     """Return the id of each key → labels of the requests that its budgets count: of the key and of the personal keys
     that refer to it, also former ones. `key_id`: only those of this key.
     """
-    chosen, values = ("WHERE id = ? OR person = ?", (key_id, key_id)) if key_id else ("", ())
-    rows = connection.query(f"SELECT id, label, person FROM virtual_keys {chosen}", values)
+    of_keys, of_former = "SELECT id, label, person FROM virtual_keys", "SELECT label, key_id FROM former_labels"
+    if key_id:  # two queries, each by an index
+        own = connection.query(f"{of_keys} WHERE id = ?", (key_id,))
+        rows = own + connection.query(f"{of_keys} WHERE person = ? AND person != '' AND id != ?", (key_id, key_id))
+        former = query_parts(connection, f"{of_former} WHERE key_id IN ({{marks}})", [str(row[0]) for row in rows])
+    else:
+        rows, former = connection.query(of_keys), connection.query(of_former)
     labels = {str(stored_id): [str(label)] for stored_id, label, _ in rows}
-    for label, stored_id in connection.query("SELECT label, key_id FROM former_labels"):
+    for label, stored_id in former:
         if stored_id in labels:
             labels[stored_id].append(str(label))
     labels_of_key = {stored_id: list(names) for stored_id, names in labels.items()}

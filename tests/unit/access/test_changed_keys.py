@@ -3,7 +3,7 @@ and each sign-in what a table says that has read all.
 """
 
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,13 @@ from anthropic_proxy.console.identity.people import OidcError, OidcUser
 from anthropic_proxy.console.keys.administration import open_administration
 from anthropic_proxy.console.keys.ended_people import EndedPeople
 from anthropic_proxy.console.keys.key_table import KeysUnavailable, KeyTable
+from anthropic_proxy.console.keys.limits import Scope
+from anthropic_proxy.console.keys.queries import list_owned_keys, sum_budget_uses
+from anthropic_proxy.console.ledger.connection import Connection
+from anthropic_proxy.console.ledger.database import connect_for_writing, find_database, open_for_writing
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.settings import Settings, load_settings
+from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
 from tests.support.calls import counting_calls
 from tests.support.company import fill_company
 from tests.support.ledger import NOON
@@ -290,3 +295,39 @@ async def measure_change(directory: Path, number: int) -> int:
             await follow()
         await table.stop()
         return calls[0]
+
+
+LOOKUPS: Mapping[str, Callable[[Connection, Settings], object]] = {
+    "use of a budget": lambda connection, settings: sum_budget_uses(
+        connection, settings, [(Scope("key", "p0", "key/key_0", Rules()), Budget(1, "usd", "month"))], NOON
+    ),
+    "keys of a person": lambda connection, _: list_owned_keys(connection, "key_0", "p0"),
+}
+
+
+@pytest.mark.parametrize("look", LOOKUPS.values(), ids=LOOKUPS)
+def test_the_work_for_one_key_does_not_depend_on_the_number_of_others(
+    sqlite: Settings, look: Callable[[Connection, Settings], object]
+) -> None:
+    def count_steps() -> int:
+        """Return the number of instructions of SQLite."""
+        steps = [0]
+
+        def count() -> None:
+            steps[0] += 1
+
+        driver.set_progress_handler(count, 1)
+        look(connection, sqlite)
+        driver.set_progress_handler(None, 1)
+        return steps[0]
+
+    open_for_writing(sqlite).close()
+    driver = connect_for_writing(find_database(sqlite))
+    with closing(Connection(driver)) as connection:
+        counts = []
+        for first, last in ((0, 100), (100, 2_000)):
+            keys = [(f"key_{number}", f"p{number}", f"p{number}", "", 0) for number in range(first, last)]
+            connection.insert("virtual_keys", ("id", "label", "owner", "person", "created_at"), keys)
+            connection.insert("former_labels", ("label", "key_id"), [(f"old {key[0]}", key[0]) for key in keys])
+            counts.append(count_steps())
+    assert counts[1] < 2 * counts[0]
