@@ -470,6 +470,7 @@ def find_counted_labels(connection: Reader, key_id: str = "") -> Mapping[str, Se
     that refer to it, also former ones. `key_id`: only those of this key.
     """
     of_keys, of_former = "SELECT id, label, person FROM virtual_keys", "SELECT label, key_id FROM former_labels"
+    former: Iterable[Any]
     if key_id:  # two queries, each by an index
         own = connection.query(f"{of_keys} WHERE id = ?", (key_id,))
         rows = own + connection.query(f"{of_keys} WHERE person = ? AND person != '' AND id != ?", (key_id, key_id))
