@@ -46,7 +46,7 @@ from anthropic_proxy.engine.trace_context import new_span_id
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest, CallProgress
 from anthropic_proxy.engine.wires.calls import Call, RelayCall, TranslatedCall
 from anthropic_proxy.engine.wires.dialect import TEMPLATE_SWITCH, BaseDialect
-from anthropic_proxy.engine.wires.failures.quoted_prompts import count_bytes_on_loop
+from anthropic_proxy.engine.wires.failures.quoted_prompts import SMALL_REQUEST_BYTES, count_bytes_on_loop
 from anthropic_proxy.engine.wires.upstream_http import (
     CLIENT_CREDENTIAL_ORIGIN,
     Credential,
@@ -381,7 +381,8 @@ class AttemptSender(Struct, eq=False):
                 deltas = await examine_response(
                     self.engine, self.watchdog, target, call, response, background=self.incoming.background
                 )
-            bytes_before_content = count_bytes_on_loop(len(self.incoming.body))
+            size = len(self.incoming.body)
+            bytes_before_content = count_bytes_on_loop(size) if size > SMALL_REQUEST_BYTES else MAX_REPLY_BYTES_ON_LOOP
             if isinstance(call, RelayCall):
                 call = structs.replace(call, body=b"", headers={}, files={}, client=self.incoming)  # frees memory
                 stream = RelayStream(

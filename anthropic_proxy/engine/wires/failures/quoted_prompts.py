@@ -103,6 +103,10 @@ MAY_STATE_ERROR = compile_later(rb"error(?!\"[ \t]*:[ \t]*null)", re.IGNORECASE)
 """Pattern of nearly all data that states an error. What states one in other words is compared on the event loop."""
 
 
+SMALL_REQUEST_BYTES = 5_000
+"""Size of a request with which each error that is decoded on the event loop may be compared there."""
+
+
 def count_bytes_on_loop(size: int) -> int:
     """Return how long a text may be that is compared with a request of `size` bytes on the event loop."""
     return max(_COMPARISONS_ON_LOOP // max(size, 1) - _BYTES_OF_PREPARATION, 0)
