@@ -128,7 +128,8 @@ class Retention:
         content_before = days_ago(self._settings.ledger_content_days)
         yield from _delete_rows(connection, "key_hashes", "expires_at < ?", (days_ago(REPLACED_KEY_DAYS),))
         yield from _delete_rows(connection, "device_codes", "expires_at < ?", (days_ago(0),))
-        ended = "ends_at < ? OR (ended_at < ? AND ended_at < ends_at)"
+        refused = "SELECT key_id FROM sign_ins WHERE denied_at IS NOT NULL"  # of these, later successes count
+        ended = f"ends_at < ? OR (ended_at < ? AND ended_at < ends_at AND key_id NOT IN ({refused}))"
         yield from _delete_rows(connection, "sign_ins", ended, (days_ago(ACCESS_END_DAYS), days_ago(SIGNED_OUT_DAYS)))
         left = "stated_at < ? AND key_id NOT IN (SELECT key_id FROM sign_ins)"
         yield from _delete_rows(connection, "people", left, (days_ago(ACCESS_END_DAYS),))

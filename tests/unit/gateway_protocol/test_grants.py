@@ -567,6 +567,22 @@ def test_the_end_of_an_expired_sign_in_is_no_refusal(stored: Database) -> None:
         assert list_access_ends(connection, 3_600) == {first.key_id: second.ends_at}
 
 
+def test_own_keys_stay_valid_after_the_sign_out_of_the_device_that_cleared_a_refusal(stored: Database) -> None:
+    """The ledger deletes rows of devices that have signed out."""
+    stored.change_days(365)
+    first, _ = stored.sign_in()
+    second, _ = stored.sign_in()
+    stored.now += 60
+    stored.grants.mark_refused(first, OidcError("refused"))
+    stored.now += 60
+    assert stored.grants.renew(second, answer(ANN, stored.now)) is not None
+    stored.grants.end(second.id, ANN)
+    for days in (1, 40, 300):
+        with closing(open_for_writing(stored.settings)) as connection:
+            Retention(stored.settings, partial(float, NOON + days * DAY_SECONDS)).delete_expired(connection)
+            assert list_access_ends(connection, 3_600) == {second.key_id: second.ends_at}
+
+
 def test_own_keys_stay_ended_after_the_refusal_of_the_person(stored: Database) -> None:
     """The ledger deletes old rows meanwhile."""
     stored.change_days(365)
