@@ -84,6 +84,13 @@ def replace_remedy(message: str, remedy: str, wish: str, contact: str) -> str:
     )
 
 
+def replace_quotes(text: str, quotes: Mapping[str, str]) -> str:
+    """Return a text with what is stored in place of each quote."""
+    for quote in sorted(quotes, key=len, reverse=True):
+        text = text.replace(quote, quotes[quote])
+    return text
+
+
 class ProxyError(Exception):
     """Base class of all errors that the proxy raises on purpose. The message states the cause and the remedy."""
 
@@ -147,9 +154,7 @@ class ProxyError(Exception):
         return self.without_quotes(self.message)
 
     def without_quotes(self, text: str) -> str:
-        for quote in sorted(self.quotes, key=len, reverse=True):
-            text = text.replace(quote, self.quotes[quote])
-        return text
+        return replace_quotes(text, self.quotes)
 
     @property
     def message_without_remedy(self) -> str:

@@ -5,6 +5,7 @@ engine works without any: every list of them may be empty.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal, Protocol
 
 from msgspec import Struct, field
@@ -734,5 +735,5 @@ class EngineLog(Protocol):
 
     def write_warning(self, text: str) -> None: ...
 
-    def write_traceback(self, request_id: str) -> None:
-        """Write the exception that is being handled."""
+    def write_traceback(self, request_id: str, quotes: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Write the exception that is being handled. `quotes`: see `ProxyError.quotes`."""

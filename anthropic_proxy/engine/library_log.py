@@ -2,9 +2,11 @@
 
 import logging
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from anthropic_proxy.engine.hooks import LogLevel
+from anthropic_proxy.errors import replace_quotes
 from anthropic_proxy.secrets import redact_secrets
 
 _MAX_ONCE_TEXTS = 10_000
@@ -26,6 +28,6 @@ class LibraryLog:
     def write_warning(self, text: str) -> None:
         self._logger.warning("%s", redact_secrets(text, self._secrets))
 
-    def write_traceback(self, request_id: str) -> None:
-        text = redact_secrets(traceback.format_exc(), self._secrets)
+    def write_traceback(self, request_id: str, quotes: Mapping[str, str] = MappingProxyType({})) -> None:
+        text = redact_secrets(replace_quotes(traceback.format_exc(), quotes), self._secrets)
         self._logger.error("request %s failed\n%s", request_id, text)

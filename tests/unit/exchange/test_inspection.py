@@ -603,15 +603,59 @@ async def test_only_the_client_gets_the_words_of_its_request_that_a_reason_quote
     assert "ordwind" not in built.log.getvalue()
 
 
-async def test_the_log_has_no_words_of_a_request_that_a_failing_inspector_quotes() -> None:
+def fail_by_service(texts: InspectedTexts) -> Decision:
+    raise UpstreamProtocolError(f"the answer cannot be read: {texts.passages[0].text!r} is no action")
+
+
+def fail_by_defect(texts: InspectedTexts) -> Decision:
+    raise ValueError("no rule has these words") from KeyError(texts.passages[0].text)
+
+
+def fail_twice(texts: InspectedTexts) -> Decision:
+    try:
+        return fail_by_defect(texts)
+    except ValueError as error:
+        not_found = TypeError(f"not {texts.passages[0].text[4:].upper()}")
+        raise ExceptionGroup("two rules", [error, not_found]) from None
+
+
+@BOTH_FORMS
+@pytest.mark.parametrize("part", ["request", "reply"])
+@pytest.mark.parametrize(
+    ("fail", "told"),
+    [
+        (fail_by_service, "the answer cannot be read: '(46 characters of the {part})' is no action"),
+        (fail_by_defect, "ValueError: no rule has these words"),
+        (fail_twice, "TypeError: not (42 characters of the {part})"),
+    ],
+)
+async def test_the_log_has_no_words_of_a_text_that_a_failing_inspector_quotes(
+    part: str, stream: bool, fail: Callable[[InspectedTexts], Decision], told: str
+) -> None:
+    texts = {"request": ("ok", PROMPT), "reply": (PROMPT, "hello")}
+    reply, prompt = texts[part]
+
+    def decide(texts: InspectedTexts) -> Decision:
+        return fail(texts) if texts.part == part else ()
+
+    law = Reader(decide, name="law", replies=True, holds_blocks=True)
+    built = inspected(answering(CHAT, Reply(texts=[reply])), law, **OPENAI)
+    await built.post(prompt, stream=stream)
+    log = built.log.getvalue()
+    assert told.format(part=part) in log
+    assert "nordwind" not in log.lower()
+
+
+async def test_a_failure_that_is_too_long_to_compare_is_written_as_its_length() -> None:
+    """A service may send any amount of text, and the comparison needs the product of both lengths."""
+    long = "Nordwind " * 100_000
+
     def fail(_: InspectedTexts) -> Decision:
-        raise UpstreamProtocolError(f"the answer of the service cannot be read: {PROMPT!r} is no action")
+        raise UpstreamProtocolError(f"{long!r} is no action")
 
     built = inspected(answering(CHAT, Reply(texts=["ok"])), Reader(fail, name="law"), **OPENAI)
-    await built.post(PROMPT)
-    log = built.log.getvalue()
-    assert "the answer of the service cannot be read: '(46 characters of the request)' is no action" in log
-    assert "Nordwind" not in log
+    await built.post(long)
+    assert "Inspector law: (900015 characters of the request)\n" in built.log.getvalue()
 
 
 async def test_each_inspector_reads_what_the_one_before_it_left() -> None:

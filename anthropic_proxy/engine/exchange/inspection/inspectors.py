@@ -8,6 +8,7 @@ placeholder, or the placeholder of a text.
 import asyncio
 import hmac
 import time
+import traceback
 from bisect import insort
 from collections.abc import Mapping, Sequence
 
@@ -135,7 +136,7 @@ class InspectorCalls:
         try:
             end = max(inspector.find_open_end(text), len(text) - MAX_OPEN_CHARACTERS, 0)
         except Exception:  # noqa: BLE001  # a defect of a plugin
-            self._engine.log.write_traceback(self._receipt.request_id)
+            await self._write_traceback("reply", [passage])
             end = max(len(text) - MAX_OPEN_CHARACTERS, 0)
         if not end:
             return "", text
@@ -235,13 +236,18 @@ class InspectorCalls:
         reason = replace_surrogates(found.reason[:MAX_REASON_CHARACTERS])
         if part == "reply":
             raise ReplyRefused(reason)
-        raise PolicyBlocked(reason, quotes=await self._find_quotes(reason, passages))
+        raise PolicyBlocked(reason, quotes=await self._find_quotes(reason, part, passages))
 
-    async def _find_quotes(self, told: str, passages: Sequence[Passage]) -> Mapping[str, str]:
+    async def _find_quotes(self, told: str, part: InspectedPart, passages: Sequence[Passage]) -> Mapping[str, str]:
         """Return the words of inspected texts that an inspector has told, which nobody stores."""
         texts = [passage.text for passage in passages]
         is_large = len(told) > count_bytes_on_loop(sum(map(len, texts)))
-        return await self._background.run_in_thread_if_large(is_large, find_quoted_texts, told, texts)
+        return await self._background.run_in_thread_if_large(is_large, find_quoted_texts, told, texts, part)
+
+    async def _write_traceback(self, part: InspectedPart, passages: Sequence[Passage]) -> None:
+        """Log the exception that is being handled, whose text may quote what the inspector has read."""
+        quotes = await self._find_quotes(traceback.format_exc(), part, passages)
+        self._engine.log.write_traceback(self._receipt.request_id, quotes)
 
     def _find_record(self, name: str, part: InspectedPart) -> InspectionRecord:
         record = self._records.get((name, part))
@@ -299,13 +305,13 @@ class InspectorCalls:
         except WorkerBusy:
             raise
         except ProxyError as error:
-            error.quotes = {**error.quotes, **await self._find_quotes(error.message, passages)}
+            error.quotes = {**error.quotes, **await self._find_quotes(error.message, part, passages)}
             log.write_once(f"Inspector {scope.name}: {error.stored_message}", "warning")
             raise _InspectionFailure(type(error).__name__) from None
         except _InspectionFailure:
             raise
         except Exception as error:  # noqa: BLE001  # a defect of a plugin
-            log.write_traceback(receipt.request_id)
+            await self._write_traceback(part, passages)
             raise _InspectionFailure(type(error).__name__) from None
 
     async def _redact(

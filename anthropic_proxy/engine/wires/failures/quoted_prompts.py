@@ -137,19 +137,20 @@ def note_quotes(error: UpstreamError, body: bytes, call: BaseCall[BaseDialect]) 
     error.quotes = {**error.quotes, **describe_quotes(quotes)}
 
 
-def describe_quotes(quotes: Sequence[str]) -> Mapping[str, str]:
-    """Return each quote with what is stored in its place."""
-    return {quote: f"({len(quote)} characters of the request)" for each in quotes if (quote := each.strip())}
+def describe_quotes(quotes: Sequence[str], part: str = "request") -> Mapping[str, str]:
+    """Return each quote with what is stored in its place. `part`: of the exchange."""
+    return {quote: f"({len(quote)} characters of the {part})" for each in quotes if (quote := each.strip())}
 
 
-def find_quoted_texts(told: str, texts: Sequence[str]) -> Mapping[str, str]:
-    """Return what `told`, the words of another program about `texts` of a request, quotes of them, each with what is
-    stored in its place. Texts that are too long to compare let all of `told` be a quote.
+def find_quoted_texts(told: str, texts: Sequence[str], part: str) -> Mapping[str, str]:
+    """Return what `told`, the words of another program about `texts` of a request or reply, quotes of them, each with
+    what is stored in its place. If both are too long to compare, all of `told` is a quote.
     """
-    if sum(map(len, texts)) > MAX_BODY_BYTES:
-        return describe_quotes([told])
+    size = sum(map(len, texts))
+    if size > MAX_BODY_BYTES or len(told) * size > _MAX_COMPARISONS:
+        return describe_quotes([told], part)
     body = msgspec.json.encode([text.encode(errors="replace").decode() for text in texts])
-    return describe_quotes(RequestWords(body).find_quotes(told))
+    return describe_quotes(RequestWords(body).find_quotes(told), part)
 
 
 def list_texts(call: BaseCall[BaseDialect]) -> bytes:

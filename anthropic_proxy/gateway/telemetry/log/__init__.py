@@ -16,12 +16,14 @@ import traceback
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import suppress
 from queue import Empty, SimpleQueue
+from types import MappingProxyType
 from typing import Any, Literal, TextIO
 
 import msgspec
 
 from anthropic_proxy.engine.hooks import NEGOTIATED, LogLevel
 from anthropic_proxy.engine.platforms.program import name_program
+from anthropic_proxy.errors import replace_quotes
 from anthropic_proxy.gateway.telemetry.log.columns import wrap_text
 from anthropic_proxy.gateway.telemetry.log.lines import (
     COLORS,
@@ -306,8 +308,8 @@ class Log:
         columns = None if width is None else max(width, len(indent) + MIN_WRAP_COLUMNS)
         return "\n".join(wrap_text(indent + paint_commands(text, self.paint), columns)).removeprefix(indent)
 
-    def write_traceback(self, request_id: str) -> None:
-        self._write_trace(request_id, traceback.format_exc())
+    def write_traceback(self, request_id: str, quotes: Mapping[str, str] = MappingProxyType({})) -> None:
+        self._write_trace(request_id, replace_quotes(traceback.format_exc(), quotes))
 
     def write_event_loop_error(self, context: Mapping[str, Any]) -> None:
         """`context` is that of `loop.set_exception_handler`."""
