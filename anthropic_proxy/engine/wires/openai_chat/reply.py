@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT, is_present
+from anthropic_proxy.engine.wires.failures import is_error_stated
 from anthropic_proxy.engine.wires.stated_costs import StatedCost
 
 
@@ -120,8 +121,9 @@ class Choice(Struct, gc=False):
     """The reason in the words of the provider behind OpenRouter or LiteLLM, such as `max_output_tokens`."""
     usage: ChatUsage | None = None
     """Token counts of the reply. Moonshot's streams have them here and not in `Chunk.usage`."""
-    error: Raw = ABSENT
-    """Error that ended the reply, as JSON: OpenRouter's `NonStreamingChoice` and `StreamingChoice`."""
+    error: None = None
+    """Error that ended the reply: OpenRouter's `NonStreamingChoice` and `StreamingChoice`. `convert_unusual_values`
+    puts it into `Chunk.error`, so that usual chunks are not asked for it."""
 
     def choose_message_or_delta(self) -> ChoiceDelta | None:
         """Return `message`, or `delta` if `message` is missing or empty: Perplexity sends both (recorded 2026)."""
@@ -143,7 +145,8 @@ class Choice(Struct, gc=False):
 
 class GroqExtension(Struct, gc=False):
     usage: ChatUsage | None = None
-    error: Raw = ABSENT
+    error: None = None
+    """Reason of a reply that ended early (console.groq.com/docs/api-reference), as in `Choice`."""
 
 
 class Chunk(Struct, gc=False):
@@ -176,17 +179,19 @@ def convert_unusual_values(content: Any) -> Any:
     """Return a chunk's decoded JSON with values of unexpected types converted. Unknown fields may be omitted."""
     if not isinstance(content, dict):
         return content
-    usual: dict[str, Any] = {"usage": _usual_counts(content.get("usage")), **_raw_fields(content, ("error",))}
-    choices = content.get("choices")
+    usual: dict[str, Any] = {"usage": _usual_counts(content.get("usage"))}
+    choices, groq = content.get("choices"), content.get("x_groq")
+    places = (content, *(choices if isinstance(choices, list) else ()), groq)
+    stated = (place for place in places if isinstance(place, dict) and is_error_stated(place.get("error")))
+    usual |= _raw_fields(next(stated, {}), ("error",))
     if isinstance(choices, list):
         usual["choices"] = []
         for choice in (one for one in choices if isinstance(one, dict)):
-            found = {"usage": _usual_counts(choice.get("usage")), **_raw_fields(choice, ("error",))}
+            found = {"usage": _usual_counts(choice.get("usage"))}
             found |= {name: _usual_piece(choice.get(name)) for name in ("delta", "message")}
             reasons = ("finish_reason", "native_finish_reason")
             found |= {name: choice[name] for name in reasons if isinstance(choice.get(name), str)}
             usual["choices"].append(found)
-    groq = content.get("x_groq")
     if isinstance(groq, dict):
         usual["x_groq"] = {"usage": _usual_counts(groq.get("usage"))}
     return usual

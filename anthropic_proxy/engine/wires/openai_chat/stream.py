@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.engine.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
@@ -225,13 +225,13 @@ class ChatDecoder(Decoder):
         # without its index: LiteLLM counts the content blocks of Claude in it (BerriAI/litellm issue 23178, 2026-03)
         choice = chunk.choices[0] if chunk.choices else None
         if chunk.error is not ABSENT and (fault := read_error_field(chunk.error)) is not None:
-            return self._read_fault(fault, chunk, data)
+            return self._read_fault(fault, chunk, data, source)
         if (
             chunk.choices is None  # without a name for both conditions, because every chunk passes here
             and chunk.usage is None
             and (fault := self.find_error(data, is_whole=source == "body")) is not None
         ):
-            return self._read_fault(fault, chunk, data)
+            return self._read_fault(fault, chunk, data, source)
         deltas: list[Delta] = []
         if choice is not None:
             self._answered = True
@@ -276,8 +276,6 @@ class ChatDecoder(Decoder):
             if choice.native_finish_reason:
                 self._native_reason = choice.native_finish_reason
             if choice.finish_reason:
-                if (fault := read_error_field(choice.error)) is not None:
-                    return deltas + self._read_fault(fault, chunk, data)
                 self._finish(choice.finish_reason, deltas, is_last=source == "body")
         if chunk.usage is not None or chunk.x_groq is not None or (choice is not None and choice.usage is not None):
             self._read_usage(chunk, choice, deltas, data)
@@ -316,11 +314,14 @@ class ChatDecoder(Decoder):
         self._read_usage(chunk, chunk.choices[0] if chunk.choices else None, deltas, data)
         self.usage_of_error = self._usage if deltas else None
 
-    def _read_fault(self, fault: UpstreamFault, chunk: Chunk, data: bytes) -> list[Delta]:
+    def _read_fault(self, fault: UpstreamFault, chunk: Chunk, data: bytes, source: _Source) -> list[Delta]:
         deltas: list[Delta] = []
         if self._has_ended:  # OpenRouter: an error after the end is redundant
             self._read_usage(chunk, None, deltas, data)
             return deltas
+        if chunk.choices:  # the last content may stand beside the error
+            content = structs.replace(chunk.choices[0], finish_reason=None, usage=None)
+            deltas = self._read(Chunk([content]), data, source)
         fault = read_own_words(fault, self._call)
         reply = decode_reply_in_error(fault, self._call, has_content=self._has_content)
         if reply is None:
