@@ -12,6 +12,7 @@ from anthropic_proxy.engine.exchange.tool_loop.proxy_calls import (
 )
 from anthropic_proxy.engine.messages.models import Tool
 from anthropic_proxy.engine.messages.server_blocks import Content, SearchResultPage, error_content, web_search_content
+from anthropic_proxy.engine.wires.failures.quoted_prompts import find_quoted_texts
 from anthropic_proxy.errors import WebSearchFailed
 
 _RESULTS_ASKED = 10
@@ -33,6 +34,7 @@ async def _search(tool: Tool, arguments: dict[str, Any], context: ToolContext) -
         results = await service.search(origin, query, **list_domains(tool), limit=_RESULTS_ASKED)
     except WebSearchFailed as error:
         if error.error_code in ("unavailable", "too_many_requests"):  # a failure of the service, not of the query
+            error.quotes = find_quoted_texts(error.message, [" ".join(query.split())], "query")  # as it was sent
             context.engine.log.write_once(f"web_search failed: {error.stored_message}", "warning")
         return error_content("web_search", error.error_code)
     return web_search_content(

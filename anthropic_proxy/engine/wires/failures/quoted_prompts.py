@@ -143,8 +143,8 @@ def describe_quotes(quotes: Sequence[str], part: str = "request") -> Mapping[str
 
 
 def find_quoted_texts(told: str, texts: Sequence[str], part: str) -> Mapping[str, str]:
-    """Return what `told`, the words of another program about `texts` of a request or reply, quotes of them, each with
-    what is stored in its place. If both are too long to compare, all of `told` is a quote.
+    """Return what `told`, the words of another program about `texts` of an exchange, quotes of them, each with what is
+    stored in its place. If both are too long to compare, all of `told` is a quote.
     """
     size = sum(map(len, texts))
     if size > MAX_BODY_BYTES or len(told) * size > _MAX_COMPARISONS:

@@ -13,7 +13,7 @@ from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.tool_loop.runner import MAX_CONCURRENT_CALLS, MAX_TOOL_CALLS
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.upstream.contract import FetchedPage, SearchResult
-from anthropic_proxy.errors import UpstreamUnreachable
+from anthropic_proxy.errors import UpstreamUnreachable, WebSearchFailed
 from anthropic_proxy.plugins import Client
 from tests.support.foreign_marks import MARKS, hide
 from tests.support.harness import RecordingSink, new_client_request
@@ -316,3 +316,17 @@ async def test_a_long_address_is_not_searched_in_the_conversation() -> None:
     )
     assert message_of(sink).content[1].content.error_code == "url_too_long"
     assert fetcher.requests == []
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_the_log_has_no_words_of_a_query_that_a_search_service_quotes(stream: bool) -> None:
+    query = "the merger  with Contoso Nordwind"
+    error = WebSearchFailed(
+        "https://s.test answers with HTTP 400: No 'The merger with Contoso Nordwind'", "unavailable"
+    )
+    script = Script(calls(call("web_search", query=query)), reply(text("Nothing found.")))
+    built = proxy(script, Searcher(error=error))
+    await built.post("Search.", tools=[SEARCH], stream=stream)
+    log = built.log.getvalue()
+    assert "web_search failed: https://s.test answers with HTTP 400: No '(32 characters of the query)'" in log
+    assert "Nordwind" not in log
