@@ -15,8 +15,12 @@ from anthropic_proxy.engine.own_thread import start_in_own_thread
 from anthropic_proxy.engine.turns import SharedWorker, Turns
 from anthropic_proxy.errors import LimitReached, ProxyBusy, ShuttingDown
 
-READERS = SharedWorker(name="the threads that read the ledger", places=3, share=2, max_waiting=60)
-"""Further queries wait, so that pages do not delay client requests."""
+READERS = SharedWorker(
+    name="the threads that read the ledger", places=3, share=2, max_waiting=60, max_wait_seconds=10.0
+)
+"""Further queries wait, so that pages do not delay client requests. Each may need as long itself: a change waits for
+the lock of the database, which another program may hold for minutes.
+"""
 RETRY_SECONDS = 5.0
 PASSING_FAILURES = (*LEDGER_FAILURES, ProxyBusy, LimitReached, ShuttingDown)
 """Exceptions of work at the database in these threads. They say nothing about who asked."""
@@ -59,8 +63,7 @@ class ReaderThreads:
 
 def _refuse(waiting: int) -> LimitReached:
     return LimitReached(
-        f"{waiting} requests wait to read the ledger, which is the maximum, and most are of this client. Try again "
-        "when they are complete.",
+        f"Other requests use the database, and {waiting} wait. Try again when they are complete.",
         retry_after=RETRY_SECONDS,
         code="ledger-readers",
     )

@@ -80,10 +80,7 @@ async def test_too_many_queries_of_one_client_are_rejected(threads: ReaderThread
     with pytest.raises(LimitReached) as raised:
         await threads.run("ada", slow)
     assert (raised.value.status, raised.value.retry_after) == (429, 5)
-    assert raised.value.message == (
-        "60 requests wait to read the ledger, which is the maximum, and most are of this client. Try again when they "
-        "are complete."
-    )
+    assert raised.value.message == "Other requests use the database, and 60 wait. Try again when they are complete."
     accepted.pop().cancel()
     await asyncio.sleep(0)
     accepted.append(asyncio.ensure_future(threads.run("ada", slow)))
