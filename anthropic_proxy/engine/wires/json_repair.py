@@ -106,7 +106,7 @@ def decode_or_repair(decode: Callable[[Any], _Decoded], data: Any, repair: Calla
 
 
 def parse_token_count(value: Any) -> int | None:
-    """Return a token count from a decoded JSON value: a number, or a string of digits. None: another value."""
+    """Return a token count or an index from decoded JSON: a number, or a string of digits. None: another value."""
     if isinstance(value, str):
         return int(value) if len(value) <= _MAX_DIGITS and value.isdecimal() and value.isascii() else None
     if isinstance(value, bool) or not isinstance(value, int | float):

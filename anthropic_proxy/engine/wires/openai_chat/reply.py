@@ -14,6 +14,7 @@ from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT, is_present
 from anthropic_proxy.engine.wires.failures import is_error_stated
+from anthropic_proxy.engine.wires.json_repair import parse_token_count
 from anthropic_proxy.engine.wires.stated_costs import StatedCost
 
 
@@ -244,13 +245,9 @@ def _usual_function(function: dict[str, Any]) -> dict[str, Any]:
 def _usual_counts(counts: Any) -> dict[str, Any] | None:
     if not isinstance(counts, dict):
         return None
-    usual: dict[str, Any] = {}
-    for name, value in counts.items():
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            usual[name] = int(value)
-        elif isinstance(value, dict) and name in _COUNTED:
-            usual[name] = _usual_counts(value)
-    return usual
+    return {
+        name: _usual_counts(value) if name in _COUNTED else parse_token_count(value) for name, value in counts.items()
+    }
 
 
 def _is_thinking(part: Any) -> bool:

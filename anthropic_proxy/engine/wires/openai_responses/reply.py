@@ -6,12 +6,14 @@ not end a reply.
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from functools import cache
+from typing import Any, TypeVar, get_args
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT
+from anthropic_proxy.engine.wires.json_repair import parse_token_count
 from anthropic_proxy.engine.wires.stated_costs import StatedCost
 
 
@@ -144,15 +146,35 @@ def decode_event(data: bytes) -> StreamEvent:
         return decode_strict_event(data + b"}")
 
 
+_list_fields = cache(structs.fields)
+
+
 def _repaired(data: Raw | bytes, kind: type[_Kind]) -> _Kind:
-    """Decode a JSON object. Fields of wrong types are omitted."""
-    fields = msgspec.json.decode(data, type=dict[str, Raw])
-    kept: dict[str, Raw] = {}
-    for name in fields.keys() & {*kind.__struct_fields__}:
+    """Decode a JSON object. Numbers may be of another type (`parse_token_count`); other fields of wrong types are
+    omitted.
+    """
+    return msgspec.json.decode(msgspec.json.encode(_find_usual(data, kind)), type=kind)
+
+
+def _find_usual(data: Raw | bytes, kind: type[Struct]) -> dict[str, Any]:
+    """Raises `msgspec.ValidationError` if `data` is no object."""
+    given = msgspec.json.decode(data, type=dict[str, Raw])
+    usual: dict[str, Any] = {}
+    for field in _list_fields(kind):
+        name, types = field.name, (field.type, *get_args(field.type))
+        if name not in given:
+            continue
         with suppress(msgspec.ValidationError):
-            msgspec.json.decode(b'{"%b":%b}' % (name.encode(), bytes(fields[name])), type=kind)
-            kept[name] = fields[name]
-    return msgspec.json.decode(msgspec.json.encode(kept), type=kind)
+            part = next((one for one in types if isinstance(one, type) and issubclass(one, Struct)), None)
+            if part is not None:
+                usual[name] = _find_usual(given[name], part)
+            elif int in types:
+                count = parse_token_count(msgspec.json.decode(given[name], type=int | float | str))
+                usual |= {} if count is None else {name: count}
+            else:
+                msgspec.json.decode(given[name], type=field.type)
+                usual[name] = given[name]
+    return usual
 
 
 def _tolerant(kind: type[_Kind]) -> Callable[[Raw | bytes], _Kind]:
