@@ -1,7 +1,8 @@
 """Database queries of virtual keys, teams and the audit log, and the used amounts of budgets."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -384,7 +385,7 @@ def add_forecasts(
     connection: Reader, settings: Settings, scopes: Sequence[Scope], spending: Sequence[Sequence[Spending]], now: float
 ) -> Sequence[Sequence[Spending]]:
     """Return `spending`, the used amounts of the budgets of each of `scopes`, with their forecasts. The number of
-    queries does not depend on the number of scopes.
+    queries does not depend on the number of scopes, and they read the sums of these alone.
     """
     periods = {
         (current.budget.period, scope.is_personal)
@@ -392,18 +393,29 @@ def add_forecasts(
         for current in currents
         if current.budget.period != "total"
     }
-    uses = {period: _read_period_uses(connection, settings, *period, now) for period in periods}
-    labels = find_counted_labels(connection)
+    if not periods:
+        return spending
+    names = _find_counted_names(connection, scopes)
+    names_by_kind: dict[ScopeKind, set[str]] = {}
+    for scope in scopes:
+        if scope.rules.budgets:
+            names_by_kind.setdefault(scope.kind, set()).update(names[scope.counter])
+    prefixes = {row.name: row.prefix for row in find_registry(settings)}
+    uses = {
+        (period, is_local): _read_period_uses(
+            partial(_read_uses, connection, prefixes, names_by_kind), _find_bounds(period, now, is_local=is_local)
+        )
+        for period, is_local in periods
+    }
 
     def forecast(scope: Scope, current: Spending) -> Spending:
         if current.budget.period == "total":
             return current
-        names = labels.get(scope.key_id, [scope.name]) if scope.kind == "key" else [scope.name]
 
         def choose(uses_of_range: _Uses) -> Sequence[_ModelUse]:
             return [
                 use
-                for name in names
+                for name in names[scope.counter]
                 for use in uses_of_range.get((scope.kind, name), ())
                 if counts_stored_model(current.budget, use.model)
             ]
@@ -433,59 +445,75 @@ _Uses = Mapping[tuple[str, str], Sequence[_ModelUse]]
 """Kind and name of a scope → use of each model."""
 
 
-def _read_period_uses(
-    connection: Reader, settings: Settings, period: Period, is_local: bool, now: float
-) -> tuple[PeriodBounds, Sequence[_Uses]]:
-    """Return the bounds of the period, and the uses in three ranges: in this period, in the one before until the same
-    point, and in the whole one before.
-    """
+def _find_bounds(period: Period, now: float, *, is_local: bool) -> PeriodBounds:
     moment = datetime.fromtimestamp(now, UTC)
     start = find_period_start(period, moment, is_local=is_local)
     end = find_period_end(period, moment, is_local=is_local)
     assert end is not None
     before = find_period_start(period, start - timedelta(seconds=1), is_local=is_local)
-    bounds = PeriodBounds(start.timestamp(), end.timestamp(), before.timestamp(), now)
-    prefixes = {row.name: row.prefix for row in find_registry(settings)}
-
-    def read(first: float, last: float) -> _Uses:
-        sql = (
-            "SELECT key_label, team, provider, model, sum(requests), sum(cost), "
-            f"sum({_TOKENS}) FROM hourly WHERE hour >= ? AND hour < ? "
-            "GROUP BY key_label, team, provider, model"
-        )
-        hours = int(first // HOUR_SECONDS), int(-(-last // HOUR_SECONDS))
-        uses_by_scope: dict[tuple[str, str], list[_ModelUse]] = {}
-        for key, team, provider, model, *amounts in connection.query(sql, hours):
-            use = _ModelUse(f"{prefixes.get(provider, provider)}/{model}", *map(int, amounts))
-            for name in (("key", key), ("team", team), ("proxy", "")):
-                uses_by_scope.setdefault(name, []).append(use)
-        return uses_by_scope
-
-    ends = (bounds.same_point_before, bounds.start)
-    return bounds, [read(bounds.start, now), *(read(bounds.start_before, last) for last in ends)]
+    return PeriodBounds(start.timestamp(), end.timestamp(), before.timestamp(), now)
 
 
-def find_counted_labels(connection: Reader, key_id: str = "") -> Mapping[str, Sequence[str]]:
-    """Return the id of each key → labels of the requests that its budgets count: of the key and of the personal keys
-    that refer to it, also former ones. `key_id`: only those of this key.
+def _read_period_uses(
+    read: Callable[[float, float], _Uses], bounds: PeriodBounds
+) -> tuple[PeriodBounds, Sequence[_Uses]]:
+    """Return the bounds of the period, and the uses in three ranges: in this period, in the one before until the same
+    point, and in the whole one before.
     """
-    of_keys, of_former = "SELECT id, label, person FROM virtual_keys", "SELECT label, key_id FROM former_labels"
-    former: Iterable[Any]
-    if key_id:  # two queries, each by an index
-        own = connection.query(f"{of_keys} WHERE id = ?", (key_id,))
-        rows = own + connection.query(f"{of_keys} WHERE person = ? AND person != '' AND id != ?", (key_id, key_id))
-        former = query_parts(connection, f"{of_former} WHERE key_id IN ({{marks}})", [str(row[0]) for row in rows])
-    else:
-        rows, former = connection.query(of_keys), connection.query(of_former)
-    labels = {str(stored_id): [str(label)] for stored_id, label, _ in rows}
-    for label, stored_id in former:
-        if stored_id in labels:
-            labels[stored_id].append(str(label))
-    labels_of_key = {stored_id: list(names) for stored_id, names in labels.items()}
-    for stored_id, _, person in rows:
+    ends = (bounds.same_point_before, bounds.start)
+    return bounds, [read(bounds.start, bounds.now), *(read(bounds.start_before, last) for last in ends)]
+
+
+def _read_uses(
+    connection: Reader,
+    prefixes: Mapping[str, str],
+    names_by_kind: Mapping[ScopeKind, Collection[str]],
+    first: float,
+    last: float,
+) -> _Uses:
+    """Return the uses of these scopes in the hours between two times. Each row is found by an index."""
+    hours = f"hour >= {int(first // HOUR_SECONDS):d} AND hour < {int(-(-last // HOUR_SECONDS)):d}"
+    sums = f"provider, model, sum(requests), sum(cost), sum({_TOKENS}) FROM hourly WHERE {hours}"
+    uses_by_scope: dict[tuple[str, str], list[_ModelUse]] = {}
+    for kind, names in names_by_kind.items():
+        column = _COLUMNS[kind]
+        if column:
+            condition = f"AND {column} IN ({{marks}}) GROUP BY {column}, provider, model"
+            rows = query_parts(connection, f"SELECT {column}, {sums} {condition}", sorted(names))
+        else:
+            rows = iter(connection.query(f"SELECT '', {sums} GROUP BY provider, model"))
+        for name, provider, model, *amounts in rows:
+            use = _ModelUse(f"{prefixes.get(provider, provider)}/{model}", *map(int, amounts))
+            uses_by_scope.setdefault((kind, name), []).append(use)
+    return uses_by_scope
+
+
+def find_counted_labels(connection: Reader, key_ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    """Return the id of each of these keys → labels of the requests that its budgets count: of the key and of the
+    personal keys that refer to it, also former ones. Further keys may be in the result.
+    """
+    of_keys, rows = "SELECT id, label, person FROM virtual_keys WHERE", dict[str, tuple[str, str]]()
+    for condition in ("id IN ({marks})", "person IN ({marks}) AND person != ''"):  # each by an index
+        for key_id, label, person in query_parts(connection, f"{of_keys} {condition}", key_ids):
+            rows[str(key_id)] = str(label), str(person)
+    labels = {key_id: [label] for key_id, (label, _) in rows.items()}
+    former = "SELECT label, key_id FROM former_labels WHERE key_id IN ({marks})"
+    for label, key_id in query_parts(connection, former, [*rows]):
+        labels[key_id].append(str(label))
+    labels_of_key = {key_id: list(names) for key_id, names in labels.items()}
+    for key_id, (_, person) in rows.items():
         if person in labels:
-            labels[person] += labels_of_key[stored_id]
+            labels[person] += labels_of_key[key_id]
     return labels
+
+
+def _find_counted_names(connection: Reader, scopes: Sequence[Scope]) -> Mapping[str, Sequence[str]]:
+    """Return the counter of each scope → values of its column in `_COLUMNS` that its budgets count."""
+    labels = find_counted_labels(connection, [scope.key_id for scope in scopes if scope.kind == "key"])
+    return {
+        scope.counter: labels.get(scope.key_id, [scope.name]) if scope.kind == "key" else [scope.name]
+        for scope in scopes
+    }
 
 
 _COLUMNS: Mapping[ScopeKind, str] = {"key": "key_label", "team": "team", "proxy": ""}
@@ -502,12 +530,9 @@ def sum_budget_uses(
     ((oldest,),) = connection.query("SELECT min(started_at) FROM requests")
     has_models = any(budget.models for _, budget in budgets)
     prefixes = {row.name: row.prefix for row in find_registry(settings)} if has_models else {}
-    names: dict[str, Sequence[str]] = {}
+    names = _find_counted_names(connection, [*{scope.counter: scope for scope, _ in budgets}.values()])
     uses = []
     for scope, budget in budgets:
-        if scope.counter not in names:
-            labels = find_counted_labels(connection, scope.key_id) if scope.kind == "key" else {}
-            names[scope.counter] = labels.get(scope.key_id, [scope.name])
         rows = [
             (table, first, last, _COLUMNS[scope.kind], name)
             for table, first, last in _list_counted_parts(scope, budget, now, oldest)

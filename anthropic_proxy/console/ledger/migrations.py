@@ -276,6 +276,10 @@ _STEPS: Mapping[str, Sequence[str | _Statements]] = {
         "UPDATE virtual_keys SET owner = lower(owner) WHERE replace(owner, '@', '') != owner "
         "AND id IN (SELECT key_id FROM key_hashes)",
     ),
+    "0046": (
+        "CREATE INDEX hourly_by_key_label ON hourly (key_label, hour)",
+        "CREATE INDEX hourly_by_team ON hourly (team, hour)",
+    ),
 }
 """Version of the schema → statements of the migration from the version before, or a function that returns some."""
 NEWEST_VERSION = max(_STEPS)

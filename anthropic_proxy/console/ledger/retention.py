@@ -54,7 +54,7 @@ _PERIOD_DAYS: Mapping[Period, int] = {"day": 3, "week": 9, "month": 33, "total":
 _MEGABYTE = 1_000_000
 _INDEX_BYTES_PER_ROW = 320
 """Approximate number of bytes of the index entries of one row on PostgreSQL."""
-_BYTES_PER_SUM_ROW = 40
+_BYTES_PER_SUM_ROW = 80
 """Approximate number of bytes of one row of sums and its index entries, besides its values."""
 _SAMPLED_ROWS = 1_000
 _HAS_USE = f"cost != 0 OR {' + '.join(BUDGET_TOKENS)} != 0"

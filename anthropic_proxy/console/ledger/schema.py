@@ -82,6 +82,7 @@ HOURLY = TableDefinition(
         **dict.fromkeys(("first_token_histogram", "duration_histogram"), "BLOB NOT NULL"),
     },
     ("hour", "instance", *HOURLY_KEYS),
+    (Index("hourly_by_key_label", ("key_label", "hour")), Index("hourly_by_team", ("team", "hour"))),
 )
 """Sums over the requests that started in one hour (hours since the epoch, UTC). `instance` is "" on SQLite, and an id
 of the writing process on PostgreSQL. `…_histogram` columns have numbers of durations, encoded by

@@ -17,9 +17,11 @@ from anthropic_proxy.console.keys.administration import open_administration
 from anthropic_proxy.console.keys.ended_people import EndedPeople
 from anthropic_proxy.console.keys.key_table import KeysUnavailable, KeyTable
 from anthropic_proxy.console.keys.limits import Scope
-from anthropic_proxy.console.keys.queries import list_owned_keys, sum_budget_uses
+from anthropic_proxy.console.keys.queries import Spending, add_forecasts, list_owned_keys, sum_budget_uses
 from anthropic_proxy.console.ledger.connection import Connection
 from anthropic_proxy.console.ledger.database import connect_for_writing, find_database, open_for_writing
+from anthropic_proxy.console.ledger.schema import HOURLY
+from anthropic_proxy.console.units import HOUR_SECONDS
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.settings import Settings, load_settings
 from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
@@ -297,10 +299,28 @@ async def measure_change(directory: Path, number: int) -> int:
         return calls[0]
 
 
+SUMS: Mapping[str, object] = {
+    name: b"" if kind.startswith("BLOB") else 10 if kind.startswith("BIGINT") else ""
+    for name, kind in HOURLY.columns.items()
+}
+HOURS = [int(NOON // HOUR_SECONDS) - 24 * days for days in range(0, 60, 10)]
+MONTH = Budget(1, "usd", "month")
+ONE_KEY = Scope("key", "p0", "key/key_0", Rules(budgets=(MONTH,)))
+ONE_TEAM = Scope("team", "t0", "team/t0", Rules(budgets=(MONTH,)))
+
+
+def forecast(connection: Connection, settings: Settings, scope: Scope) -> None:
+    ((shown,),) = add_forecasts(connection, settings, [scope], [[Spending(MONTH, 20)]], NOON)
+    assert shown.forecast is not None
+
+
 LOOKUPS: Mapping[str, Callable[[Connection, Settings], object]] = {
-    "use of a budget": lambda connection, settings: sum_budget_uses(
-        connection, settings, [(Scope("key", "p0", "key/key_0", Rules()), Budget(1, "usd", "month"))], NOON
+    "use of a budget": lambda connection, settings: sum_budget_uses(connection, settings, [(ONE_KEY, MONTH)], NOON),
+    "use of a budget of a team": lambda connection, settings: sum_budget_uses(
+        connection, settings, [(ONE_TEAM, MONTH)], NOON
     ),
+    "forecast": lambda connection, settings: forecast(connection, settings, ONE_KEY),
+    "forecast of a team": lambda connection, settings: forecast(connection, settings, ONE_TEAM),
     "keys of a person": lambda connection, _: list_owned_keys(connection, "key_0", "p0"),
 }
 
@@ -329,5 +349,11 @@ def test_the_work_for_one_key_does_not_depend_on_the_number_of_others(
             keys = [(f"key_{number}", f"p{number}", f"p{number}", "", 0) for number in range(first, last)]
             connection.insert("virtual_keys", ("id", "label", "owner", "person", "created_at"), keys)
             connection.insert("former_labels", ("label", "key_id"), [(f"old {key[0]}", key[0]) for key in keys])
+            sums = [
+                {**SUMS, "hour": hour, "key_label": f"p{number}", "team": f"t{number}"}
+                for number in range(first, last)
+                for hour in HOURS
+            ]
+            connection.insert("hourly", tuple(HOURLY.columns), [tuple(row.values()) for row in sums])
             counts.append(count_steps())
     assert counts[1] < 2 * counts[0]

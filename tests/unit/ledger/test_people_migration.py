@@ -189,7 +189,7 @@ def test_who_signs_in_again_is_the_same_person_or_another_one(company: Company) 
 def test_the_migration_is_in_the_audit_log(company: Company) -> None:
     with closing(open_for_reading(company.settings)) as connection:
         entries = list_audit_entries(connection)
-        labels = find_counted_labels(connection, "key_new_name")
+        labels = find_counted_labels(connection, ["key_new_name"])
     shown = [(one.action, one.target, dict(one.changes)) for one in entries[::-1] if one.actor == "migration"]
 
     def bind(subject: str) -> dict[str, Any]:
