@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -47,9 +48,13 @@ _QUOTING = compile_anchored(
 (ggml-org/llama.cpp issue 20761; read 2026-11). They are searched only at the beginning, because other errors quote the
 request. The parsers of calls in XML write `XML syntax error on line 8: …` and `expected element type <function> but
 have <parameter>` (ollama/ollama issues 18563, 16810 and 12380)."""
-_MESSAGE_FIELDS = ("message", "Message", "detail", "msg", "title", "faultstring")
+_MESSAGE_FIELDS = (
+    *("message", "Message", "detail", "msg", "error_description", "error_message", "errorMessage", "error_msg"),
+    *("errmsg", "err_msg", "description", "title", "faultstring"),
+)
 """Fields with the text of an error, in the order of their use. `Message`: AWS for requests without access, and ASP.NET
-(BerriAI/litellm pull 39166, read 2026-11). `faultstring`: Apigee."""
+(BerriAI/litellm pull 39166, read 2026-11). `error_description`: OAuth (RFC 6749, section 5.2). `faultstring`:
+Apigee."""
 _FIELDS_WITH_MESSAGES = (*_MESSAGE_FIELDS, "error", "metadata", "raw", "innererror")
 """Fields of an error that contain its message, or the error of another server. Other fields of an error with a 4xx
 status may contain the request."""
@@ -171,8 +176,18 @@ def _stays(headers: Mapping[str, str]) -> bool:
     return headers.get("x-should-retry", "").strip().lower() == "false"
 
 
-_ERROR_MEMBERS = ("errors", "fault")
+_ERROR_MEMBERS = ("errors", "fault", "err")
 """Members with the error of a body without `error` and text: `errors` of ModelScope and GraphQL, `fault` of Apigee."""
+_STATUS_FIELDS = ("code", "status_code", "statusCode", "status", "http_code", "http_status")
+"""Fields of an error inside a response of status 200 that may have its HTTP status."""
+_PHRASES = frozenset(
+    (
+        *(status.phrase.lower() for status in HTTPStatus),
+        # names of the other versions of Python
+        *("content too large", "request entity too large", "unprocessable content", "unprocessable entity"),
+    )
+)
+"""Names of HTTP statuses, which say less of an error than the text beside them."""
 
 
 def read_error_object(content: Any, status: int | None, headers: Mapping[str, str]) -> UpstreamFault:
@@ -182,7 +197,12 @@ def read_error_object(content: Any, status: int | None, headers: Mapping[str, st
     while isinstance(content, list) and content:
         content = content[0]
     outer = content if isinstance(content, dict) else {}
-    inner = outer["error"] if is_error_stated(outer.get("error")) else content
+    inner: Any = _open_error(outer)
+    if inner is None:
+        inner = content
+    elif text := _read_beside(inner, outer):
+        stated = inner if isinstance(inner, dict) else {"code": outer.get("code"), "type": _code(inner)}
+        inner = {**stated, "message": text}
     if inner is outer and not _message_value(outer):
         inner = next((outer[name] for name in _ERROR_MEMBERS if is_error_stated(outer.get(name))), content)
         while isinstance(inner, list) and inner:
@@ -193,7 +213,7 @@ def read_error_object(content: Any, status: int | None, headers: Mapping[str, st
         error = {"message": base.get("status_msg"), "code": "content_filter" if code in _FILTERED_CODES else code}
         status = _BASE_STATUSES.get(code, status)
     if status in (None, 200):
-        numbers = map(_status, (error.get("code"), error.get("status_code")))
+        numbers = (_status(one.get(name)) for one in (error, outer) for name in _STATUS_FIELDS)
         status = next((number for number in numbers if number), None)
     if (failure := _find_unreadable_output(error, status)) is not None:
         # All other fields may contain what the model wrote, which must not decide which failure this is.
@@ -238,19 +258,57 @@ def read_error_object(content: Any, status: int | None, headers: Mapping[str, st
     )
 
 
+def _open_error(content: dict[str, Any]) -> Any:
+    """Return the value of `error`, of the innermost one that has only another one. None: no error is stated."""
+    found = None
+    for _ in range(_MAX_DEPTH):
+        if not is_error_stated(content.get("error")):
+            break
+        found = content["error"]
+        if not isinstance(found, dict) or _message_value(found):
+            break
+        content = found
+    return found
+
+
+def _read_beside(stated: Any, outer: dict[str, Any]) -> str:
+    """Return the message of an error whose text stands beside the field `error` (Fastify, NestJS, Spring, OAuth). What
+    `error` has is kept if it says something too. "": the message is in `error`.
+    """
+    text = _message_value(stated) if isinstance(stated, dict) else stated
+    beside = _message_value(outer)
+    beside = _words_of_faults(beside) if isinstance(beside, list) else beside
+    if not isinstance(beside, str) or _says_something(text) > _says_something(beside):
+        return ""
+    if _says_something(beside) > _says_something(text) or not isinstance(text, str) or text in beside:
+        return beside
+    return f"{text}: {beside}" if isinstance(stated, str) and beside else ""
+
+
+def _says_something(value: Any) -> bool:
+    """Return False for a text without a sentence, such as a code or the name of a status, and for true and a number."""
+    if not isinstance(value, str):
+        return isinstance(value, dict | list)
+    return " " in value.strip() and value.strip(" .").lower() not in _PHRASES
+
+
 _ERROR_NAME = compile_later(r"(?:error|failed|failure)\Z", re.IGNORECASE)
 _NO_ERROR = (b"null", b"false", b"{}", b'""', b"[]", b"0")
 
 
-def read_error_field(field: Raw) -> UpstreamFault | None:
-    """Return the error in the field `error` of a reply. None: it states none."""
+def read_error_field(field: Raw, data: Raw | bytes = b"") -> UpstreamFault | None:
+    """Return the error in the field `error` of a reply. None: it states none. `data`: the frame or body of the field,
+    which may have the text of the error beside it.
+    """
     if field is ABSENT or bytes(field) in _NO_ERROR:
         return None
     value = decode_repaired(field)
     if not is_error_stated(value):
         return None
-    is_nested = isinstance(value, dict) and is_error_stated(value.get("error")) and not _message_value(value)
-    return read_error_object(value if is_nested else {"error": value}, 200, {})
+    frame = decode_repaired(data)
+    frames = frame if isinstance(frame, list) else [frame]
+    outer = next((one for one in frames if isinstance(one, dict) and one.get("error") == value), {})
+    return read_error_object(outer | {"error": value}, 200, {})
 
 
 def is_error_stated(value: Any) -> bool:
@@ -276,7 +334,7 @@ def states_error(content: Any) -> bool:
     base = content.get("base_resp")
     if isinstance(base, dict) and base.get("status_code"):
         return True
-    return any(_status(content.get(name)) is not None for name in ("code", "status", "status_code"))
+    return any(_status(content.get(name)) is not None for name in _STATUS_FIELDS)
 
 
 def find_bare_error(data: bytes) -> UpstreamFault | None:
@@ -420,11 +478,14 @@ def _text_of(error: dict[str, Any], nested: list[dict[str, Any]]) -> str:
 
 
 def _message_value(error: dict[str, Any]) -> Any:
-    return next((value for name in _MESSAGE_FIELDS if (value := error.get(name))), "")
+    values = [value for name in _MESSAGE_FIELDS if (value := error.get(name))]
+    return next(filter(_says_something, values), values[0] if values else "")
 
 
 def _words_of_faults(value: list[Any]) -> str:
     found = value[:_MAX_ENTRIES]
+    if all(isinstance(one, str) for one in found):
+        return "; ".join(found)
     faults = [one for one in found if isinstance(one, dict) and isinstance(one.get("msg"), str)]
     if len(faults) < len(found):
         return ""
@@ -464,6 +525,10 @@ def _read_aws_name(value: Any) -> list[str]:
     """Return the name of an error of AWS, which may stand before `:http://…` or after `com.amazon…#`. []: no name."""
     name = value.partition(":")[0].rpartition("#")[2].strip() if isinstance(value, str) else ""
     return [name] if name else []
+
+
+def _code(value: Any) -> str | None:
+    return value if isinstance(value, str) and " " not in value else None
 
 
 def _string(value: Any) -> str | None:

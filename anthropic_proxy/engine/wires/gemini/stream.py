@@ -334,11 +334,11 @@ class GeminiDecoder(Decoder):
             reply = decode_strict_reply(frame)
         except DECODE_ERRORS:
             for reply in self._replies_in(frame, self.repair_frame, deltas):
-                self._read(reply, deltas)
+                self._read(reply, frame, deltas)
         else:
             if reply.candidates is None and reply.is_bare:
                 self._fail(self.find_error(frame), deltas)
-            self._read(reply, deltas)
+            self._read(reply, frame, deltas)
             if self._stopped and reply.usage_metadata is not None:
                 self._ending_frame = frame
         return deltas
@@ -358,7 +358,7 @@ class GeminiDecoder(Decoder):
         if all(reply.is_bare for reply in replies):
             self._fail(self.find_error(body, is_whole=True), deltas)
         for reply in replies:
-            self._read(reply, deltas)
+            self._read(reply, body, deltas)
         if not self._stopped and self._unreadable is None:
             if not self._answered:
                 raise self._call.build_protocol_error(": the reply has no content")
@@ -387,9 +387,9 @@ class GeminiDecoder(Decoder):
             raise build_call_error(fault, self._call)
         deltas += self._stop(end)
 
-    def _read(self, reply: GenerateContentResponse, deltas: list[Delta]) -> None:
+    def _read(self, reply: GenerateContentResponse, data: bytes, deltas: list[Delta]) -> None:
         if reply.error is not ABSENT:
-            self._fail(read_error_field(reply.error), deltas)
+            self._fail(read_error_field(reply.error, data), deltas)
         candidates = reply.candidates or ()
         candidate = candidates[0] if candidates else None
         if candidate is not None and candidate.index:

@@ -165,7 +165,7 @@ class OllamaDecoder(Decoder):
     def _read(self, read: Frame, data: bytes, *, is_whole: bool = False) -> list[Delta]:
         if self.finished:
             return []
-        fault = read_error_field(read.error) if read.error is not ABSENT else None
+        fault = read_error_field(read.error, data) if read.error is not ABSENT else None
         if fault is None and read.message is None and not read.done:
             fault = self.find_error(data, is_whole=is_whole)
         if fault is not None:

@@ -224,7 +224,7 @@ class ChatDecoder(Decoder):
     def _read(self, chunk: Chunk, data: bytes, source: _Source = "fragment") -> list[Delta]:
         # without its index: LiteLLM counts the content blocks of Claude in it (BerriAI/litellm issue 23178, 2026-03)
         choice = chunk.choices[0] if chunk.choices else None
-        if chunk.error is not ABSENT and (fault := read_error_field(chunk.error)) is not None:
+        if chunk.error is not ABSENT and (fault := read_error_field(chunk.error, data)) is not None:
             return self._read_fault(fault, chunk, data, source)
         if (
             chunk.choices is None  # without a name for both conditions, because every chunk passes here

@@ -64,7 +64,7 @@ def decode_error_object(error: Any) -> UpstreamFault:
     an object with the field `error`.
     """
     nested = error.get("error") if isinstance(error, dict) else None
-    return correct_status(read_error_object({"error": error if nested is None else nested}, 200, {}))
+    return correct_status(read_error_object({"error": error} if nested is None else error, 200, {}))
 
 
 def correct_status(fault: UpstreamFault) -> UpstreamFault:

@@ -233,7 +233,7 @@ class ResponsesDecoder(Decoder):
             if (fault := self.find_error(body, is_whole=True)) is not None:
                 return self._fail(correct_status(fault))
             self._decode(decode_response, body)  # raises the error of invalid JSON
-        self._read_end(response, deltas)
+        self._read_end(response, body, deltas)
         return deltas
 
     def decode_end(self) -> list[Delta]:
@@ -524,20 +524,20 @@ class ResponsesDecoder(Decoder):
 
     def _end_stream(self, event: StreamEvent, deltas: list[Delta]) -> None:
         self.finished = True
-        self._read_end(self._decode(decode_response, event.response), deltas)
+        self._read_end(self._decode(decode_response, event.response), event.response, deltas)
 
     def _read_error(self, _: StreamEvent, deltas: list[Delta]) -> None:
         deltas += self._fail(decode_error_object(decode_repaired(self._frame)))
 
     def _read_untyped(self, event: StreamEvent, deltas: list[Delta]) -> None:
-        fault = self.find_error(self._frame) or read_error_field(event.error)
+        fault = self.find_error(self._frame) or read_error_field(event.error, self._frame)
         if fault is not None:
             deltas += self._fail(correct_status(fault))
 
-    def _read_end(self, response: Response, deltas: list[Delta]) -> None:
+    def _read_end(self, response: Response, data: Raw | bytes, deltas: list[Delta]) -> None:
         if self._stopped:
             return
-        fault = read_error_field(response.error)
+        fault = read_error_field(response.error, data)
         if response.status not in _STATUSES and response.output is None and fault is None:
             raise self._call.build_protocol_error(" sent an answer without any output.")
         if fault is not None:
