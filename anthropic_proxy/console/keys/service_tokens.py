@@ -101,8 +101,9 @@ class ServiceTokens:
             )
         fields = {"owner": accepted.owner, **list_table_fields(issuer)}
         now = self._clock()
-        if known is not None and known.find_status(now) == "active" and has_fields(known, fields, now):
-            return known  # nothing is written, so that a new token of a service waits for no lock of the database
+        # nothing is written, so that a new token of a service waits for no lock of the database
+        if known is not None and (known.find_status(now) in ("revoked", "expired") or has_fields(known, fields, now)):
+            return known
 
         def store() -> VirtualKey:
             actor = f"token issuer ({issuer.name})"
