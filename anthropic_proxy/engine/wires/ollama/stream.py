@@ -38,7 +38,12 @@ from anthropic_proxy.engine.wires.ollama.errors import (
 )
 from anthropic_proxy.engine.wires.reply_ends import build_stop, build_unreadable_reply, find_finish_kind
 from anthropic_proxy.engine.wires.thinking import empty_signature
-from anthropic_proxy.engine.wires.tool_call_repair import MAX_REPAIRED_ON_LOOP, TextSplitter, ToolCallRepair
+from anthropic_proxy.engine.wires.tool_call_repair import (
+    MAX_REPAIRED_ON_LOOP,
+    TextSplitter,
+    ToolCallRepair,
+    is_json_object,
+)
 from anthropic_proxy.engine.wires.tools import EndedCalls, ToolCallIds
 from anthropic_proxy.errors import UnreadableReply
 
@@ -101,16 +106,22 @@ _QUOTE = b'"'[0]
 
 
 class OllamaDecoder(Decoder):
+    finished = False
+    """True after the last line (`done`), or after an error that is a policy refusal."""
+    _calls = 0
+    _has_incomplete = False
+    """True if the arguments of a call are truncated. Only servers that send arguments as text can cause this."""
+    _held: tuple[str | None, str, str] | None = None
+    """Id, name and arguments of the latest call, if its arguments may be repaired: not if a limit has cut them."""
+    _has_content = False
+    _unreadable: UnreadableReply | None = None
+    """Error that `decode_end` raises after all deltas, because the last line also has the token counts."""
+
     def __init__(self, call: TranslatedCall[Dialect]) -> None:
         self._call = call
         # a client that gets no thinking does not send it back, so the state of its calls has it
         replay: Literal[0, 1] = 0 if call.request.shows_thinking else 1
         self.default_signature = empty_signature(call.dialect.signature_tag, replay=replay)
-        self.finished = False
-        """True after the last line (`done`), or after an error that is a policy refusal."""
-        self._calls = 0
-        self._has_incomplete = False
-        """True if the arguments of a call are truncated. Only servers that send arguments as text can cause this."""
         self._ids = ToolCallIds(call)
         self._ended_calls = EndedCalls()
         dialect = call.dialect
@@ -123,9 +134,6 @@ class OllamaDecoder(Decoder):
         self._repairs_arguments = dialect.repairs_tool_arguments
         if self._repairs_arguments:
             self.bytes_on_loop = MAX_REPAIRED_ON_LOOP
-        self._has_content = False
-        self._unreadable: UnreadableReply | None = None
-        """Error that `decode_end` raises after all deltas, because the last line also has the token counts."""
 
     @property
     def notes(self) -> Sequence[FidelityNote]:
@@ -152,7 +160,9 @@ class OllamaDecoder(Decoder):
         return []
 
     def flush_pending(self) -> list[Delta]:
-        return self._text.finish(reply_ended_early=True) if self._text is not None else []
+        deltas: list[Delta] = []
+        self._make_held_call(deltas, reply_ended_early=True)
+        return deltas + self._text.finish(reply_ended_early=True) if self._text is not None else deltas
 
     def _decode(self, data: bytes, repair: Callable[[bytes], bytes]) -> Frame:
         try:
@@ -178,6 +188,8 @@ class OllamaDecoder(Decoder):
         part = read.message
         if part is not None:
             self._has_content = self._has_content or bool(part.thinking or part.content or part.tool_calls)
+            if self._held is not None and (part.thinking or part.content):
+                self._make_held_call(deltas)
             if part.thinking:
                 if self._text is not None:
                     self._text.note_separate_reasoning(part.thinking)
@@ -207,8 +219,10 @@ class OllamaDecoder(Decoder):
             self._unreadable = build_unreadable_reply(self._call.provider_prefix, reason)
             deltas += usage
             return
+        is_early = kind not in {"end", "calls", "unknown"}
+        if self._held is not None:
+            self._make_held_call(deltas, reply_ended_early=is_early)
         if self._text is not None:
-            is_early = kind not in {"end", "calls", "unknown"}
             deltas += self._text.finish(reply_ended_early=is_early, is_text_reply=not (is_early or self._calls))
             if not is_early:
                 self.has_unopened_reasoning = self._text.examine_text(self._content)
@@ -237,9 +251,21 @@ class OllamaDecoder(Decoder):
         if self._ended_calls.repeats(part.id, found, arguments, deltas):
             return
         for one in divide_arguments(arguments) or ("",):
-            repaired = self._call_repair.repair_arguments(one, found) if one and self._repairs_arguments else one
-            if self._doubled is not None and self._doubled.add(found, repaired):
-                continue
-            self._has_incomplete |= bool(one) and is_truncated_object(repaired)
-            deltas += self._ids.build_whole_call(self._calls, part.id, found, repaired)
+            self._make_held_call(deltas)
+            if one and self._repairs_arguments and not is_json_object(one):
+                self._held = part.id, found, one
+            else:
+                self._make_call(part.id, found, one, deltas)
+
+    def _make_held_call(self, deltas: list[Delta], *, reply_ended_early: bool = False) -> None:
+        if self._held is not None:
+            (call_id, name, arguments), self._held = self._held, None
+            if not reply_ended_early:
+                arguments = self._call_repair.repair_arguments(arguments, name)
+            self._make_call(call_id, name, arguments, deltas)
+
+    def _make_call(self, call_id: str | None, name: str, arguments: str, deltas: list[Delta]) -> None:
+        if self._doubled is None or not self._doubled.add(name, arguments):
+            self._has_incomplete |= bool(arguments) and is_truncated_object(arguments)
+            deltas += self._ids.build_whole_call(self._calls, call_id, name, arguments)
             self._calls += 1
