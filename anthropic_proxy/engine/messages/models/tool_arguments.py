@@ -106,6 +106,12 @@ class ObjectEnd:
         self._skipped.append(text)
         return True
 
+    def expects_value(self, text: str) -> bool:
+        """Return True if a value must follow. `text`: the end of what was read."""
+        if self._skipped:
+            self._read_skipped()
+        return not self._in_string and text.rstrip(" \t\r\n").endswith((":", ",", "["))
+
     def _read_skipped(self) -> None:
         text = "".join(self._skipped)
         self._skipped.clear()
@@ -188,6 +194,8 @@ def _is_object(text: str) -> bool:
 
 _EMPTY_OBJECTS = compile_anchored(r"(?:\{[ \t\r\n]*+\}[ \t\r\n]*+)+(?=\{)")
 _NOT_SPACE = compile_later(r"[^ \t\r\n]")
+_MAX_SPACE = 32
+"""Maximum length of white space in front of a value."""
 
 
 class ArgumentsReader:
@@ -218,6 +226,12 @@ class ArgumentsReader:
     def is_open(self) -> bool:
         """True if an object has begun and not ended."""
         return self._end is not None
+
+    def may_continue_with(self, text: str) -> bool:
+        """Return True if `text` is more likely the next part of the arguments than the beginning of other ones."""
+        if self._end is None:
+            return not (self.is_whole or self._passes)  # there is white space at most
+        return text.lstrip()[:1] != "{" or self._end.expects_value(self._pieces[-1][-_MAX_SPACE:])
 
     @property
     def passed(self) -> str:

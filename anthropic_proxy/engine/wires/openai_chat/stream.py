@@ -746,7 +746,7 @@ class ToolCallDecoder:
                 if text := known.find_new(function.arguments or ""):
                     self._feed(known, text, fragment, deltas)
                 return
-        call = None if is_complete else self._find(fragment, function)
+        call = None if is_complete else self._find(fragment, function, deltas)
         if call is not None and call.ended:  # a blank fragment: `_find` rejects others
             return
         if call is None:
@@ -1012,11 +1012,13 @@ class ToolCallDecoder:
             return None
         return (call.before or call) if call.ended or call.arguments.is_whole else None
 
-    def _is_other_call(self, fragment: ToolCallDelta, function: FunctionCall, call: _OpenCall) -> bool:
+    def _is_other_call(
+        self, fragment: ToolCallDelta, function: FunctionCall, call: _OpenCall, event: list[Delta]
+    ) -> bool:
         """Return True if a fragment with the place of `call` begins another call, because its id is another one.
 
         Some servers make a new id for each fragment. Such a fragment has no name, or repeats the name and continues
-        the arguments.
+        the arguments. Two names in one event are two calls, if the first has no arguments.
         """
         if not is_other_call(fragment.id, call.id):
             return False
@@ -1025,9 +1027,10 @@ class ToolCallDecoder:
             return True
         if call.ended:
             return bool(function.name or (text.strip() and not is_same_object(known.text, text)))
-        return bool(function.name) and not (known.is_open and text.lstrip()[:1] != "{")
+        is_beside = call.event is event and not known.is_open
+        return bool(function.name) and (is_beside or not known.may_continue_with(text))
 
-    def _find(self, fragment: ToolCallDelta, function: FunctionCall) -> _OpenCall | None:
+    def _find(self, fragment: ToolCallDelta, function: FunctionCall, event: list[Delta]) -> _OpenCall | None:
         """Return the open call that a fragment continues. None: the fragment begins a new call."""
         if fragment.index is not None:
             call = self._slots.get(fragment.index) or self._find_stated(fragment.index, fragment.id)
@@ -1037,7 +1040,7 @@ class ToolCallDecoder:
             call = self._by_id.get(fragment.id) if fragment.id else None
             call = self._last if call is None and not function.name else call
         if call is None or call.ended:
-            if call is None or self._is_other_call(fragment, function, call):
+            if call is None or self._is_other_call(fragment, function, call, event):
                 return None
             if call.written is None and (function.name or (fragment.id and not call.id)):
                 return None
@@ -1047,7 +1050,7 @@ class ToolCallDecoder:
             if arguments.strip() and not is_same_object(call.arguments.text, arguments):
                 raise self._call.build_protocol_error(" continued a tool call that was complete.")
             return call  # the fragment adds nothing
-        if self._is_other_call(fragment, function, call):
+        if self._is_other_call(fragment, function, call, event):
             return None
         # Some servers give several calls one id, or none: the name distinguishes the next call from a repeated name.
         if not function.name or not call.name or function.name == call.name:
