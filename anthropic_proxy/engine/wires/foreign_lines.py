@@ -22,6 +22,8 @@ from msgspec import Struct
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.wires.failures import (
     UpstreamFault,
+    begins_as_json,
+    decode_error,
     describe_text,
     find_bare_error,
     is_error_stated,
@@ -56,6 +58,8 @@ _STATEMENT = compile_later(
 """Beginning of a line that may state an error."""
 _CLOSING = (b"}", b"]", b">")
 """Last characters of an object, a list and a page."""
+_BEGINNING = 100
+"""Bytes of a frame that show whether it begins as JSON."""
 _WITHOUT_TEXT = "the server reported an error without a text"
 
 
@@ -71,8 +75,8 @@ def is_end_mark(frame: bytes) -> bool:
 
 def is_part_of_reply(frame: bytes) -> bool:
     """Return False if a frame is a text, or a value that has no fields. It may be damaged JSON."""
-    begin = frame.lstrip()
-    return begin[:1] in (b"{", b"[") and begin.rstrip() != b"[]"
+    begin = frame.lstrip()[:_BEGINNING]
+    return begins_as_json(begin.decode(errors="replace")) and begin.rstrip() != b"[]"
 
 
 class ForeignLines(Struct, eq=False):
@@ -143,11 +147,11 @@ class ForeignLines(Struct, eq=False):
         """Return the error that a frame without a field of a reply states. None: it states none. Its text is kept then,
         if it has one.
         """
-        content = decode_repaired(frame)
+        content = decode_error(frame)
         if read_bare_error(content) is None:
             self.count += frame.lstrip()[:1] not in (b"{", b"[")
             return None
-        text = content.encode() if isinstance(content, str) else frame
+        text = content.encode() if isinstance(content, str) else msgspec.json.encode(content)
         error = self.read_lines(text.split(b"\n"), are_whole=True)
         return None if error is None else find_bare_error(error)
 
@@ -186,7 +190,7 @@ def _find_statement(text: bytes, *, are_whole: bool, are_one: bool = False, are_
 
 def _encode_statement(content: Any, value: bytes, *, is_last: bool) -> bytes | None:
     """Return a frame with the error in a JSON value. None: it has none. `content`: the decoded value."""
-    fault = read_bare_error(content)
+    fault = None if isinstance(content, str) else read_bare_error(content)
     if fault is None:
         return _encode_text(value, _list_fields(content)) if _names_error(content) else None
     if fault.is_unreadable_output or states_error(content):

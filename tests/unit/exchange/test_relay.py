@@ -1264,7 +1264,7 @@ async def test_the_beginning_of_a_stream_without_content_is_held_for_eight_secon
 
 DEEP = b'{"type":"message_delta","delta":' + b"[" * 100_000
 BROKEN_FRAMES = [
-    b"event: message_delta\ndata: no JSON\n\n",
+    b'event: message_delta\ndata: {"no JSON\n\n',
     b'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":3},\n\n',
     b'data: {"type":"message_stop","x":"\xff"}\n\n',
     b"data: " + DEEP + b"\n\n",
@@ -1290,6 +1290,21 @@ def test_a_stream_with_an_event_that_no_client_can_read_ends_with_an_error(numbe
     assert start.endswith(b"\n\n")
     assert json.loads(report) == BROKEN_REPORT
     assert str(answer.failure) == "anthropic sent an event that is not JSON."
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"[ERROR] the worker died", "anthropic: [ERROR] the worker died"),
+        (b"{'error': {'message': 'the worker died', 'code': 500}}", "anthropic: the worker died"),
+        (b'{"type": "error", "error": {"type": "api_error", "message": "the worker di', "anthropic: the worker di"),
+        (b'{"statusCode": 500, "error": "Internal Server Error", "message": "it died"}', "anthropic: it died"),
+    ],
+)
+def test_the_text_of_an_error_in_another_form_is_told(data: bytes, message: str) -> None:
+    received, answer = passed([BEGUN, b"".join(STREAM[1:5]) + b"event: message_delta\ndata: " + data + b"\n\n"])
+    assert json.loads(received.partition(b"event: error\ndata: ")[2])["error"]["message"] == message
+    assert str(answer.failure) == message
 
 
 def test_the_events_before_one_that_no_client_can_read_are_delivered() -> None:

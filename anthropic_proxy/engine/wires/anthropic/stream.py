@@ -310,7 +310,7 @@ class RelayInspector(Decoder):
             try:
                 decoded = json.loads(frame.decode())  # accepts as much as clients do, for example lone surrogates
             except (ValueError, RecursionError):
-                raise self._no_json() from None
+                raise self._read_no_json(frame) from None
             self._raise_stated_error(frame)
             event_type = decoded.get("type") if isinstance(decoded, dict) else None
             return self._follow(event_type, _read_odd(frame, self._billed_tier))
@@ -326,12 +326,15 @@ class RelayInspector(Decoder):
             json.loads(data.decode())
         except (ValueError, RecursionError):
             if data.lstrip().startswith(b"{"):
-                return self._no_json(), False
+                return self._read_no_json(data), False
             data = msgspec.json.encode(data.decode(errors="replace"))
         return self._build_error(data), _has_error_form(data)
 
-    def _no_json(self) -> UpstreamProtocolError:
-        return self._call.build_protocol_error(" sent an event that is not JSON.")
+    def _read_no_json(self, data: bytes) -> UpstreamError:
+        fault = find_bare_error(data)
+        if fault is None:
+            return self._call.build_protocol_error(" sent an event that is not JSON.")
+        return self._build_error(data, fault)
 
     def decode_end(self) -> list[Delta]:
         if not self.finished:
@@ -392,10 +395,10 @@ class RelayInspector(Decoder):
         if kind.is_error:
             raise self._build_error(frame)
 
-    def _build_error(self, frame: bytes) -> UpstreamError:
+    def _build_error(self, frame: bytes, fault: UpstreamFault | None = None) -> UpstreamError:
         self.finished = True
         known = KnownTokenCounts(self._call.effective_max_input_tokens)
-        fault = read_own_words(decode_error_body(None, {}, frame), self._call)
+        fault = read_own_words(fault or decode_error_body(None, {}, frame), self._call)
         error = build_upstream_error(fault, self._call.provider_prefix, known)
         if self._call.dialect.has_anthropic_errors:
             keep_error_body(error, frame)

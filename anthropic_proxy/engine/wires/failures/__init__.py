@@ -18,6 +18,8 @@ from anthropic_proxy.engine.wires.failures.classification import (
 )
 from anthropic_proxy.engine.wires.failures.error_body import (
     UpstreamFault,
+    begins_as_json,
+    decode_error,
     decode_error_body,
     describe_text,
     find_bare_error,
@@ -35,8 +37,10 @@ __all__ = [
     "PARAMETER_ERROR_STATUSES",
     "KnownTokenCounts",
     "UpstreamFault",
+    "begins_as_json",
     "build_call_error",
     "build_upstream_error",
+    "decode_error",
     "decode_error_body",
     "describe_text",
     "find_bare_error",

@@ -133,12 +133,13 @@ def decode_error_body(status: int | None, headers: Mapping[str, str], body: byte
     try:
         content = msgspec.json.decode(body.removeprefix(b"data:"))  # Xiaomi sends an event of a stream (2026-05)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        content = None
+        content = _decode_damaged(body.decode(errors="replace"))
         # servers in Rust and Go send an error in plain text; others send a page
-        if len(body) <= _MAX_PLAIN_BYTES and "html" not in headers.get("content-type", "").lower():
+        if content is None and len(body) <= _MAX_PLAIN_BYTES and "html" not in headers.get("content-type", "").lower():
             with suppress(UnicodeDecodeError):
                 words = " ".join(body.decode().split())
-                content = words if words[:1] not in ("", "<", "{", "[") and words.isprintable() else None
+                is_text = words[:1] not in ("", "<") and not begins_as_json(words)
+                content = words if is_text and words.isprintable() else None
     if isinstance(content, dict | list | str):
         fault = read_error_object(content, status, headers)
         if fault.message or fault.codes:
@@ -344,7 +345,72 @@ def find_bare_error(data: bytes) -> UpstreamFault | None:
     MiniMax `base_resp` (platform.minimax.io/docs/api-reference/errorcode.md), Z.ai `msg` and `success`, vLLM before
     0.10 `message` (serving_engine.py; read 2026-11). Others send a text or a page in place of JSON.
     """
-    return read_bare_error(decode_repaired(data))
+    return read_bare_error(decode_error(data))
+
+
+_JSON_BEGIN = compile_anchored(r"\s*+(?:\{\s*+(?:[\"'}]|\Z)|\[\s*+(?:[\[{\"'\]]|[\d.,\s+-]*+\]?\s*+\Z))")
+_MAX_DAMAGED_CHARACTERS = 65_536
+_PIECE = compile_later(r'"[^"\\]*+(?:\\.[^"\\]*+)*(?P<end>"?)|[{}\[\],]', re.DOTALL)
+"""A string of JSON, whose end may be missing, or a character between values."""
+_PYTHON_VALUE = compile_later(
+    r"""(?P<json>"[^"\\]*+(?:\\.[^"\\]*+)*"?)|'(?P<text>[^'\\]*+(?:\\.[^'\\]*+)*)'?|\b(?P<word>True|False|None)\b""",
+    re.DOTALL,
+)
+_PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
+
+
+def begins_as_json(text: str) -> bool:
+    """Return False for a text without an object or a list at its beginning, such as `[ERROR] …`."""
+    return _JSON_BEGIN.match(text) is not None
+
+
+def decode_error(data: bytes) -> Any:
+    """`decode_repaired` for what may be an error: also for an object whose end is missing, or that Python has printed
+    (`{'error': …}`), and for one before other text.
+    """
+    content = decode_repaired(data)
+    decoded = _decode_damaged(content) if isinstance(content, str) else None
+    return content if decoded is None else decoded
+
+
+def _decode_damaged(text: str) -> Any:
+    """Return the object or list at the beginning of a text that is no JSON. None: there is none."""
+    if len(text) > _MAX_DAMAGED_CHARACTERS or text.lstrip()[:1] not in ("{", "[") or not begins_as_json(text):
+        return None
+    for converted in (text, _PYTHON_VALUE.sub(_convert_python_value, text)):
+        rest = converted
+        for _ in range(2):  # whole, and without a member that is cut
+            closed, rest = _close(rest)
+            with suppress(msgspec.DecodeError, UnicodeError, RecursionError):
+                return msgspec.json.decode(closed)
+    return None
+
+
+def _convert_python_value(found: re.Match[str]) -> str:
+    if (text := found["text"]) is not None:
+        escaped = text.replace("\\\\", "\0").replace("\\'", "'").replace('"', '\\"').replace("\0", "\\\\")
+        return f'"{escaped}"'
+    return found["json"] or _PYTHON_WORDS[found["word"]]
+
+
+def _close(text: str) -> tuple[str, str]:
+    """Return the first value of a text with the missing ends, and the text before the last member."""
+    closers: list[str] = []
+    ending, last = "", 0
+    for piece in _PIECE.finditer(text):
+        mark = piece[0][0]
+        if mark == '"':
+            ending = "" if piece["end"] else mark
+        elif mark in "{[":
+            closers.append("}" if mark == "{" else "]")
+            last = piece.end()
+        elif mark == ",":
+            last = piece.start()
+        elif closers:
+            closers.pop()
+            if not closers:
+                return text[: piece.end()], text[:last]
+    return text + ending + "".join(reversed(closers)), text[:last]
 
 
 def read_bare_error(content: Any) -> UpstreamFault | None:
@@ -370,7 +436,7 @@ _EVENT = compile_anchored(r"\s*+(?:event|data|id|retry)?:")
 
 
 def _read_text(text: str) -> UpstreamFault | None:
-    if text.lstrip()[:1] in ("", "{", "[") or _EVENT.match(text):  # damaged JSON, or events in place of a body
+    if not text.strip() or begins_as_json(text) or _EVENT.match(text):  # damaged JSON, or events in place of a body
         return None
     message, status = describe_text(text)
     return read_error_object({"error": {"message": message, "code": status}}, 200, {}) if message else None
