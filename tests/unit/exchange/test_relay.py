@@ -1295,14 +1295,17 @@ def test_a_stream_with_an_event_that_no_client_can_read_ends_with_an_error(numbe
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"[ERROR] the worker died", "anthropic: [ERROR] the worker died"),
-        (b"{'error': {'message': 'the worker died', 'code': 500}}", "anthropic: the worker died"),
-        (b'{"type": "error", "error": {"type": "api_error", "message": "the worker di', "anthropic: the worker di"),
-        (b'{"statusCode": 500, "error": "Internal Server Error", "message": "it died"}', "anthropic: it died"),
+        (b"event: message_delta\ndata: [ERROR] the worker died", "anthropic: [ERROR] the worker died"),
+        (b"data: {'error': {'message': 'the worker died', 'code': 500}}", "anthropic: the worker died"),
+        (
+            b'data: {"type": "error", "error": {"type": "api_error", "message": "the worker di',
+            "anthropic: the worker di",
+        ),
+        (b'data: {"statusCode": 500, "error": "Internal Server Error", "message": "it died"}', "anthropic: it died"),
     ],
 )
 def test_the_text_of_an_error_in_another_form_is_told(data: bytes, message: str) -> None:
-    received, answer = passed([BEGUN, b"".join(STREAM[1:5]) + b"event: message_delta\ndata: " + data + b"\n\n"])
+    received, answer = passed([BEGUN, b"".join(STREAM[1:5]) + data + b"\n\n"])
     assert json.loads(received.partition(b"event: error\ndata: ")[2])["error"]["message"] == message
     assert str(answer.failure) == message
 

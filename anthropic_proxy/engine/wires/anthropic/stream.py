@@ -161,8 +161,9 @@ _DONE = b"[DONE]"
 _OF_MESSAGE, _OF_FAILURE = b"message_", b"error"
 """Byte strings of the SSE events to decode. Each event with usage, an end or an error contains one of them. The first
 has no quotes, because some servers name an event only in its `event:` line."""
-_FAILURES = (b'"error"', b"error\n", b"error\r")
-"""Byte strings of an error: a member or a type, or the name of the event. JSON has no line ends."""
+_FAILURES = (b'"error"', b"'error'", b"error\n", b"error\r")
+"""Byte strings of an error: a member or a type, also as Python prints it, or the name of the event, which has an end of
+line that JSON has not."""
 _EVENT_END = b"\n\n"
 _END, _OF_BLOCK = b"message_stop", b"content_block_"
 _FRAMES = compile_later(rb"(?<=\n\n)|(?<=\r\n\r\n)")
