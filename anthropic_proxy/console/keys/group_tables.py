@@ -6,9 +6,10 @@ neither a start nor a revocation waits for them, however many they are.
 """
 
 import asyncio
+import secrets
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from typing import Any
 
@@ -21,8 +22,9 @@ from anthropic_proxy.console.keys.scim_people import find_scim_facts
 from anthropic_proxy.console.keys.sign_ins import list_people
 from anthropic_proxy.console.keys.table_rules import list_person_fields
 from anthropic_proxy.console.keys.virtual_keys import VirtualKey
-from anthropic_proxy.console.ledger.connection import Reader
+from anthropic_proxy.console.ledger.connection import Connection, Reader
 from anthropic_proxy.console.ledger.database import LEDGER_FAILURES, find_cause, open_for_writing
+from anthropic_proxy.console.units import to_microseconds
 from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
@@ -30,16 +32,31 @@ from anthropic_proxy.gateway.settings import Settings
 _ACTOR = "settings ([sign_in.groups])"
 _PEOPLE_PER_TRANSACTION = 50
 _RETRY_SECONDS = 1.0
+_LOOK_SECONDS = 0.2
+_WORKER = "group tables"
+_WORKER_SECONDS = 10.0
+"""Name of the row of `shared_values` that says which process applies tables to marked people, and the time after which
+another one goes on."""
+_PROCESS = secrets.token_hex(8)
+_TAKEN = "SELECT 1 FROM shared_values WHERE name = ? AND value != ? AND expires_at > ? AND expires_at <= ?"
 _ANSWER_SECONDS = 10.0
 """Time after which a change of a group is answered though not all of its people have their tables yet. Entra ID waits
 30 seconds, and sends the change again."""
 
 
-def apply_group_tables(
-    settings: Settings, only: Collection[str] | None = None, is_stopped: Callable[[], bool] = lambda: False
-) -> None:
+def mark_people(connection: Connection, key_ids: Sequence[str]) -> None:
+    """Let an instance apply the tables to these people, after the transaction that has changed their groups."""
+    statement = "INSERT INTO pending_tables (key_id) VALUES (?) ON CONFLICT (key_id) DO NOTHING"
+    connection.execute_many(statement, [(key_id,) for key_id in key_ids])
+
+
+def has_marked_people(connection: Reader) -> bool:
+    return bool(connection.query("SELECT 1 FROM pending_tables LIMIT 1"))
+
+
+def apply_group_tables(settings: Settings, is_stopped: Callable[[], bool] = lambda: False) -> None:
     """Give each person the team and the rules of its table, and the cost center. If there are tables, a person without
-    one keeps its own, because the next settings may have the table again. `only`: ids of the keys of people. None: all.
+    one keeps its own, because the next settings may have the table again.
 
     What is stored about a person is read in the transaction that changes it, so that no later fact is overwritten.
     Between two transactions, others change keys for as long.
@@ -48,19 +65,72 @@ def apply_group_tables(
         return
     with closing(open_for_writing(settings)) as connection:
         administration = KeyAdministration(connection, _ACTOR)
-        key_ids = None if only is None else list(only)
-        differing = [key.id for key, _ in _list_differences(connection, settings, key_ids)]
+        differing = [key.id for key, _ in _list_differences(connection, settings, None)]
         for start in range(0, len(differing), _PEOPLE_PER_TRANSACTION):
             if is_stopped():
                 return
             began_at = time.monotonic()
             with administration.changing():
                 part = differing[start : start + _PEOPLE_PER_TRANSACTION]
-                for key, fields in _list_differences(connection, settings, part):
-                    with suppress(InvalidRequest):  # the key has expired or cannot be read, so it is refused anyway
-                        administration.set_table_fields(key, fields)
+                _apply(connection, administration, settings, part)
             if start + _PEOPLE_PER_TRANSACTION < len(differing):
                 time.sleep(time.monotonic() - began_at)
+
+
+def apply_marked_tables(settings: Settings, is_stopped: Callable[[], bool] = lambda: False) -> None:
+    """Do the same for the people that `mark_people` has marked, until no mark is left. A mark ends in the transaction
+    that applies the table, so that nothing is lost when the process ends. One process does this at a time; others wait,
+    and go on if it ends. A failure that is no failure of the database keeps its marks, and is raised at the end.
+    """
+    if settings.sign_in is None:
+        return
+    after = ""
+    failure: Exception | None = None
+    with closing(open_for_writing(settings)) as connection:
+        administration = KeyAdministration(connection, _ACTOR)
+        while has_marked_people(connection) and not is_stopped():
+            began_at = time.monotonic()
+            part: Sequence[str] | None = ()
+            try:
+                with administration.changing():
+                    if (part := _take_part(connection, after)) is not None:
+                        _apply(connection, administration, settings, part)
+                        connection.execute_many("DELETE FROM pending_tables WHERE key_id = ?", [(one,) for one in part])
+            except LEDGER_FAILURES:
+                raise
+            except Exception as error:  # noqa: BLE001  # a defect: the tables of others are applied
+                failure = failure or error
+                after = part[-1] if part else after
+            if part is not None and len(part) < _PEOPLE_PER_TRANSACTION:
+                break
+            time.sleep(_LOOK_SECONDS if part is None else time.monotonic() - began_at)
+    if failure is not None:
+        raise failure
+
+
+def _take_part(connection: Connection, after: str) -> Sequence[str] | None:
+    """Return ids of marked people behind the id `after`, and keep other processes from the marks meanwhile, within a
+    transaction. None: another process works on them.
+    """
+    now = to_microseconds(time.time())
+    end = now + to_microseconds(_WORKER_SECONDS)
+    if connection.query(_TAKEN, (_WORKER, _PROCESS, now, end)):  # a later end is that of a wrong clock
+        return None
+    statement = "SELECT key_id FROM pending_tables WHERE key_id > ? ORDER BY key_id LIMIT ?"
+    part = [str(key_id) for (key_id,) in connection.query(statement, (after, _PEOPLE_PER_TRANSACTION))]
+    connection.execute("DELETE FROM shared_values WHERE name = ?", (_WORKER,))
+    if len(part) == _PEOPLE_PER_TRANSACTION:
+        row = {"name": _WORKER, "value": _PROCESS, "expires_at": end}
+        connection.insert_row("shared_values", row)
+    return part
+
+
+def _apply(
+    connection: Connection, administration: KeyAdministration, settings: Settings, key_ids: Sequence[str]
+) -> None:
+    for key, fields in _list_differences(connection, settings, key_ids):
+        with suppress(InvalidRequest):  # the key has expired or cannot be read, so it is refused anyway
+            administration.set_table_fields(key, fields)
 
 
 def _list_differences(
@@ -98,18 +168,24 @@ class GroupTables:
     def __init__(self, current_settings: Callable[[], Settings], warn: Callable[[str], None]) -> None:
         self._current_settings = current_settings
         self._warn = warn
-        self._waiting = set[str]()
-        """Ids of the keys of people to whom the tables are applied next."""
+        self._are_marked_waiting = False
         self._are_all_waiting = False
+        """Tables are applied next to people with a mark, or to all."""
+        self._is_failing = False
         self._task: asyncio.Task[None] | None = None
         self._stopped = threading.Event()
 
-    def begin(self, only: Collection[str] | None = None) -> None:
-        """`only`: ids of the keys of people. None: all."""
-        if only is None:
-            self._are_all_waiting = True
-        else:
-            self._waiting.update(only)
+    def begin(self) -> None:
+        """Apply the tables to all people."""
+        self._are_all_waiting = True
+        self._begin()
+
+    def begin_marked(self) -> None:
+        """Apply them to those that `mark_people` has marked."""
+        self._are_marked_waiting = True
+        self._begin()
+
+    def _begin(self) -> None:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._work())
 
@@ -119,7 +195,7 @@ class GroupTables:
             await asyncio.wait({self._task}, timeout=_ANSWER_SECONDS)
 
     async def stop(self) -> None:
-        """The next start applies the rest."""
+        """The next start applies the rest, and any instance that of people with a mark."""
         self._stopped.set()
         if self._task is not None:
             self._task.cancel()
@@ -130,23 +206,25 @@ class GroupTables:
         return self._stopped.is_set() or self._are_all_waiting
 
     async def _work(self) -> None:
-        is_failing = False
-        while self._waiting or self._are_all_waiting:
-            only = None if self._are_all_waiting else frozenset(self._waiting)
+        while self._are_marked_waiting or self._are_all_waiting:
+            is_all = self._are_all_waiting
             self._are_all_waiting = False
-            self._waiting.clear()
-            settings = self._current_settings()
+            self._are_marked_waiting = self._are_marked_waiting and is_all
+            apply = apply_group_tables if is_all else apply_marked_tables
             try:
-                await run_in_own_thread("group-tables", apply_group_tables, settings, only, self._must_end)
+                await run_in_own_thread("group-tables", apply, self._current_settings(), self._must_end)
+                self._is_failing = False
             except LEDGER_FAILURES as error:  # such as a database that is read-only
-                if not is_failing:
+                if not self._is_failing:
                     self._warn(f"The tables [sign_in.groups] are applied later: {_describe(error)}.")
-                is_failing = True
-                self._are_all_waiting = self._are_all_waiting or only is None
-                self._waiting.update(only or ())
+                self._is_failing = True
+                self._are_all_waiting = self._are_all_waiting or is_all
+                self._are_marked_waiting = self._are_marked_waiting or not is_all
                 await asyncio.sleep(_RETRY_SECONDS)
             except Exception as error:  # noqa: BLE001  # a defect: later changes are applied
-                self._warn(f"The tables [sign_in.groups] cannot be applied: {_describe(error)}.")
+                if not self._is_failing:
+                    self._warn(f"The tables [sign_in.groups] cannot be applied: {_describe(error)}.")
+                self._is_failing = True
 
 
 def _describe(error: Exception) -> str:

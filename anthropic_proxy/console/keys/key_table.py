@@ -19,7 +19,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.console.identity.offline_access import NO_REFRESH_TOKEN
 from anthropic_proxy.console.identity.people import OidcUser
 from anthropic_proxy.console.keys.acceptance import KeyEnd
-from anthropic_proxy.console.keys.group_tables import GroupTables
+from anthropic_proxy.console.keys.group_tables import GroupTables, has_marked_people
 from anthropic_proxy.console.keys.limits import Scope, build_key_scope, build_team_scope, find_proxy_scopes
 from anthropic_proxy.console.keys.sign_ins import SignIn, list_sign_ins, list_sign_ins_of, read_end_reason
 from anthropic_proxy.console.keys.stored_keys import Reading, StoredKeys, replace_values
@@ -146,6 +146,8 @@ class KeyTable:
         self._tables = GroupTables(self._current_settings, warn)
         self._tabled: object = None
         """Settings of the sign-in whose tables are applied. None: there were none."""
+        self._has_marks = False
+        """True: there are people whose groups SCIM has changed, and whose tables are not applied yet."""
         self._is_created = False
         """True if the tables were created or migrated."""
         self._connection: Connection | None = None
@@ -248,6 +250,8 @@ class KeyTable:
 
     def _begin_tables(self) -> None:
         """Apply the tables of changed settings. Nobody waits for it: neither a revocation nor the start."""
+        if self._has_marks and self._current_settings().sign_in is not None:
+            self._tables.begin_marked()  # another instance may have ended before all were applied
         if self._access == self._tabled:
             return
         self._tabled = self._access
@@ -309,6 +313,7 @@ class KeyTable:
         settings = self._current_settings()
         try:
             reading = self._stored.read(connection, settings)
+            self._has_marks = has_marked_people(connection)
             if reading is not None:
                 self._apply(connection, settings, reading)
         except BaseException:

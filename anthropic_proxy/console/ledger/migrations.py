@@ -280,6 +280,7 @@ _STEPS: Mapping[str, Sequence[str | _Statements]] = {
         "CREATE INDEX hourly_by_key_label ON hourly (key_label, hour)",
         "CREATE INDEX hourly_by_team ON hourly (team, hour)",
     ),
+    "0047": ("CREATE TABLE pending_tables (key_id TEXT NOT NULL PRIMARY KEY)",),
 }
 """Version of the schema → statements of the migration from the version before, or a function that returns some."""
 NEWEST_VERSION = max(_STEPS)

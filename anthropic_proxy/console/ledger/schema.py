@@ -258,6 +258,10 @@ SCIM_MEMBERS = TableDefinition(
     (Index("scim_members_by_user", ("user_id",)),),
 )
 
+PENDING_TABLES = TableDefinition("pending_tables", {"key_id": _KEY}, ("key_id",))
+"""Keys of people whose groups or cost centers SCIM has changed, until an instance has applied the table of their group.
+"""
+
 AUDIT_LOG = TableDefinition(
     "audit_log",
     {"id": "SERIAL NOT NULL", "at": TIME, **dict.fromkeys(("actor", "action", "object", "changes"), TEXT)},
@@ -390,6 +394,7 @@ TABLES = (
     SCIM_USERS,
     SCIM_GROUPS,
     SCIM_MEMBERS,
+    PENDING_TABLES,
     INSTANCES,
     LIMIT_COUNTERS,
     LIMIT_HOLDS,

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -73,7 +73,7 @@ class Endpoints:
             return _send(error.encode(), error.status)
 
     async def _respond(self, request: RouteRequest, settings: Settings) -> RouteResponse:
-        begin = partial(asyncio.get_running_loop().call_soon_threadsafe, self._tables.begin)
+        begin = partial(asyncio.get_running_loop().call_soon_threadsafe, self._tables.begin_marked)
         exchange = _Exchange(request, settings, self._clock, begin)
         path = request.path.removeprefix(BASE_PATH)
         name, _, rest = path.removeprefix("/").partition("/")
@@ -112,7 +112,7 @@ class _Exchange:
         request: RouteRequest,
         settings: Settings,
         clock: Callable[[], float],
-        begin: Callable[[Collection[str]], object],
+        begin: Callable[[], object],
     ) -> None:
         self._begin = begin
         self._request = request
@@ -236,7 +236,7 @@ class _Exchange:
             response = change(store)
             self.affected = store.affected
         if self.affected:
-            self._begin(self.affected)
+            self._begin()
         return response
 
     def _open_store(self, connection: Any) -> ScimStore:

@@ -14,6 +14,7 @@ from msgspec import Struct
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.identity.people import is_address
 from anthropic_proxy.console.keys.administration import KeyAdministration
+from anthropic_proxy.console.keys.group_tables import mark_people
 from anthropic_proxy.console.keys.queries import find_key
 from anthropic_proxy.console.ledger.connection import Connection, query_parts
 from anthropic_proxy.console.scim.errors import ScimError, find_no_resource
@@ -277,10 +278,17 @@ class ScimStore:
             name = stored.resource.get("displayName", "")
         self._record("delete", stored, str(name), {"name": (name, None)}, (links, ()))
         if stored.kind == "Group":
-            self.affected = affected
+            self._mark(affected)
 
     affected: Sequence[str] = ()
-    """Keys of the people whose groups or cost centers have changed: their tables are applied after the transaction."""
+    """Keys of the people whose groups or cost centers have changed: their tables are applied after the transaction, by
+    any instance.
+    """
+
+    def _mark(self, key_ids: Sequence[str]) -> None:
+        self.affected = key_ids
+        if self._settings.sign_in is not None:
+            mark_people(self._connection, key_ids)
 
     def _record(
         self,
@@ -329,7 +337,7 @@ class ScimStore:
         if key is not None and (was_active != is_active or key_id != before.key_id):
             self._administration.set_provisioned_access(key, has_access=is_active)
         if key is not None and find_cost_center(before.resource) != find_cost_center(resource):
-            self.affected = [key.id]
+            self._mark([key.id])
 
     def _link(self, before: Stored, address: str) -> str:
         """Return the id of the key that the user is. "": it has no address yet, so nobody can sign in as it."""
@@ -369,7 +377,7 @@ class ScimStore:
         lost, gained = (removed, added) if named == earlier else (sorted(old), sorted(new))
         links = self._name_users(lost), self._name_users(gained)
         self._record("change" if before.version else "create", before, name, _compare(earlier, named), links)
-        self.affected = [*affected, *self._list_keys([*added, *removed])]
+        self._mark([*affected, *self._list_keys([*added, *removed])])
 
     def _write(self, table: str, before: Stored, row: Mapping[str, object]) -> None:
         if not before.version:

@@ -468,7 +468,7 @@ def test_instances_apply_tables_in_short_transactions_and_each_person_once(compa
 
     def apply(name: str) -> None:
         barrier.wait(WAIT_SECONDS)
-        apply_group_tables(company.settings, None, partial(look, name))
+        apply_group_tables(company.settings, partial(look, name))
 
     threads = [threading.Thread(target=apply, args=(name,)) for name in ("one", "two", "three")]
     for thread in threads:

@@ -107,6 +107,11 @@ PROOFS = {
         LEAVING, SCIM, "processes/test_scim.py::test_a_group_of_scim_decides_about_team_role_and_access"
     ),
     "scim_members": Proof(LEAVING, SCIM, SCIM),
+    "pending_tables": Proof(
+        "- its rows have only ids of keys, and are never returned",
+        "unit/scim/test_people.py::test_one_instance_applies_tables_at_a_time",
+        "unit/scim/test_people.py::test_another_instance_applies_the_tables_that_one_has_left",
+    ),
     "instances": Proof(
         OF_ALL,
         "- each server writes its own row",

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import time
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
@@ -18,10 +19,11 @@ from anthropic_proxy.console.keys.acceptance import list_key_states
 from anthropic_proxy.console.keys.access_tokens import TokenKeys
 from anthropic_proxy.console.keys.administration import KeyCommand, open_administration
 from anthropic_proxy.console.keys.descriptions import describe_creator, encode_key
-from anthropic_proxy.console.keys.group_tables import apply_group_tables
+from anthropic_proxy.console.keys.group_tables import apply_group_tables, apply_marked_tables, mark_people
+from anthropic_proxy.console.keys.key_table import KeyTable
 from anthropic_proxy.console.keys.queries import find_key, list_audit_entries, list_keys
 from anthropic_proxy.console.keys.sign_ins import SignIn, list_sign_ins, read_end_reason
-from anthropic_proxy.console.keys.virtual_keys import KeyState, VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import AuditEntry, KeyState, VirtualKey
 from anthropic_proxy.console.ledger.database import open_for_reading, open_for_writing
 from anthropic_proxy.console.scim.plugin import open_plugin
 from anthropic_proxy.console.scim.schema import ENTERPRISE_SCHEMA
@@ -32,7 +34,7 @@ from anthropic_proxy.plugins import Client, RouteRequest
 from anthropic_proxy.secrets import Secret
 from tests.support.ledger import NOON
 from tests.support.sign_in import answer
-from tests.support.waiting import WAIT_SECONDS
+from tests.support.waiting import WAIT_SECONDS, wait_for_async
 
 ISSUER, CLIENT, ANN = "https://login.example.org", "proxy", "ann@example.org"
 GROUPS = (SignInGroup(name="platform", team="core"), SignInGroup(name="Id of Developers", team="build"))
@@ -123,6 +125,10 @@ class Company:
             key = find_key(connection, name)
         assert key is not None
         return key
+
+    def list_audit(self) -> list[AuditEntry]:
+        with closing(open_for_reading(self.settings)) as connection:
+            return [*list_audit_entries(connection)]
 
     def list_sign_ins(self) -> list[SignIn]:
         with closing(open_for_reading(self.settings)) as connection:
@@ -314,8 +320,79 @@ async def test_tables_are_applied_with_what_is_stored_at_that_moment(
         asyncio.run_coroutine_threadsafe(move(company, sign_in, group), loop).result(WAIT_SECONDS)
         return False
 
-    await asyncio.to_thread(apply_group_tables, changed, None, look)
+    await asyncio.to_thread(apply_group_tables, changed, look)
     assert company.find_key(ANN).team == "build"
+
+
+async def add_waiting_people(company: Company, number: int) -> list[str]:
+    """Store people whose groups give another team than they have, marked as by an instance that has ended, and return
+    their addresses.
+    """
+    names = [f"p{one:03}@example.org" for one in range(number)]
+    users = [await company.create(name) for name in names]
+    await company.create_group("platform", *users)
+    keys = [company.sign_in(name, name).key_id for name in names]
+    with closing(open_for_writing(company.settings)) as connection, connection.transaction():
+        connection.execute("UPDATE virtual_keys SET team = ''")
+        mark_people(connection, [*keys, *keys[:3], "key_gone"])
+    return names
+
+
+async def test_another_instance_applies_the_tables_that_one_has_left(company: Company) -> None:
+    names = await add_waiting_people(company, 60)
+
+    def list_teams() -> list[str]:
+        return sorted(company.find_key(name).team for name in names)
+
+    def list_marks() -> int:
+        with closing(open_for_reading(company.settings)) as connection:
+            return int(connection.query("SELECT count(*) FROM pending_tables")[0][0])
+
+    stops = iter((False, True))
+    await asyncio.to_thread(apply_marked_tables, company.settings, lambda: next(stops))
+    assert list_teams().count("core") in (49, 50)
+    assert list_marks() == 11
+    warnings = list[str]()
+    table = KeyTable(company.settings, warnings.append)
+    assert await table.refresh()
+    await wait_for_async(list_marks, lambda number: number == 0)
+    assert list_teams() == ["core"] * 60
+    changes = [each.target for each in company.list_audit() if each.actor == "settings ([sign_in.groups])"]
+    assert len(changes) == len(set(changes)) == 60
+    await table.stop()
+    assert warnings == []
+
+
+@pytest.mark.parametrize(("seconds", "is_taken"), [(5, True), (-1, False), (3_600, False)])
+async def test_one_instance_applies_tables_at_a_time(company: Company, seconds: int, *, is_taken: bool) -> None:
+    """Another one goes on after its end; a clock that is ahead keeps nobody waiting."""
+    (name,) = await add_waiting_people(company, 1)
+    with closing(open_for_writing(company.settings)) as connection, connection.transaction():
+        row = {"name": "group tables", "value": "another", "expires_at": to_microseconds(time.time() + seconds)}
+        connection.insert_row("shared_values", row)
+    stops = iter((False, True))
+    await asyncio.to_thread(apply_marked_tables, company.settings, lambda: next(stops))
+    assert company.find_key(name).team == ("" if is_taken else "core")
+
+
+async def test_an_instance_that_stops_in_a_change_of_a_group_leaves_the_rest_to_others(company: Company) -> None:
+    names = [f"p{one:03}@example.org" for one in range(120)]
+    users = [await company.create(name) for name in names]
+    for name in names:
+        company.sign_in(name, name, ("Id of Developers",))
+    table = KeyTable(company.settings, lambda text: None)
+    assert await table.refresh()
+    other = Company(company.settings)
+    group = await other.create_group("platform")
+    operation = {"op": "add", "path": "members", "value": [{"value": user} for user in users]}
+    change = asyncio.create_task(other.send("PATCH", f"/Groups/{group}", {"Operations": [operation]}))
+    await wait_for_async(lambda: [company.find_key(name).team for name in names], lambda teams: "core" in teams)
+    assert other._plugin.stop is not None
+    await other._plugin.stop()
+    assert (await change)[0] == 204
+    assert await table.refresh()
+    await wait_for_async(lambda: {company.find_key(name).team for name in names}, lambda teams: teams == {"core"})
+    await table.stop()
 
 
 async def test_a_deactivation_ends_each_device_for_good(company: Company) -> None:
