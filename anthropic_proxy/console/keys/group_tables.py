@@ -77,7 +77,9 @@ def apply_group_tables(settings: Settings, is_stopped: Callable[[], bool] = lamb
                 time.sleep(time.monotonic() - began_at)
 
 
-def apply_marked_tables(settings: Settings, is_stopped: Callable[[], bool] = lambda: False) -> None:
+def apply_marked_tables(
+    settings: Settings, is_stopped: Callable[[], bool] = lambda: False, clock: Callable[[], float] = time.time
+) -> None:
     """Do the same for the people that `mark_people` has marked, until no mark is left. A mark ends in the transaction
     that applies the table, so that nothing is lost when the process ends. One process does this at a time; others wait,
     and go on if it ends. A failure that is no failure of the database keeps its marks, and is raised at the end.
@@ -93,7 +95,7 @@ def apply_marked_tables(settings: Settings, is_stopped: Callable[[], bool] = lam
             part: Sequence[str] | None = ()
             try:
                 with administration.changing():
-                    if (part := _take_part(connection, after)) is not None:
+                    if (part := _take_part(connection, after, to_microseconds(clock()))) is not None:
                         _apply(connection, administration, settings, part)
                         connection.execute_many("DELETE FROM pending_tables WHERE key_id = ?", [(one,) for one in part])
             except LEDGER_FAILURES:
@@ -108,11 +110,10 @@ def apply_marked_tables(settings: Settings, is_stopped: Callable[[], bool] = lam
         raise failure
 
 
-def _take_part(connection: Connection, after: str) -> Sequence[str] | None:
+def _take_part(connection: Connection, after: str, now: int) -> Sequence[str] | None:
     """Return ids of marked people behind the id `after`, and keep other processes from the marks meanwhile, within a
     transaction. None: another process works on them.
     """
-    now = to_microseconds(time.time())
     end = now + to_microseconds(_WORKER_SECONDS)
     if connection.query(_TAKEN, (_WORKER, _PROCESS, now, end)):  # a later end is that of a wrong clock
         return None

@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-import time
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
@@ -368,10 +367,10 @@ async def test_one_instance_applies_tables_at_a_time(company: Company, seconds: 
     """Another one goes on after its end; a clock that is ahead keeps nobody waiting."""
     (name,) = await add_waiting_people(company, 1)
     with closing(open_for_writing(company.settings)) as connection, connection.transaction():
-        row = {"name": "group tables", "value": "another", "expires_at": to_microseconds(time.time() + seconds)}
+        row = {"name": "group tables", "value": "another", "expires_at": to_microseconds(NOON + seconds)}
         connection.insert_row("shared_values", row)
     stops = iter((False, True))
-    await asyncio.to_thread(apply_marked_tables, company.settings, lambda: next(stops))
+    await asyncio.to_thread(apply_marked_tables, company.settings, lambda: next(stops), lambda: NOON)
     assert company.find_key(name).team == ("" if is_taken else "core")
 
 
