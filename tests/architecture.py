@@ -70,6 +70,7 @@ DATE_READERS = {
     "console.keys.administration",
     "console.keys.alerts",
     "console.keys.key_policy",
+    "console.keys.group_tables",
     "console.keys.key_table",
     "console.keys.own_budget",
     "console.keys.process_limits",
