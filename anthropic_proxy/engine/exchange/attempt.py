@@ -45,7 +45,7 @@ from anthropic_proxy.engine.wires.anthropic.betas import BETAS_OF_CONTEXT, makes
 from anthropic_proxy.engine.wires.bound_requests import ClientOrigin, ServerName
 from anthropic_proxy.engine.wires.calls import Call, TranslatedCall
 from anthropic_proxy.engine.wires.dialect import BaseDialect, RequestPart
-from anthropic_proxy.engine.wires.tools import bound_ids
+from anthropic_proxy.engine.wires.tools import BoundIds
 from anthropic_proxy.engine.wires.upstream_http import Credential
 from anthropic_proxy.errors import InternalError, UpstreamError
 
@@ -345,7 +345,7 @@ class AttemptPreparer(Struct, eq=False):
             effort_plan=effort_plan,
             client_tool_names=prepared.aliases,
             continuation_token=run.continuation or "",
-            new_id=bound_ids(engine.new_id),
+            new_id=BoundIds(engine.new_id),
             provider_prefix=target.provider.prefix,
             responses_setting=target.provider.responses_setting,
             base_url=target.base_url,

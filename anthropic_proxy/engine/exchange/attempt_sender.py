@@ -46,7 +46,6 @@ from anthropic_proxy.engine.trace_context import new_span_id
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest, CallProgress
 from anthropic_proxy.engine.wires.calls import Call, RelayCall, TranslatedCall
 from anthropic_proxy.engine.wires.dialect import TEMPLATE_SWITCH, BaseDialect
-from anthropic_proxy.engine.wires.failures.quoted_prompts import SMALL_REQUEST_BYTES, count_bytes_on_loop
 from anthropic_proxy.engine.wires.upstream_http import (
     CLIENT_CREDENTIAL_ORIGIN,
     Credential,
@@ -359,9 +358,10 @@ class AttemptSender(Struct, eq=False):
             report.add_notes(repair.notes)
         if is_first_call and report.notes:
             require_lossless(report, target)
-        attempt.upstream_path, attempt.proves = request.path, request.proves
-        schema = bytes(call.request.output_schema) if isinstance(call, TranslatedCall) else b""
-        if schema and not request.enforces_schema:
+        attempt.upstream_path = request.path
+        attempt.proves = request.proves
+        if isinstance(call, TranslatedCall) and len(call.request.output_schema) and not request.enforces_schema:
+            schema = bytes(call.request.output_schema)
             is_large = len(schema) > _MAX_SCHEMA_BYTES_ON_LOOP
             attempt.reply_schema = await self.incoming.background.run_postponable(is_large, _read_reply_schema, schema)
         return request
@@ -381,8 +381,6 @@ class AttemptSender(Struct, eq=False):
                 deltas = await examine_response(
                     self.engine, self.watchdog, target, call, response, background=self.incoming.background
                 )
-            size = len(self.incoming.body)
-            bytes_before_content = count_bytes_on_loop(size) if size > SMALL_REQUEST_BYTES else MAX_REPLY_BYTES_ON_LOOP
             if isinstance(call, RelayCall):
                 call = structs.replace(call, body=b"", headers={}, files={}, client=self.incoming)  # frees memory
                 stream = RelayStream(
@@ -398,7 +396,7 @@ class AttemptSender(Struct, eq=False):
                     is_forwarded=partial(
                         _is_forwarded, attempt.credential, target.provider, self.incoming.receipt.client
                     ),
-                    bytes_before_content=bytes_before_content,
+                    request_bytes=len(self.incoming.body),
                 )
             else:
                 stream = UpstreamStream(
@@ -411,7 +409,7 @@ class AttemptSender(Struct, eq=False):
                     report=self.incoming.receipt.fidelity,
                     reply_filter=attempt.run.reply_filter,
                     deferred_tools=attempt.deferred_tools,
-                    bytes_before_content=bytes_before_content,
+                    request_bytes=len(self.incoming.body),
                 )
             attempt.stream = stream
             if deltas is not None:

@@ -68,7 +68,11 @@ from anthropic_proxy.engine.wires.anthropic.stream import (
 )
 from anthropic_proxy.engine.wires.calls import ModelLimits, RelayCall
 from anthropic_proxy.engine.wires.dialect import BaseDialect
-from anthropic_proxy.engine.wires.failures.quoted_prompts import MAY_STATE_ERROR
+from anthropic_proxy.engine.wires.failures.quoted_prompts import (
+    MAY_STATE_ERROR,
+    SMALL_REQUEST_BYTES,
+    count_bytes_on_loop,
+)
 from anthropic_proxy.engine.wires.framing import EVENT_BORDER, MAX_FRAME_BYTES, EventSplitter, SSEReader
 from anthropic_proxy.engine.wires.json_repair import replace_non_numbers
 from anthropic_proxy.engine.wires.purposes import OWN_PURPOSES
@@ -97,10 +101,12 @@ class RelayStream(Reply):
 
     `list_secrets`: returns the keys of the call, which are masked in an error that quotes them. `inner_calls`: None if
     the request permits no calls of further models. `is_forwarded`: returns False for an error event of which the client
-    is told in another way (`client_errors.py`). `bytes_before_content`: see `UpstreamStream`.
+    is told in another way (`client_errors.py`). `request_bytes`: see `UpstreamStream`.
     """
 
     has_one_call = True
+    _bytes_before_content = MAX_REPLY_BYTES_ON_LOOP
+    """Maximum size of an error that is decoded on the event loop before the first content."""
     usage = NO_USAGE
     stop_reason: str | None = None
     failure: UpstreamError | None = None
@@ -133,7 +139,7 @@ class RelayStream(Reply):
         list_secrets: Callable[[], Sequence[str]] = tuple,
         inner_calls: InnerCalls | None = None,
         is_forwarded: Callable[[UpstreamError], bool] = lambda error: True,
-        bytes_before_content: int = MAX_REPLY_BYTES_ON_LOOP,
+        request_bytes: int = 0,
         new_id: Callable[[str], str] = new_id,
     ) -> None:
         self.headers = forwarded_headers(response.headers)
@@ -150,7 +156,8 @@ class RelayStream(Reply):
         self._list_secrets = list_secrets
         self._inner_calls = inner_calls
         self._is_forwarded = is_forwarded
-        self._bytes_before_content = bytes_before_content
+        if request_bytes > SMALL_REQUEST_BYTES:
+            self._bytes_before_content = count_bytes_on_loop(request_bytes)
         self._decoder = RelayInspector(call)
         self._streams = call.streams_upstream
         self._events = EventSplitter()

@@ -42,7 +42,11 @@ from anthropic_proxy.engine.slices import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.contract import Wire
 from anthropic_proxy.engine.wires.dialect import BaseDialect
-from anthropic_proxy.engine.wires.failures.quoted_prompts import MAY_STATE_ERROR
+from anthropic_proxy.engine.wires.failures.quoted_prompts import (
+    MAY_STATE_ERROR,
+    SMALL_REQUEST_BYTES,
+    count_bytes_on_loop,
+)
 from anthropic_proxy.engine.wires.foreign_lines import MAX_KEPT_BYTES
 from anthropic_proxy.engine.wires.framing import FRAME_READERS, FrameReader
 from anthropic_proxy.engine.wires.upstream_http import UpstreamResponse, build_size_error, read_body, require_few_parts
@@ -152,6 +156,8 @@ class UpstreamStream(DeltaStream):
     _is_left_to_thread = False
     """True if the reply was cancelled while a thread decoded it. The thread continues, and uses the decoder."""
     _bytes_left = MAX_STREAM_BYTES
+    _check_framing = True
+    """True until the first bytes show whether the response is streamed."""
     _bytes_of_error = 0
     _bytes_unless_error = 0
     """Maximum size of a frame or body that is decoded on the event loop if it states no error. 0: since the first
@@ -171,12 +177,11 @@ class UpstreamStream(DeltaStream):
         report: FidelityReport,
         reply_filter: ReplyFilter | None,
         deferred_tools: Sequence[Tool],
-        bytes_before_content: int,
+        request_bytes: int,
     ) -> None:
         """`report`: receives the notes of the decoder at the end. `reply_filter`: filter of the continued stream.
-        `deferred_tools`: tools of the client that the proxy's tool search may find. `bytes_before_content`: maximum
-        size of an error that is decoded on the event loop before the first content. It is compared with the request,
-        which is freed afterwards.
+        `deferred_tools`: tools of the client that the proxy's tool search may find. `request_bytes`: size of the
+        client's request, with which an error before the first content is compared.
         """
         self.call = call
         self._response = response
@@ -184,27 +189,30 @@ class UpstreamStream(DeltaStream):
         self._background = background
         self._bounds = bounds
         self._report = report
-        self._decoder = wire.new_decoder(call)
-        self.default_signature = self._decoder.default_signature
+        decoder = self._decoder = wire.new_decoder(call)
+        self.default_signature = decoder.default_signature
         self._late_thinking = TrailingThinkingBuffer()
         self._framing = wire.framing
         self._reader = self._open_reader() if call.streams_upstream else None
         """Reader that divides a streamed response into frames (events). None: the response is not streamed."""
-        self._check_framing = True
-        """True until the first bytes show whether the response is streamed."""
         self.reply_filter = reply_filter
         """None: the client wants nothing of the reply that the provider does not do."""
         request = call.request
-        stops, limit, sources = request.stop_sequences, request.reply_limit, request.sources
-        prefill = request.prefill if request.messages[-1].role == "assistant" else ""
-        if reply_filter is None and (stops or limit is not None or sources is not None or prefill):
-            self.reply_filter = ReplyFilter(stops, limit, sources, prefill)
-        if any(map(_is_caller, request.tools)):
+        if reply_filter is None and (
+            request.stop_sequences
+            or request.reply_limit is not None
+            or request.sources is not None
+            or request.messages[-1].role == "assistant"
+        ):
+            self.reply_filter = ReplyFilter(
+                request.stop_sequences, request.reply_limit, request.sources, request.prefill
+            )
+        if request.tools and any(map(_is_caller, request.tools)):
             callable_tools = [*request.loaded_tools.values(), deferred_tools]
             self._loaded_calls = LoadedToolCalls({tool.name for tools in callable_tools for tool in tools})
-        if bytes_before_content < self._decoder.bytes_on_loop:
-            self._bytes_unless_error = self._decoder.bytes_on_loop
-            self._decoder.bytes_on_loop = self._bytes_of_error = bytes_before_content
+        if request_bytes > SMALL_REQUEST_BYTES and (size := count_bytes_on_loop(request_bytes)) < decoder.bytes_on_loop:
+            self._bytes_unless_error = decoder.bytes_on_loop
+            decoder.bytes_on_loop = self._bytes_of_error = size
         self._waiting: deque[Delta] = deque()
         """Deltas that the next `read` returns: the first content, or the rest of many."""
 

@@ -4,9 +4,8 @@ A session repeats its tools in every request. Each wire therefore encodes a tool
 result is found by the JSON text of the tool and the options of the encoder. Its work counts at each use.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
-from itertools import count
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Literal, NamedTuple, TypeVarTuple
 
 import msgspec
@@ -191,24 +190,31 @@ def require_few_calls(calls: int) -> None:
         raise UpstreamProtocolError(text, retryable=False, code="reply-too-large")
 
 
-def bound_ids(new_id: Callable[[str], str]) -> Callable[[str], str]:
-    """Return a function that returns as many new ids as one reply may have."""
-    return partial(_make_id, new_id, count(1))
+class BoundIds(Struct):
+    """Returns as many new ids as one reply may have."""
 
+    new_id: Callable[[str], str]
+    count: int = 0
 
-def _make_id(new_id: Callable[[str], str], numbers: Iterator[int], prefix: str) -> str:
-    require_few_calls(next(numbers))
-    return new_id(prefix)
+    def __call__(self, prefix: str) -> str:
+        self.count += 1
+        require_few_calls(self.count)
+        return self.new_id(prefix)
 
 
 class ToolCallIds:
     """Assigns the tool call ids of one reply. A valid and unique id of the provider is kept, any other is replaced."""
 
+    _calls = 0
+
     def __init__(self, call: TranslatedCall[BaseDialect]) -> None:
         self._call = call
         self._used_ids: set[str] | None = None
         """Tool call ids in the client's messages and in this reply. None: not collected yet."""
-        self._calls = 0
+
+    @cached_property
+    def ended_calls(self) -> EndedCalls:
+        return EndedCalls()
 
     def assign_client_id(self, upstream_id: str | None) -> str:
         """Return the id that the client receives for a tool call, and record it as used. Raises

@@ -206,7 +206,7 @@ async def test_a_cancelled_reply_leaves_its_decoder_to_the_thread() -> None:
         report=report,
         reply_filter=None,
         deferred_tools=(),
-        bytes_before_content=MAX_REPLY_BYTES_ON_LOOP,
+        request_bytes=0,
     )
     reading = asyncio.create_task(stream.read())
     await asyncio.to_thread(decoder.begun.wait)

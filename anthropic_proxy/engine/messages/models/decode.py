@@ -604,7 +604,9 @@ def as_clean_messages(
         for block in content:
             if type(block) is TextBlock:
                 text = block.text
-                if answered < len(waiting) or not (text < ABOVE_STRINGS and len(text) > EMPTY_STRING_LENGTH):
+                if (waiting and answered < len(waiting)) or not (
+                    text < ABOVE_STRINGS and len(text) > EMPTY_STRING_LENGTH
+                ):
                     return None
             elif type(block) is ToolResultBlock:
                 if role != "user" or answered == len(waiting) or block.tool_use_id != waiting[answered]:

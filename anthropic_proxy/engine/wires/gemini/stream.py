@@ -81,7 +81,7 @@ from anthropic_proxy.engine.wires.thinking import (
     encode_signature,
 )
 from anthropic_proxy.engine.wires.tool_call_repair import ToolCallRepair
-from anthropic_proxy.engine.wires.tools import EndedCalls, ToolCallIds
+from anthropic_proxy.engine.wires.tools import ToolCallIds
 from anthropic_proxy.errors import UnreadableReply
 
 
@@ -126,7 +126,7 @@ class ServerToolCall(Struct, gc=False):
 
 
 class Part(Struct, rename="camel", gc=False):
-    """Part of a reply. One content field is set; `thought_signature` may be set too."""
+    """Part of a reply. One content field is set, or several by some servers; `thought_signature` may be set too."""
 
     text: str | None = None
     thought: bool | None = None
@@ -306,7 +306,6 @@ class GeminiDecoder(Decoder):
         self._usage = UsageMetadata()
         self._calls = 0
         self._ids = ToolCallIds(call)
-        self._ended_calls = EndedCalls()
         self._call_repair = ToolCallRepair(call, names=False)
         self._is_thinking = False
         """True if the last delta of the reply was thinking without a signature."""
@@ -398,7 +397,7 @@ class GeminiDecoder(Decoder):
             if self._sources is not None:  # before the text of the frame, which may cite the sources
                 deltas += self._sources.read_metadata(candidate)
             for part in (candidate.content.parts if candidate.content is not None else None) or ():
-                if part.text and not part.thought and not part.thought_signature:
+                if part.text and not part.thought and not part.thought_signature and part.function_call is None:
                     self._emit_text(part.text, deltas)
                 else:
                     self._read_part(part, candidate, deltas)
@@ -420,26 +419,25 @@ class GeminiDecoder(Decoder):
                 self._read_part(part, first, deltas)
 
     def _read_part(self, part: Part, candidate: Candidate, deltas: list[Delta]) -> None:
-        text = part.text
+        text, call = part.text, part.function_call
         signature = part.thought_signature or ""
-        if text is not None:
+        if text is not None:  # "" also beside a call, from servers that write all fields
             if part.thought:
                 if text:
                     self._put(Thinking(text), deltas)
                     self._is_thinking = True
-                return
-            if signature and self._is_thinking:
+            elif signature and self._is_thinking and call is None:
                 self._put(self._carry(signature), deltas)
-            if text:
+            if text and not part.thought:
                 self._emit_text(text, deltas)
-        elif (call := part.function_call) is not None:
+        if call is not None:
             arguments = "" if bytes(call.args) in _NO_ARGUMENTS else bytes(call.args).decode(errors="replace")
             if call.partial_args or call.will_continue or self._open_calls.calls:
                 self._read_partial_call(call, signature, arguments, deltas)
             elif call.name:
                 # A server may send the last frame once more, with other token counts.
                 call_id = call.id or (f"{call.name} {arguments}" if candidate.finish_reason else None)
-                if self._ended_calls.repeats(call_id, call.name, arguments, deltas):
+                if self._ids.ended_calls.repeats(call_id, call.name, arguments, deltas):
                     return
                 self._emit_call(call.name, call.id, signature, arguments, deltas)
             elif arguments:
@@ -492,7 +490,7 @@ class GeminiDecoder(Decoder):
     def _emit_ended_calls(self, deltas: list[Delta]) -> None:
         for call in self._open_calls.pop_ended():
             arguments = call.encode_arguments()
-            if not self._ended_calls.repeats(call.id, call.name, arguments):
+            if not self._ids.ended_calls.repeats(call.id, call.name, arguments):
                 if call.is_cut:
                     raise self._call.build_call_error("a text of its arguments has no end")
                 self._emit_call(call.name, call.id, call.signature, arguments, deltas)

@@ -44,7 +44,7 @@ from anthropic_proxy.engine.wires.tool_call_repair import (
     ToolCallRepair,
     is_json_object,
 )
-from anthropic_proxy.engine.wires.tools import EndedCalls, ToolCallIds
+from anthropic_proxy.engine.wires.tools import ToolCallIds
 from anthropic_proxy.errors import UnreadableReply
 
 
@@ -123,7 +123,6 @@ class OllamaDecoder(Decoder):
         replay: Literal[0, 1] = 0 if call.request.shows_thinking else 1
         self.default_signature = empty_signature(call.dialect.signature_tag, replay=replay)
         self._ids = ToolCallIds(call)
-        self._ended_calls = EndedCalls()
         dialect = call.dialect
         tags, formats = dialect.thinking_tags, dialect.text_call_formats
         self._text = TextSplitter(call, tags, formats) if tags or formats else None
@@ -248,7 +247,7 @@ class OllamaDecoder(Decoder):
         found = self._call_repair.repair_name(name) if name else self._call_repair.find_name_by_arguments(arguments)
         if found is None:
             raise self._call.build_protocol_error(" sent a tool call without a name.")
-        if self._ended_calls.repeats(part.id, found, arguments, deltas):
+        if self._ids.ended_calls.repeats(part.id, found, arguments, deltas):
             return
         for one in divide_arguments(arguments) or ("",):
             self._make_held_call(deltas)

@@ -73,7 +73,6 @@ from anthropic_proxy.engine.wires.tool_call_repair import (
     ToolCallRepair,
 )
 from anthropic_proxy.engine.wires.tools import (
-    EndedCalls,
     ToolCallIds,
     is_other_call,
     is_parallel_wrapper,
@@ -190,7 +189,7 @@ class ChatDecoder(Decoder):
             self._finish(self._postponed or "stop", deltas, is_last=True)
         if self._unreadable is not None:
             raise self._unreadable
-        self._end_blocks(deltas, reply_ended_early=self._is_cut)
+        self._end_blocks(deltas, reply_ended_early=True)
         if self._calls is not None and self._calls.has_incomplete_arguments and self._stop_emitted and not self._is_cut:
             deltas.append(build_stop("calls", self._call.provider_prefix, "", is_cut=True))
         self._emit_stop(deltas)
@@ -276,7 +275,7 @@ class ChatDecoder(Decoder):
             if choice.native_finish_reason:
                 self._native_reason = choice.native_finish_reason
             if choice.finish_reason:
-                self._finish(choice.finish_reason, deltas, is_last=source == "body")
+                self._finish(choice.finish_reason, deltas)
         if chunk.usage is not None or chunk.x_groq is not None or (choice is not None and choice.usage is not None):
             self._read_usage(chunk, choice, deltas, data)
         return deltas
@@ -417,14 +416,16 @@ class ChatDecoder(Decoder):
         if kind == "unreadable":
             self._unreadable = build_unreadable_reply(self._call.provider_prefix, reason)
             return
-        self._is_cut = kind not in {"end", "calls"}
-        self._end_blocks(deltas, reply_ended_early=self._is_cut, may_continue=not (is_last or self._is_cut))
+        is_early = kind not in {"end", "calls"}
+        if is_early:
+            self._is_cut = True
+        self._end_blocks(deltas, reply_ended_early=is_early, is_last=is_last)
         is_cut = self._calls is not None and self._calls.has_incomplete_arguments
         self._stop = build_stop(kind, self._call.provider_prefix, reason, refusal="".join(self._refusal), is_cut=is_cut)
         if self._stop.reason != "max_tokens" or self._call.context_window is None:
             self._emit_stop(deltas)
 
-    def _end_blocks(self, deltas: list[Delta], *, reply_ended_early: bool, may_continue: bool = False) -> None:
+    def _end_blocks(self, deltas: list[Delta], *, reply_ended_early: bool, is_last: bool = True) -> None:
         if self._text is not None:
             is_text = not reply_ended_early and self._calls is None
             deltas += self._text.finish(reply_ended_early=reply_ended_early, is_text_reply=is_text)
@@ -435,7 +436,9 @@ class ChatDecoder(Decoder):
         if self._server_tools is not None:
             deltas += self._server_tools.finish_searches()
         if self._calls is not None:
-            self._calls.end_all_calls(deltas, reply_ended_early=reply_ended_early, may_continue=may_continue)
+            is_early = reply_ended_early if self._stop is None else self._is_cut
+            may_continue = not (is_last or is_early)
+            self._calls.end_all_calls(deltas, reply_ended_early=is_early, may_continue=may_continue)
             if self._text is not None:
                 deltas += self._text.make_postponed_calls()
 
@@ -730,7 +733,6 @@ class ToolCallDecoder:
         self.held_characters = 0
         """Characters of arguments that may be repaired at the end of the reply."""
         self._ids = ToolCallIds(call)
-        self._ended_calls = EndedCalls()
         self.replaced_ids: dict[str, str] = {}
         """The provider's id of a tool call → id that the client received, if it is another one."""
         self._holds: bool = call.dialect.buffers_tool_arguments
@@ -950,7 +952,7 @@ class ToolCallDecoder:
         text = call.arguments.text
         if call.name_start:
             self._end_name(call, deltas)
-        is_known = self._ended_calls.repeats(call.id, call.name, text, call.event)
+        is_known = self._ids.ended_calls.repeats(call.id, call.name, text, call.event)
         if (before := call.before) is not None:
             if is_known or not text.strip() or is_same_object(before.arguments.text, text):
                 del self._open[call.key]

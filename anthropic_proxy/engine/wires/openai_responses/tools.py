@@ -58,7 +58,6 @@ from anthropic_proxy.engine.wires.shared_notes import missing_setting_note
 from anthropic_proxy.engine.wires.tool_call_repair import ToolCallRepair
 from anthropic_proxy.engine.wires.tools import (
     EncodedTool,
-    EndedCalls,
     ToolCallIds,
     build_forced_tool_error,
     emulate_forced_tool,
@@ -289,7 +288,7 @@ class ToolCallItemDecoder:
             return
         self._name = item.name
         self._streams = item.type == "function_call" and not is_parallel_wrapper(item.name, self._reader.call)
-        self._may_repeat = self._reader.ended_calls.has(self._call_id, item.name)
+        self._may_repeat = self._reader.ids.ended_calls.has(self._call_id, item.name)
         if self._streams and not self._may_repeat:
             self._began = True
             deltas.append(self._reader.build_tool_call(self._key, item.call_id, item.name))
@@ -349,7 +348,7 @@ class ToolCallItemDecoder:
         if self._ended:
             return
         text = self._written.text
-        if self._reader.ended_calls.repeats(self._call_id, self._name, text or whole, deltas) and self._may_repeat:
+        if self._reader.ids.ended_calls.repeats(self._call_id, self._name, text or whole, deltas) and self._may_repeat:
             self._ended = True
             return
         if self._may_repeat and self._streams:
@@ -388,7 +387,6 @@ class ToolCallContext:
     def __init__(self, call: TranslatedCall[Dialect]) -> None:
         self.call = call
         self.ids = ToolCallIds(call)
-        self.ended_calls = EndedCalls()
         self.repair = ToolCallRepair(call, names=False)
         self._count = 0
         self._servers: dict[str, str] | None = None
