@@ -5,10 +5,12 @@ import gc
 import json
 
 import pytest
+from msgspec import structs
 
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.first_checks import FIRST_CHECK_DELAY_SECONDS
-from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.errors import LimitReached, ProxyError
+from anthropic_proxy.plugins import AdmissionRequest, Client, FurtherCall, Settle
 from tests.support.fake_upstream import BODY, KEYS, STREAM, error
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 
@@ -48,6 +50,43 @@ async def test_an_exchange_leaves_nothing_for_the_collector(kind: str, stream: b
     message = {"role": "user", "content": "hello"}
     body = json.dumps({"model": "openai/gpt-4.1", "max_tokens": 9, "stream": stream, "messages": [message]}).encode()
     inbound = new_client_request(body)
+    await Exchange(proxy.services, inbound, _Forgetful()).run()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(EXCHANGES):
+            await Exchange(proxy.services, inbound, _Forgetful()).run()
+        await asyncio.sleep(0)
+        assert gc.collect() < EXCHANGES
+    finally:
+        gc.enable()
+
+
+class _Limiter:
+    """A policy whose function for further calls knows the request, as that of virtual keys does."""
+
+    def __init__(self, *, refuses: bool) -> None:
+        self._refuses = refuses
+
+    def identify(self, headers: object) -> Client | None:
+        return None
+
+    async def admit(self, request: AdmissionRequest) -> Settle | None:
+        async def admit_further_call(further: FurtherCall) -> None:
+            raise LimitReached(request.model)
+
+        request.further_calls.append(admit_further_call)
+        if self._refuses:
+            raise LimitReached("The budget is used up.")
+        return None
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+async def test_a_policy_that_admits_further_calls_leaves_nothing_for_the_collector(refuses: bool) -> None:
+    proxy = ProxyHarness(lambda *_: answer("quick", False), **KEYS)
+    proxy.services = structs.replace(proxy.services, policies=(_Limiter(refuses=refuses),))
+    body = {"model": "openai/gpt-4.1", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
+    inbound = new_client_request(json.dumps(body).encode())
     await Exchange(proxy.services, inbound, _Forgetful()).run()
     gc.collect()
     gc.disable()

@@ -186,15 +186,19 @@ class Admission(Struct, eq=False):
             estimate_input_tokens=partial(estimate_client_request_tokens, incoming, self.estimates, scale, request),
             response_headers=receipt.limit_headers,
             servers={*ALL_SERVERS},
-            further_calls=self.further_calls,
         )
 
     async def _ask(self, described: AdmissionRequest) -> None:
         self.servers = described.servers
-        for limiter in (*self.engine.policies, *self.engine.limiters):
-            settle = await limiter.admit(described)
-            if settle is not None:
-                self.settles.append(settle)
+        try:
+            for limiter in (*self.engine.policies, *self.engine.limiters):
+                settle = await limiter.admit(described)
+                if settle is not None:
+                    self.settles.append(settle)
+        finally:
+            if described.further_calls:  # a function that holds the request which holds it keeps the body in memory
+                self.further_calls += described.further_calls
+                described.further_calls.clear()
 
 
 @contextmanager

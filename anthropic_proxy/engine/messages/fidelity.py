@@ -56,8 +56,10 @@ def note_replacement(
     return FidelityNote(handling, field, f"{old} → {new}{reason}", old, new)
 
 
-_MAX_TEXT = 2_000
+_MAX_TEXT = 500
 """Maximum number of characters of each text of a stored note: names of the client have any length."""
+MAX_NOTES = 200
+"""Maximum number of stored notes of a request, which has any number of fields. Further ones are counted."""
 _TEXTS = ("field", "reason", "before", "after")
 _read_texts = attrgetter(*_TEXTS)
 
@@ -102,7 +104,8 @@ class FidelityReport(Struct):
         for note in dict.fromkeys(map(_shorten, notes)):
             if note in known or note.field in noted:
                 continue
-            self.notes.append(note)
+            if len(self.notes) < MAX_NOTES or (note.handling == "dropped" and not self.dropped):
+                self.notes.append(note)
             self.approximated += note.handling == "approximated"
             self.emulated += note.handling == "emulated"
             self.dropped += note.handling == "dropped"

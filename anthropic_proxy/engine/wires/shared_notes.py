@@ -6,6 +6,9 @@
 import functools
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling, note_replacement
+from anthropic_proxy.engine.patterns import compile_anchored
+
+_MEDIA_TYPE = compile_anchored(r"[\w.+-]{1,40}/[\w.+-]{1,80}")
 
 NO_SERVICE_TIER = FidelityNote(
     "approximated", "service_tier", "not sent; without it the backend's default tier answers"
@@ -49,7 +52,8 @@ MEDIA_MOVED = FidelityNote(
 def media_as_text_note(kind: str, media_type: str, *, has_url: bool) -> FidelityNote:
     """`kind`: `image` or `document`."""
     # The note contains no title or URL, because notes must not contain content.
-    what = f"{kind}s by URL" if has_url else f"{kind}s of type {media_type or 'unknown'}"
+    named = media_type if _MEDIA_TYPE.fullmatch(media_type) else "unknown"
+    what = f"{kind}s by URL" if has_url else f"{kind}s of type {named}"
     return FidelityNote("dropped", f"messages.{kind}", f"replaced by a text: the model is not known to accept {what}")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
+from anthropic_proxy.engine.messages.fidelity import MAX_NOTES, FidelityNote, FidelityReport
 from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.gateway.server.endpoints import serve_request
 from anthropic_proxy.gateway.telemetry.log import Log
@@ -241,7 +241,20 @@ async def test_a_note_has_the_clients_name_of_a_tool() -> None:
     ]
 
 
-def test_a_stored_note_has_no_text_of_any_length() -> None:
-    report = FidelityReport()
-    report.add_notes([FidelityNote("dropped", f"tools.{'n' * 1_000_000}", "r")])
-    assert report.notes == [FidelityNote("dropped", f"tools.{'n' * 1_994}…", "r")]
+def test_the_notes_of_a_request_have_a_bound() -> None:
+    report = FidelityReport(mode="strict")
+    report.add_notes([FidelityNote("approximated", f"tools.{'n' * 1_000_000}", "r")])
+    report.add_notes([FidelityNote("emulated", f"tools.{number}", "r") for number in range(2 * MAX_NOTES)])
+    losses = [FidelityNote("dropped", f"tools.{number}", "r") for number in range(5)]
+    report.add_notes(losses)
+    assert report.notes[0] == FidelityNote("approximated", f"tools.{'n' * 494}…", "r")
+    assert (len(report.notes), report.list_rejected_losses()) == (MAX_NOTES + 1, losses[:1])
+    assert (report.approximated, report.emulated, report.dropped) == (1, 2 * MAX_NOTES, 5)
+
+
+async def test_a_note_has_no_words_in_place_of_a_media_type() -> None:
+    proxy = ProxyHarness(FakeProvider(), OPENAI_API_KEY="k", OPENAI_WIRE="chat")
+    source = {"type": "base64", "media_type": "the merger is on Friday", "data": "aaaa"}
+    assert (await proxy.post(messages=[{"role": "user", "content": [{"type": "document", "source": source}]}])).body
+    why = "replaced by a text: the model is not known to accept documents of type unknown"
+    assert FidelityNote("dropped", "messages.document", why) in proxy.receipts[0].notes
