@@ -281,6 +281,8 @@ def decode_replies(data: bytes) -> list[GenerateContentResponse]:
 
 _CONTINUATION = "CONTINUATION"
 """Finish reason at the output limit of one request. Another request can continue the reply."""
+_NOT_STATED = "_UNSPECIFIED"
+"""End of the value 0 of each enum, which programs on protobuf write for what is not stated."""
 _NORMAL_ENDS = ("end_turn", "tool_use")
 
 
@@ -409,6 +411,8 @@ class GeminiDecoder(Decoder):
             if candidate.finish_reason:
                 self._finish(candidate.finish_reason, candidate, deltas)
         elif (feedback := reply.prompt_feedback) is not None and feedback.block_reason and not self._stopped:
+            if feedback.block_reason.endswith(_NOT_STATED):
+                return
             reason = ": ".join(filter(None, (feedback.block_reason, feedback.block_reason_message)))
             deltas += self._stop(build_blocked_reply_stop(self._call.provider_prefix, reason))
 
@@ -580,6 +584,8 @@ class GeminiDecoder(Decoder):
             return
         kind = find_finish_kind(reason)
         if kind in ("unreadable", "failed") or (kind == "unknown" and not self._answered):
+            if reason.endswith(_NOT_STATED):
+                return
             words = (candidate.finish_message or "the model's reply could not be read")[:_MAX_FINISH_MESSAGE_LENGTH]
             provider = self._call.provider_prefix
             self._unreadable = UnreadableReply(f"{provider}: {words} ({reason})", provider=provider)
