@@ -34,8 +34,8 @@ _NO_TEXT = compile_later(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _NOT_BASE64 = bytes(set(range(256)) - {*(string.ascii_letters + string.digits + "+/-_=").encode()})
 _BASE64 = compile_anchored(r"[A-Za-z0-9+/_=\t\r\n-]*")
 _URL_ALPHABET = bytes.maketrans(b"-_", b"+/")
-_MAX_PADDINGS = 1_000
-"""Maximum number of paddings within base64 data, as an encoder leaves them that encodes a file in pieces."""
+_PADDING = compile_later(rb"=+")
+"""Padding within base64 data, as an encoder leaves it that encodes a file in pieces."""
 
 
 class TextEncoding(Struct, frozen=True):
@@ -77,7 +77,7 @@ def find_mark(data: bytes) -> TextEncoding | None:
 def find_encoding(data: bytes, charset: str = "") -> TextEncoding | None:
     """Return the encoding of a text. None: the data is no text.
 
-    Data that can be UTF-8 is UTF-8, whatever is stated, unless it has characters of another encoding.
+    Data that can be UTF-8 is UTF-8, whatever is stated, unless it has the zero bytes of UTF-16 or UTF-32.
     """
     if (marked := find_mark(data)) is not None:
         return marked
@@ -92,7 +92,8 @@ def find_encoding(data: bytes, charset: str = "") -> TextEncoding | None:
 
 
 def _list_codecs(data: bytes, charset: str, is_utf8: bool) -> Iterator[str]:
-    if codec := find_codec(charset):
+    codec = find_codec(charset)
+    if codec and (not is_utf8 or codec.startswith("iso2022")):  # these begin their characters with an escape
         yield codec
     halves = {"le": data[1::2], "be": data[::2]}
     for order in sorted(halves, key=lambda order: -_count_controls(halves[order])):
@@ -116,9 +117,8 @@ def _decode(data: bytes, codec: str) -> str | None:
 
 def decode_base64(text: str) -> bytes:
     """Return what other programs may find in base64, also if it is damaged: they skip what is not of its alphabet."""
-    encoded = text.encode("ascii", "replace").translate(_URL_ALPHABET, _NOT_BASE64).rstrip(b"=")
-    pieces = encoded.split(b"=", _MAX_PADDINGS)
-    return b"".join(map(_decode_piece, pieces))
+    encoded = text.encode("ascii", "replace").translate(_URL_ALPHABET, _NOT_BASE64)
+    return b"".join(map(_decode_piece, _PADDING.split(encoded) if b"=" in encoded else [encoded]))
 
 
 def _decode_piece(encoded: bytes) -> bytes:

@@ -35,7 +35,7 @@ from anthropic_proxy.console.identity.cookies import Cookie
 from anthropic_proxy.console.identity.limits import AddressLimit, Window
 from anthropic_proxy.console.identity.people import OidcError, OidcUser, UserRefused
 from anthropic_proxy.console.keys.access_tokens import TokenKeys
-from anthropic_proxy.console.ledger.database import LEDGER_FAILURES
+from anthropic_proxy.console.ledger.reader_threads import PASSING_FAILURES
 from anthropic_proxy.engine.platforms.program import COMMANDS_USER_AGENT
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, Limit, RouteRequest, RouteResponse
@@ -75,7 +75,7 @@ async def show_device(services: DashboardServices, request: RouteRequest) -> Rou
         return await _send_device_page(services, request, code=code)
     except OidcError as error:
         return await _send_device_page(services, request, _explain(services, error), status=error.status)
-    except LEDGER_FAILURES:
+    except PASSING_FAILURES:
         return await _send_device_page(services, request, NO_DATABASE, status=503)
 
 
@@ -142,7 +142,7 @@ def _list_approved(browser: str, code: DeviceCode) -> str:
 
 async def _refuse(services: DashboardServices, request: RouteRequest, code_hash: str, error: UserRefused) -> None:
     """Claude Code shows the reason too."""
-    with suppress(*LEDGER_FAILURES):
+    with suppress(*PASSING_FAILURES):
         await _use_grants(services, request, lambda grants: grants.reject(code_hash, _explain(services, error)))
 
 

@@ -439,9 +439,8 @@ def _describe_end(scope: Scope, end: float) -> str:
         local = datetime.fromtimestamp(end).astimezone()
         return f"{local:%b} {local.day}, {local:%H:%M}"
     moment = datetime.fromtimestamp(end, UTC)
-    return (
-        f"{moment:%b} {moment.day}"  # Claude Code replaces exactly this date by the time, in the time zone of its user
-    )
+    # Claude Code replaces exactly this date by the time, in the time zone of its user
+    return f"{moment:%b} {moment.day}"
 
 
 _UNITS = {

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from anthropic_proxy.engine.messages.deltas import Delta, Text, Thinking, Usage
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 
-_OPENING = frozenset("([{<\"'`")
+_MIN_CHARACTERS = 4
+_OPENING = frozenset("{<")
 _REPEATED = FidelityNote("dropped", "reply", "the model repeated the prefill, which the client has already")
 
 
 def _may_be_repeated(prefill: str) -> bool:
-    """Return False for one character that a reply may well begin with once more, such as a digit or `#`."""
-    return len(prefill) > 1 or prefill.isalpha() or prefill in _OPENING
+    """Return False for a short text that a reply may well continue with the same text: `[` with `[1, 2]`, or `ha`."""
+    return len(prefill) >= _MIN_CHARACTERS or prefill in _OPENING
 
 
 class PrefillFilter:

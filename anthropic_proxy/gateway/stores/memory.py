@@ -238,7 +238,11 @@ class MemoryStore(MemoryValues):
 
     def _delete_counters(self, now: float) -> None:
         valid = {key: counter for key, counter in self._counters.items() if counter.expires_at > now}
-        others = sorted((counter.expires_at, key) for key, counter in valid.items() if not counter.used)
+        others = sorted(
+            (counter.expires_at, key)
+            for key, counter in valid.items()
+            if not (counter.used or counter.holds.total)  # a budget, or what running requests hold
+        )
         surplus = max(0, len(valid) - MAX_COUNTERS // 2)
         for _, key in others[: min(surplus, len(others) // 2)]:
             del valid[key]
