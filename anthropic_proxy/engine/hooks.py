@@ -433,6 +433,9 @@ class Refusal(Struct, frozen=True):
     """Why, for records: `prompt attack`. At most 40 characters."""
     reason: str
     """Sentence for the user."""
+    is_of_operator: bool = False
+    """True: the reason has only words of the settings, so it is stored as it is. Otherwise the words that it has of the
+    inspected texts are not stored."""
 
 
 class InspectorScope(Struct, frozen=True, kw_only=True):

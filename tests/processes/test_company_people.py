@@ -147,7 +147,7 @@ def test_who_gets_the_address_of_somebody_else_reads_nothing_of_the_earlier_pers
     assert "words of walrus 0" not in lead.get(f"/dashboard/requests/{ids[0]}").text
     company.open_dashboard("sub-2")  # the device of the person is not of a lead any more either
     company.send(other.tokens["access_token"], "narwhal")
-    assert [one["name"] for one in api.get("/api/usage?by=key").json()["groups"]] == [SECOND]
+    wait_for(lambda: [one["name"] for one in api.get("/api/usage?by=key").json()["groups"]] == [SECOND])
     bill = company.admin.get("/api/usage?by=owner").json()["groups"]
     assert {one["name"]: one["requests"] for one in bill} == {ANN: 3, SECOND: 1}
     assert "narwhal" not in earlier.get("/dashboard/sessions").text

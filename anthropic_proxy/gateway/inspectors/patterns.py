@@ -137,7 +137,7 @@ class PatternInspector:
         found = await work.run_in_thread_if_large(is_long, self._find_all, texts)
         if found and self._table.action == "refuse":
             kinds = ", ".join(dict.fromkeys(one.kind for one in found))
-            return Refusal(found[0].kind, f"{self._table.reason} Found: {kinds}.")
+            return Refusal(found[0].kind, f"{self._table.reason} Found: {kinds}.", is_of_operator=True)
         return found
 
     def find_open_end(self, text: str) -> int:

@@ -145,7 +145,7 @@ def _check_page(data: bytes) -> None:
     words, body = split_headline(data)
     encoding = words[0] if words[0] in ENCODINGS else ENCODINGS[0]
     media_type = words[1] if len(words) > 1 else "text/html"
-    charset = words[2] if len(words) > 2 else None
+    charset = words[2] if len(words) > 2 else ""
     try:
         inflated = _inflate(encoding, cuts_of(body))
     except zlib.error:

@@ -603,6 +603,16 @@ async def test_only_the_client_gets_the_words_of_its_request_that_a_reason_quote
     assert "ordwind" not in built.log.getvalue()
 
 
+async def test_the_reason_of_a_rule_of_the_settings_is_stored_as_it_is() -> None:
+    reason = "Do not name the merger with Contoso."
+    refusing = Reader(lambda _: Refusal("x", reason, is_of_operator=True), name="law")
+    built = inspected(answering(CHAT, Reply(texts=["ok"])), refusing, **WIRES["chat"][0])
+    sink = await built.post(PROMPT)
+    assert sink.error is not None
+    (receipt,) = built.receipts
+    assert (sink.error.message, receipt.error) == (reason, reason)
+
+
 def fail_by_service(texts: InspectedTexts) -> Decision:
     raise UpstreamProtocolError(f"the answer cannot be read: {texts.passages[0].text!r} is no action")
 

@@ -236,7 +236,8 @@ class InspectorCalls:
         reason = replace_surrogates(found.reason[:MAX_REASON_CHARACTERS])
         if part == "reply":
             raise ReplyRefused(reason)
-        raise PolicyBlocked(reason, quotes=await self._find_quotes(reason, part, passages))
+        quotes = {} if found.is_of_operator else await self._find_quotes(reason, part, passages)
+        raise PolicyBlocked(reason, quotes=quotes)
 
     async def _find_quotes(self, told: str, part: InspectedPart, passages: Sequence[Passage]) -> Mapping[str, str]:
         """Return the words of inspected texts that an inspector has told, which nobody stores."""
