@@ -143,7 +143,7 @@ async def test_it_refuses_with_the_reason_and_what_was_found() -> None:
     texts = InspectedTexts(
         part="request", passages=[Passage(f"{KEY} 4111111111111111", "user")], client=Client(), request_id="", model=""
     )
-    assert await inspector.inspect(texts) == Refusal("key", "Remove it. Found: key, card number.")
+    assert await inspector.inspect(texts) == Refusal("key", "Remove it. Found: key, card number.", is_of_operator=True)
 
 
 @given(
