@@ -380,7 +380,7 @@ def list_page_keys(context: PageContext) -> Sequence[ListedKey]:
     stored.read(reader, context.settings)
     ends = stored.ends
     chosen = ends.values() if ids is None else [ends[key_id] for key_id in ids if key_id in ends]
-    return _sort_keys(ListedKey(end.key, "active" if now < end.at else end.status) for end in chosen)
+    return _sort_keys(ListedKey(end.key, end.find_status(now)) for end in chosen)
 
 
 def _sort_keys(listed: Iterable[ListedKey]) -> Sequence[ListedKey]:

@@ -114,6 +114,10 @@ class KeyEnd(Struct, frozen=True):
         """State of the key from this time."""
         return _STATUSES[self.ending]
 
+    def find_status(self, now: float) -> KeyStatus:
+        """Return the state of the key at a time in seconds since the epoch."""
+        return "active" if now < self.at else self.status
+
     def build_error(self, typed: str = "", code: str = "virtual-key-rejected") -> AuthenticationFailed:
         """Return the error that a request receives. `typed`: words about a mistyped text."""
         key = self.key

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
 from functools import partial
-from itertools import count, islice
+from itertools import islice
 from typing import Any, TypeVar, get_args
 
 import msgspec
@@ -210,9 +210,8 @@ class AdminApi:
             if after and not listed:
                 raise _unlisted_error(after)
             last, matched = after, list[tuple[VirtualKey, KeyState]]()
-            parts = count(1)
+            part = size
             while (missing := limit + 1 - len(matched)) > 0:
-                part = min(size * next(parts) ** 2, _MAX_IDS)
                 ids = list_readable_ids(reader, rights, team=team, after=last, limit=part)
                 # a state is no column; keys that the table does not have yet are new
                 likely = (key_id for key_id in ids if not status or self._table.find_status(key_id) in (status, None))
@@ -224,6 +223,7 @@ class AdminApi:
                 if len(chosen) < missing and len(ids) < part:
                     break
                 last = chosen[-1] if len(chosen) == missing else ids[-1]
+                part = min(4 * part, _MAX_IDS)
             return [encode_key(*pair) for pair in matched]
 
         return _json(_encode_rows(await self._use_database(request, lambda: self._query(request, find)), limit))

@@ -60,7 +60,7 @@ class StoredKeys:
     def find_status(self, key_id: str, now: float) -> KeyStatus | None:
         """None: the key is not known. `now`: seconds since the epoch."""
         end = self.ends.get(key_id)
-        return None if end is None else "active" if now < end.at else end.status
+        return None if end is None else end.find_status(now)
 
     def read(self, connection: Reader, settings: Settings) -> Reading | None:
         """Read the keys that have changed, or all, if they are few or others than the audit log names. None: there is

@@ -72,12 +72,7 @@ from anthropic_proxy.engine.wires.tool_call_repair import (
     TextSplitter,
     ToolCallRepair,
 )
-from anthropic_proxy.engine.wires.tools import (
-    ToolCallIds,
-    is_other_call,
-    is_parallel_wrapper,
-    split_wrapper,
-)
+from anthropic_proxy.engine.wires.tools import ToolCallIds, is_other_call, is_parallel_wrapper, split_wrapper
 from anthropic_proxy.errors import UnreadableReply, UpstreamError
 
 _NO_DETAILS = TokenDetails()
