@@ -1,6 +1,7 @@
 """Settings that every test may rely on: how many examples a property is tried with, and when garbage is collected.
 
-`HYPOTHESIS_PROFILE=thorough` selects 1,000 in place of 25; the nightly tier does so.
+The change and the merge tier try the same examples in each run, so that a run fails by what has changed. The nightly
+tier tries new ones: `HYPOTHESIS_PROFILE=thorough` selects 1,000 in place of 25.
 """
 
 import gc
@@ -10,8 +11,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # No deadline: a test may never depend on how fast the machine is.
-settings.register_profile("default", max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=1000)
+settings.register_profile(
+    "default", max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=1000, derandomize=False)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 

@@ -350,6 +350,7 @@ def _read_chat(sent: list[Json], mutation: ReplyMutation) -> Stated:
     arguments: dict[int, str] = {}
     names: dict[int, str] = {}
     places: dict[str | None, int] = {}
+    is_cut = False
     for chunk in sent:
         for choice in chunk.get("choices", [])[:1]:
             delta = choice.get("delta", {})
@@ -357,11 +358,14 @@ def _read_chat(sent: list[Json], mutation: ReplyMutation) -> Stated:
             stated.thinking += delta.get("reasoning_content", "")
             for call in delta.get("tool_calls", []):
                 function = call.get("function", {})
+                if is_cut and "name" in function:
+                    continue  # a server may complete a call behind the reason
                 index = call.get("index", places.get(call.get("id"), len(names)) if "id" in call else len(names) - 1)
                 places.setdefault(call.get("id"), index)
                 if "name" in function:
                     names.setdefault(index, function["name"])
                 arguments[index] = arguments.get(index, "") + function.get("arguments", "")
+            is_cut |= choice.get("finish_reason") == "length"
     for index, name in names.items():
         text = arguments[index] or "{}"
         if text[: len(text) // 2] == text[len(text) // 2 :]:  # the whole arguments again

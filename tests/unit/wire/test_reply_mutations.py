@@ -117,6 +117,55 @@ FINAL_OBJECTS: dict[str, tuple[str, list[Json], Any]] = {
     ),
     "a name that grows": ("openai_chat", chat(called("Re", ""), called("Read", WHOLE)), [WHOLE]),
     "a name in pieces and no arguments": ("openai_chat", chat(called("Re", ""), called("ad", "")), ["{}"]),
+    "an index that comes with the arguments": (
+        "openai_chat",
+        chat(
+            called("Read", "", index=None),
+            called(None, WHOLE[:3], call_id=None),
+            called(None, WHOLE[3:], call_id=None),
+            in_message(called("Read", WHOLE, index=None, call_id=None)),
+        ),
+        [WHOLE],
+    ),
+    "an index that comes with the arguments and the id": (
+        "openai_chat",
+        chat(
+            called("Read", "", index=None),
+            called(None, WHOLE[:3]),
+            called(None, WHOLE[3:], call_id=None),
+            in_message(called("Read", WHOLE, index=None, call_id=None)),
+        ),
+        [WHOLE],
+    ),
+    "an index that comes with the arguments and the name": (
+        "openai_chat",
+        chat(
+            called("Read", "", index=None),
+            called("Read", WHOLE[:3]),
+            called(None, WHOLE[3:], call_id=None),
+            in_message(called("Read", WHOLE, index=None, call_id=None)),
+        ),
+        [WHOLE],
+    ),
+    "an index that comes with the arguments of a call without an id": (
+        "openai_chat",
+        chat(
+            called("Read", "", index=None, call_id=None),
+            called("Read", WHOLE[:3], call_id=None),
+            called(None, WHOLE[3:], call_id=None),
+            in_message(called("Read", WHOLE, index=None, call_id=None)),
+        ),
+        [WHOLE],
+    ),
+    "another index for the second part of the arguments": (
+        "openai_chat",
+        chat(
+            called("Read", WHOLE[:3]),
+            called(None, WHOLE[3:], index=1),
+            in_message(called("Read", WHOLE, index=None, call_id=None)),
+        ),
+        [WHOLE],
+    ),
     "one id for two tools": (
         "openai_chat",
         chat(called("Read", WHOLE), called("Write_File", '{"b": 2}')),

@@ -644,8 +644,8 @@ _REPEATED = "{}"
 
 class _OpenCall:
     __slots__ = (
-        *("arguments", "before", "ended", "event", "held", "id", "is_shown", "is_wrapper", "joined", "key", "name"),
-        *("name_start", "own_name", "place", "written"),
+        *("arguments", "before", "ended", "event", "has_index", "held", "id", "is_shown", "is_wrapper", "joined"),
+        *("key", "name", "name_start", "own_name", "place", "written"),
     )
 
     def __init__(self, key: int, upstream_id: str, event: list[Delta], *, held: bool) -> None:
@@ -659,6 +659,8 @@ class _OpenCall:
         """Index in `ToolCallDecoder._known`. -1: it is not there."""
         self.arguments = ArgumentsReader()
         self.held = held  # until the arguments are complete
+        self.has_index = True
+        """False: its first fragment had none, and the next one may state it."""
         self.is_shown = False
         """True if the client knows the call."""
         self.is_wrapper = False  # of several calls, which begin when it is complete
@@ -867,6 +869,7 @@ class ToolCallDecoder:
         call = self._last = _OpenCall(self.call_count, fragment.id or "", deltas, held=self._holds)
         self.call_count += 1
         self._open[call.key] = call
+        call.has_index = fragment.index is not None
         if fragment.index is not None:
             self._slots[fragment.index] = call
         if fragment.id:
@@ -988,6 +991,26 @@ class ToolCallDecoder:
         """Return True if a call, which ends, is one of the text. `has_begun`: the client has its beginning."""
         return self._doubled is not None and self._doubled.add(name, arguments, has_begun=has_begun)
 
+    def _find_without_index(self, index: int, call_id: str | None, name: str | None) -> _OpenCall | None:
+        """Return the open call that a fragment with a new index continues, because the first fragment had no index, or
+        because the id is known and no name begins another call. None: there is none.
+        """
+        call = self._by_id.get(call_id) if call_id and not name else None
+        if call is None:
+            call = self._last
+            if (
+                call is None
+                or call.has_index
+                or is_other_call(call_id, call.id)
+                or (name and call.name not in ("", name))
+            ):
+                return None
+        if call.ended or call.arguments.is_whole:
+            return None
+        call.has_index = True
+        self._slots[index] = call
+        return call
+
     def _find_stated(self, index: int, call_id: str | None) -> _OpenCall | None:
         """Return the call of a complete message whose first fragment arrives now. None: there is none."""
         call = self._by_id.get(call_id) if call_id else None
@@ -1031,6 +1054,8 @@ class ToolCallDecoder:
         """Return the open call that a fragment continues. None: the fragment begins a new call."""
         if fragment.index is not None:
             call = self._slots.get(fragment.index) or self._find_stated(fragment.index, fragment.id)
+            if call is None:
+                call = self._find_without_index(fragment.index, fragment.id, function.name)
             if fragment.id and call is not None and is_other_call(fragment.id, call.id):
                 call = self._by_id.get(fragment.id, call)  # a server that gives all calls one index
         else:
