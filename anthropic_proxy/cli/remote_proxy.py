@@ -340,14 +340,14 @@ def _call(method: str, url: str, kind: type[T], headers: Mapping[str, str] | Non
             return msgspec.convert(value, kind)
         except (InvalidJson, msgspec.ValidationError) as error:
             raise _Failure("", f"Its reply is not valid: {error}.") from None
+    passes = status >= 500
     for form in (_ErrorBody, _OAuthError):
         with suppress(InvalidJson):
-            raise _build_failure(cast("_ErrorBody | _OAuthError", decode_json(data, form)), status)
-    raise _Failure("", f"It answered {urlsplit(url).path} with HTTP {status}.", passes=status >= 500)
+            raise _build_failure(cast("_ErrorBody | _OAuthError", decode_json(data, form)), passes=passes)
+    raise _Failure("", f"It answered {urlsplit(url).path} with HTTP {status}.", passes=passes)
 
 
-def _build_failure(reply: _ErrorBody | _OAuthError, status: int) -> _Failure:
-    passes = status >= 500
+def _build_failure(reply: _ErrorBody | _OAuthError, *, passes: bool) -> _Failure:
     if isinstance(reply, _ErrorBody):
         return _Failure("", escape_unprintable(reply.error.message[:MAX_ERROR_CHARACTERS]), passes=passes)
     text = reply.error_description[:MAX_ERROR_CHARACTERS] or f"{reply.error}."

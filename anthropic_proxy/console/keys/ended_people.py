@@ -29,6 +29,7 @@ _END = "SELECT revoked_at IS NOT NULL, sessions_from FROM virtual_keys WHERE id 
 class _Known(NamedTuple):
     """What the last query that did not fail has found about a person."""
 
+    asked_at: float
     version: tuple[int, Settings]
     """Id of the newest entry of the audit log, and the settings: each end and each change of a group is an entry."""
     groups: ScimFacts
@@ -45,7 +46,6 @@ class EndedPeople:
         self._reading = asyncio.Lock()
         self._known = BoundedDict[str, _Known](_MAX_KNOWN)
         """Id of the key of a person → what is known about it."""
-        self._asked_at = BoundedDict[str, float](_MAX_KNOWN)
         self._failed_at = -math.inf
 
     def describe(self, person: str, user: OidcUser) -> OidcUser:
@@ -62,31 +62,29 @@ class EndedPeople:
         if not settings.virtual_keys:
             return False
 
-        def read() -> _Known:
+        def read(asked_at: float) -> _Known:
             known = self._known.get(person)
             with closing(open_for_reading(settings)) as connection:
                 version = find_newest_audit_id(connection), settings
                 if known is not None and version == known.version:
-                    return known
+                    return known._replace(asked_at=asked_at)
                 groups = find_scim_facts(connection, settings, [person])
                 for revoked, first in connection.query(_END, (person,)):
-                    return _Known(version, groups, bool(revoked), first / MICROSECONDS)
-            return _Known(version, groups)
+                    return _Known(asked_at, version, groups, bool(revoked), first / MICROSECONDS)
+            return _Known(asked_at, version, groups)
 
         async with self._reading:
             now = self._clock()
             known = self._known.get(person)
-            asked_at = max(self._asked_at.get(person, -math.inf), self._failed_at)
-            if known is None or not _is_fresh(asked_at, now):
+            if known is None or not _is_fresh(max(known.asked_at, self._failed_at), now):
                 try:
-                    known = await run_in_own_thread("sessions", partial(with_database_errors, read))
+                    known = await run_in_own_thread("sessions", partial(with_database_errors, partial(read, now)))
                 except KeysUnavailable:
                     self._failed_at = now
                     if known is None:
                         raise
                 else:
                     self._known[person] = known
-                    self._asked_at[person] = now
         return known.is_revoked or since < known.sessions_from
 
 

@@ -333,25 +333,27 @@ class KeyTable:
         gone = [key.id for key in before]
         ends = {key.id: self._stored.ends[key.id] for key in keys}
         self._people = replace_values(
-            {} if is_all else self._people,
+            self._people,
             [key.label.lower() for key in before if key.subject],
             {key.label.lower(): key.id for key in keys if key.subject},
+            is_all=is_all,
         )
         teams = self._stored.teams
         if teams != self._teams or any(key.rules.budgets for key in (*before, *keys)):
             self._budgets_version += 1
         self._teams = teams
         readable = {key.id: key for key in keys if ends[key.id].ending != "unreadable"}
-        self._keys = replace_values({} if is_all else self._keys, gone, readable)
+        self._keys = replace_values(self._keys, gone, readable, is_all=is_all)
         # the last one: `find_scopes` finds the key of each accepted entry
         self._entries = replace_values(
-            {} if is_all else self._entries,
+            self._entries,
             [text_hash.hash for key in before for text_hash in key.hashes],
             {
                 text_hash.hash: KeyEntry(facts.find_end(key, text_hash), self.build_client(key, text_hash))
                 for key in keys
                 for text_hash in key.hashes
             },
+            is_all=is_all,
         )
         sign_ins, devices, unasked = dict[str, SignInEntry](), dict[str, list[str]](), set[str]()
         for sign_in in active:
@@ -366,8 +368,8 @@ class KeyTable:
                 sign_ins[sign_in.id] = SignInEntry(ends_at, end, user, client)
                 devices.setdefault(end.key.id, []).append(sign_in.id)
         earlier = [device for key_id in gone for device in self._devices.get(key_id, ())]
-        self._sign_ins = replace_values({} if is_all else self._sign_ins, earlier, sign_ins)
-        self._devices = replace_values({} if is_all else self._devices, gone, devices)
+        self._sign_ins = replace_values(self._sign_ins, earlier, sign_ins, is_all=is_all)
+        self._devices = replace_values(self._devices, gone, devices, is_all=is_all)
         self._unasked = frozenset(unasked) if ids is None else (self._unasked - {*ids}) | unasked
 
     def build_client(self, key: VirtualKey, text: KeyHash | None = None) -> Client:

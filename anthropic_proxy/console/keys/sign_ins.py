@@ -19,6 +19,8 @@ from anthropic_proxy.console.ledger.schema import SIGN_INS
 from anthropic_proxy.console.units import MICROSECONDS, to_microseconds
 
 _ACTIVE = "ended_at IS NULL AND ends_at > ?"
+_NEWEST = "SELECT people.person FROM people WHERE people.key_id = sign_ins.key_id"
+_SELECT = f"SELECT {', '.join(SIGN_INS.columns)}, ({_NEWEST}) FROM sign_ins"
 
 
 class SignIn(Struct, frozen=True, kw_only=True):
@@ -101,10 +103,8 @@ def list_sign_ins(
 
 def list_sign_ins_of(connection: Reader, now: float, key_ids: Sequence[str]) -> Sequence[SignIn]:
     """Return the sign-ins of these people that have not ended, in any order."""
-    query = "SELECT id FROM sign_ins WHERE key_id IN ({marks})"
-    ids = [str(sign_in) for (sign_in,) in query_parts(connection, query, key_ids)]
-    found = (_read(connection, f"id = ? AND {_ACTIVE}", sign_in, to_microseconds(now)) for sign_in in ids)
-    return [sign_in for read in found for sign_in in read]
+    rows = query_parts(connection, f"{_SELECT} WHERE key_id IN ({{marks}}) AND ended_at IS NULL", key_ids)
+    return [sign_in for sign_in in _decode(rows) if sign_in.is_active(now)]
 
 
 def has_sign_in(connection: Reader, sign_in: str, key_id: str | None = None) -> bool:
@@ -212,12 +212,14 @@ def encode_user(user: OidcUser) -> str:
 
 
 def _read(connection: Reader, condition: str, *values_of_condition: object) -> list[SignIn]:
-    """A row that cannot be read signs nobody in."""
+    return _decode(connection.query(f"{_SELECT} WHERE {condition}", values_of_condition))
+
+
+def _decode(rows: Iterable[Any]) -> list[SignIn]:
+    """`rows`: those of `_SELECT`. A row that cannot be read signs nobody in."""
     sign_ins = []
-    newest = "SELECT people.person FROM people WHERE people.key_id = sign_ins.key_id"
-    sql = f"SELECT {', '.join(SIGN_INS.columns)}, ({newest}) FROM sign_ins WHERE {condition}"
     times = ("created_at", "checked_at", "refreshed_at", "ends_at", "ended_at", "refused_at", "claimed_until")
-    for *row, described in connection.query(sql, values_of_condition):
+    for *row, described in rows:
         (columns,) = name_columns(SIGN_INS, [row])
         try:
             values = to_seconds(columns, times)

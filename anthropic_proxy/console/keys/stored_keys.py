@@ -107,14 +107,17 @@ class StoredKeys:
         gone = [key.id for key in before]
         ends = {key.id: facts.find_end(key) for key in keys}
         unread = {key.id: key.problem for key in keys if key.revoked_at is None and key.problem}
-        self.ends = ends if ids is None else replace_values(self.ends, gone, ends)
-        self.unread = unread if ids is None else replace_values(self.unread, gone, unread)
+        self.ends = replace_values(self.ends, gone, ends, is_all=ids is None)
+        self.unread = replace_values(self.unread, gone, unread, is_all=ids is None)
         return Reading(ids, before, keys, facts, scim)
 
 
 def replace_values(
-    before: Mapping[str, ValueT], gone: Iterable[str], new: Mapping[str, ValueT]
+    before: Mapping[str, ValueT], gone: Iterable[str], new: Mapping[str, ValueT], *, is_all: bool
 ) -> Mapping[str, ValueT]:
+    """`is_all`: True if `new` has all values."""
+    if is_all:
+        return new
     after = dict(before)
     for name in gone:
         after.pop(name, None)

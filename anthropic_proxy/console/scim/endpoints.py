@@ -97,7 +97,7 @@ class Endpoints:
             calls = {"PUT": exchange.change, "PATCH": exchange.change, "DELETE": exchange.delete}
             call = partial(calls.get(request.method, exchange.get), kind, rest)
         response = await self._threads.run(request.client.payer, with_database_errors, call)
-        if exchange.affected:
+        if exchange.has_changed_groups:
             await self._tables.wait()  # it holds none of the threads in which others are deactivated
         return response
 
@@ -124,8 +124,8 @@ class _Exchange:
         site = settings.dashboard_url or f"{request.scheme}://{host}"
         self._base = f"{site}{BASE_PATH}"
         self._query = {name.lower(): values[-1] for name, values in request.query.items()}
-        self.affected: Sequence[str] = ()
-        """Ids of the keys of people whose groups or cost centers the request has changed."""
+        self.has_changed_groups = False
+        """See `ScimStore`."""
 
     def describe_service(self, name: str, rest: str) -> Mapping[str, Any]:
         if name == "ServiceProviderConfig" and not rest:
@@ -234,8 +234,8 @@ class _Exchange:
         with closing(open_for_writing(self._settings)) as connection:
             store = self._open_store(connection)
             response = change(store)
-            self.affected = store.affected
-        if self.affected:
+            self.has_changed_groups = store.has_changed_groups
+        if self.has_changed_groups:
             self._begin()
         return response
 

@@ -280,13 +280,13 @@ class ScimStore:
         if stored.kind == "Group":
             self._mark(affected)
 
-    affected: Sequence[str] = ()
-    """Keys of the people whose groups or cost centers have changed: their tables are applied after the transaction, by
-    any instance.
+    has_changed_groups = False
+    """True if groups or cost centers of people have changed: their tables are applied after the transaction, by any
+    instance.
     """
 
     def _mark(self, key_ids: Sequence[str]) -> None:
-        self.affected = key_ids
+        self.has_changed_groups = bool(key_ids)
         if self._settings.sign_in is not None:
             mark_people(self._connection, key_ids)
 

@@ -425,15 +425,14 @@ class GeminiDecoder(Decoder):
     def _read_part(self, part: Part, candidate: Candidate, deltas: list[Delta]) -> None:
         text, call = part.text, part.function_call
         signature = part.thought_signature or ""
-        if text is not None:  # "" also beside a call, from servers that write all fields
-            if part.thought:
-                if text:
-                    self._put(Thinking(text), deltas)
-                    self._is_thinking = True
-            elif signature and self._is_thinking and call is None:
+        if text is not None and not part.thought:  # "" also beside a call, from servers that write all fields
+            if signature and self._is_thinking and call is None:
                 self._put(self._carry(signature), deltas)
-            if text and not part.thought:
+            if text:
                 self._emit_text(text, deltas)
+        elif text:
+            self._put(Thinking(text), deltas)
+            self._is_thinking = True
         if call is not None:
             arguments = "" if bytes(call.args) in _NO_ARGUMENTS else bytes(call.args).decode(errors="replace")
             if call.partial_args or call.will_continue or self._open_calls.calls:
