@@ -7,12 +7,14 @@ media type, or nothing. Whatever reads a file finds its encoding here, so that a
 import codecs
 import re
 import string
-from base64 import b64decode, b64encode
+from base64 import b64encode
+from binascii import a2b_base64
 from collections.abc import Iterator
 
 from msgspec import Struct
 
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
+from anthropic_proxy.errors import InvalidRequest
 
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32-le"),  # the mark of UTF-16 is its beginning
@@ -21,6 +23,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+_ANY_MARK = tuple(mark for mark, _ in _MARKS)
 _CHARSET = compile_later(r";\s*charset\s*=\s*[\"']?([^\s;\"']+)", re.IGNORECASE)
 _TEXT_CODECS = compile_anchored(r"utf-(8|16|32)|iso8859|cp\d|euc|gb|big5|shift_jis|iso2022|koi8|mac-|tis")
 """Names of Python codecs that decode text. Some of the others are slow (punycode)."""
@@ -34,8 +37,9 @@ _NO_TEXT = compile_later(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _NOT_BASE64 = bytes(set(range(256)) - {*(string.ascii_letters + string.digits + "+/-_=").encode()})
 _BASE64 = compile_anchored(r"[A-Za-z0-9+/_=\t\r\n-]*")
 _URL_ALPHABET = bytes.maketrans(b"-_", b"+/")
-_PADDING = compile_later(rb"=+")
-"""Padding within base64 data, as an encoder leaves it that encodes a file in pieces."""
+_MAX_FEW_PIECES, _CHARACTERS_OF_PIECE = 8, 32
+"""An encoder that encodes a file in pieces leaves padding within the data. Its pieces take some time each, so there may
+be a few, or one for this number of characters."""
 
 
 class TextEncoding(Struct, frozen=True):
@@ -71,6 +75,8 @@ def find_codec(charset: str) -> str:
 
 
 def find_mark(data: bytes) -> TextEncoding | None:
+    if not data.startswith(_ANY_MARK):
+        return None
     return next((TextEncoding(codec, mark) for mark, codec in _MARKS if data.startswith(mark)), None)
 
 
@@ -95,7 +101,7 @@ def _list_codecs(data: bytes, charset: str, is_utf8: bool) -> Iterator[str]:
     codec = find_codec(charset)
     if codec and (not is_utf8 or codec.startswith("iso2022")):  # these begin their characters with an escape
         yield codec
-    halves = {"le": data[1::2], "be": data[::2]}
+    halves = {"le": data[1::2], "be": data[::2]} if is_utf8 or 0 in data else {}
     for order in sorted(halves, key=lambda order: -_count_controls(halves[order])):
         high = halves[order]
         if _count_controls(high) * 2 >= len(high) if is_utf8 else 0 in high:
@@ -116,14 +122,29 @@ def _decode(data: bytes, codec: str) -> str | None:
 
 
 def decode_base64(text: str) -> bytes:
-    """Return what other programs may find in base64, also if it is damaged: they skip what is not of its alphabet."""
-    encoded = text.encode("ascii", "replace").translate(_URL_ALPHABET, _NOT_BASE64)
-    return b"".join(map(_decode_piece, _PADDING.split(encoded) if b"=" in encoded else [encoded]))
+    """Return what other programs may find in base64, also if it is damaged: they skip what is not of its alphabet.
+
+    Raises `InvalidRequest` for data in too many pieces, which would be read in part otherwise.
+    """
+    try:
+        return a2b_base64(text, strict_mode=True)
+    except ValueError:  # it is damaged
+        pass
+    encoded = text.encode("ascii", "replace").translate(_URL_ALPHABET, _NOT_BASE64).rstrip(b"=")
+    most = _MAX_FEW_PIECES + len(encoded) // _CHARACTERS_OF_PIECE
+    pieces = encoded.split(b"=", most)
+    if b"=" in pieces[-1]:
+        raise InvalidRequest(
+            f"A document of {len(text):,} characters in base64 has padding (`=`) in more than {most:,} places within "
+            "its data. Encode the document as a whole.",
+            code="invalid-field",
+        )
+    return b"".join(map(_decode_piece, pieces))
 
 
 def _decode_piece(encoded: bytes) -> bytes:
     whole = encoded[:-1] if len(encoded) % 4 == 1 else encoded
-    return b64decode(whole + b"=" * (-len(whole) % 4))
+    return a2b_base64(whole + b"=" * (-len(whole) % 4))
 
 
 def encode_base64(data: bytes) -> str:

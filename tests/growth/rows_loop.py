@@ -17,6 +17,7 @@ from tests.growth.rows_requests import (
     edited_steps,
     found,
     made_up_tools,
+    many,
     messages,
     one_result,
     one_tool,
@@ -38,6 +39,10 @@ _COMPACT = {"type": "compact_20260112", "trigger": {"type": "input_tokens", "val
 def source(sentence: str) -> Callable[[int], Fields]:
     """Return fields with a document of n sentences, which the client wants cited."""
     return content(lambda n: [document(0, sentence * n, **CITED)])
+
+
+def encoded_document(data: str) -> Fields:
+    return {"type": "document", "source": {"type": "base64", "media_type": "text/plain", "data": data}}
 
 
 def edited(*edits: Mapping[str, Any]) -> Callable[[int], Fields]:
@@ -62,6 +67,10 @@ ROWS: Mapping[str, Callable[[int], Fields]] = {
     "numbers in a source": source("\n[1"),
     "white space in a source": source(" \t"),
     "words of a source": source("word "),
+    "documents in base64": content(lambda n: many(lambda i: encoded_document("YQ=="), n)),
+    "document in base64 of the most pieces": content(lambda n: [encoded_document(f"{'YWFh' * 8}=" * n)]),
+    "document in base64 of too many pieces": content(lambda n: [encoded_document("Q=" * n)]),
+    "result in base64 of too many pieces": one_result(lambda i: encoded_document("Q=" * i)),
     "blocks of a source": content(
         lambda n: [{"type": "document", "source": {"type": "content", "content": [text()] * n}, **CITED}]
     ),

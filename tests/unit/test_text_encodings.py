@@ -5,6 +5,7 @@ import base64
 import pytest
 
 from anthropic_proxy.engine.text_encodings import read_base64_text
+from anthropic_proxy.errors import InvalidRequest
 from tests.support.tables import in_one_test
 
 WORDS = "Der Schlüssel ist 4711.\r\n"
@@ -54,8 +55,9 @@ def test_a_text_is_read_in_its_encoding(text: str, codec: str, charset: str, fou
         ("a2V5IDQ3MTE", "key 4711"),
         ("a2V5\r\nIDQ3\r\nMTE=\r\n", "key 4711"),
         ("a2V5IDQ3MTE=a2V5IDQ3MTI=", "key 4711key 4712"),
-        ("YQ==" * 1_200, "a" * 1_200),
-        ("aa=" * 1_000 + "aa=a", "i" * 1_001),
+        (f"{'YWFh' * 8}=" * 1_200, "a" * 24 * 1_200),
+        (f"{'YWFh' * 16}YQ==" * 1_200, "a" * 49 * 1_200),
+        ("aa=" * 7 + "aa=a", "i" * 8),
         ("8J-UkSA_", "🔑 ?"),
         ("8J+UkSA/", "🔑 ?"),
         ("a2V5IDQ3MTEh?a", "key 4711!"),
@@ -68,3 +70,14 @@ def test_a_text_is_read_in_its_encoding(text: str, codec: str, charset: str, fou
 def test_damaged_base64_is_read_as_other_programs_read_it(data: str, expected: str | None) -> None:
     read = read_base64_text(data)
     assert (None if read is None else read[0]) == expected
+
+
+@pytest.mark.parametrize("piece", ["Q=", "YQ==", "aa=", "Q=\n", "YWE=", "=a"])
+def test_base64_in_too_many_pieces_is_refused(piece: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        read_base64_text(piece * 1_000 + "a")
+    size, most = 1_000 * len(piece) + 1, 8 + (1_000 * (len(piece.strip())) + 1) // 32
+    assert str(raised.value) == (
+        f"A document of {size:,} characters in base64 has padding (`=`) in more than {most} places within its data. "
+        "Encode the document as a whole."
+    )
