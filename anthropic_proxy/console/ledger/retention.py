@@ -56,7 +56,7 @@ _INDEX_BYTES_PER_ROW = 320
 """Approximate number of bytes of the index entries of one row on PostgreSQL."""
 _BYTES_PER_SUM_ROW = 80
 """Approximate number of bytes of one row of sums and its index entries, besides its values."""
-_SAMPLED_ROWS = 1_000
+_SAMPLED_ROWS = 10_000
 _HAS_USE = f"cost != 0 OR {' + '.join(BUDGET_TOKENS)} != 0"
 _TIMES: Mapping[str, str] = {
     **dict.fromkeys(("contents", "requests"), "started_at"),
@@ -286,18 +286,33 @@ def measure_used_bytes(connection: Connection) -> int:
         names = ("page_count", "freelist_count", "page_size")
         used, free, size = (connection.query(f"PRAGMA {name}")[0][0] for name in names)
         return int((used - free) * size)
-    newest = f"SELECT * FROM requests ORDER BY started_at DESC LIMIT {_SAMPLED_ROWS}"
-    row_bytes = connection.query(f"SELECT avg(pg_column_size(sampled.*)) FROM ({newest}) AS sampled")[0][0] or 0
+    count, sample = _sample_rows(connection, "requests")
+    row_bytes = connection.query(f"SELECT avg(pg_column_size(sampled.*)) FROM ({sample}) AS sampled")[0][0] or 0
     texts = connection.query("SELECT sum(octet_length(data)) FROM contents")[0][0] or 0
     sums = sum(_estimate_sum_bytes(connection, table) for table in (*SUM_TABLES, *ACTIVITY_TABLES))
-    return int(_count_rows(connection, "requests") * (float(row_bytes) + _INDEX_BYTES_PER_ROW)) + int(texts) + sums
+    return int(count * (float(row_bytes) + _INDEX_BYTES_PER_ROW)) + int(texts) + sums
 
 
 def _estimate_sum_bytes(connection: Connection, table: str) -> int:
-    rows = connection.query(f"SELECT * FROM {table} ORDER BY {_TIMES[table]} DESC LIMIT {_SAMPLED_ROWS}")
+    count, sample = _sample_rows(connection, table)
+    rows = connection.query(sample)
     values = [value for row in rows for value in row]
     size = sum(len(value) if isinstance(value, bytes) else 2 * len(str(value).encode()) for value in values)
-    return int(_count_rows(connection, table) * (size / len(rows) + _BYTES_PER_SUM_ROW)) if rows else 0
+    return int(count * (size / len(rows) + _BYTES_PER_SUM_ROW)) if rows else 0
+
+
+def _sample_rows(connection: Connection, table: str) -> tuple[int, str]:
+    """Return the number of rows, and a query of about `_SAMPLED_ROWS` of them from all times: one client may have
+    written the newest ones. PostgreSQL chooses the same places each time, so that the error of the estimate stays.
+    """
+    count = _count_rows(connection, table)
+    parts = max(count / _SAMPLED_ROWS, 1.0)
+    sample = (
+        f"TABLESAMPLE SYSTEM ({100 / parts}) REPEATABLE (0)"
+        if connection.is_postgres
+        else f"WHERE random() % {round(parts)} = 0"
+    )
+    return count, f"SELECT * FROM {table} {sample}"
 
 
 def _delete_oldest(connection: Connection, table: str, before: int) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """Old rows are deleted by age, and the oldest ones by size."""
 
+import random
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -24,7 +25,14 @@ from anthropic_proxy.console.ledger.retention import (
     Retention,
     measure_used_bytes,
 )
-from anthropic_proxy.console.ledger.schema import HOURLY, SESSION_HOURS
+from anthropic_proxy.console.ledger.schema import (
+    ACTIVITY,
+    ACTIVITY_POINTS,
+    HOURLY,
+    REQUESTS,
+    SESSION_HOURS,
+    TableDefinition,
+)
 from anthropic_proxy.console.units import MICROSECONDS
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_rules import Rules, decode_budget
@@ -265,6 +273,55 @@ async def test_sums_are_deleted_by_size_if_they_need_more_than_half_of_it(databa
     newest = int((NOON + 2_999 * 60) * 1_000_000)
     assert kept["requests"][1] == kept["session_hours"][1] == newest
     assert all(0 < count < 3_000 for count, _ in kept.values()), kept
+
+
+def fill(connection: Connection, table: TableDefinition, lengths: dict[str, int], *, short: int = 0) -> None:
+    """Store 12,000 rows, of 12 hours or microseconds. `lengths`: column → number of characters. The first `short` rows
+    have only a number in these columns.
+    """
+    hour = int(NOON // 3600) - 48
+    times = {"hour": hour, "started_at": hour * 3600 * MICROSECONDS, "ends_at": int((NOON + DAY) * MICROSECONDS)}
+    time, oldest = next((name, start) for name, start in times.items() if name in table.columns)
+    empty = {"TEXT": "", "BLOB": b"", "BOOLEAN": False}
+    others = {
+        name: empty.get(kind.split()[0], 0)
+        for name, kind in table.columns.items()
+        if kind.endswith("NOT NULL") and name not in {time, *lengths}
+    }
+    texts = random.Random(1)
+    rows = [
+        (
+            oldest + number // 1_000,
+            *(f"{number} {texts.randbytes(count // 2 * (number >= short)).hex()}" for count in lengths.values()),
+            *others.values(),
+        )
+        for number in range(12_000)
+    ]
+    with connection.transaction():
+        connection.insert(table.name, (time, *lengths, *others), rows)
+
+
+@pytest.mark.parametrize(
+    ("table", "lengths", "max_mb"),
+    [
+        (REQUESTS, {"id": 20, "error": 4_000}, 24),
+        (HOURLY, dict.fromkeys(("project", "model", "key_label", "owner"), 400), 26),
+        (SESSION_HOURS, dict.fromkeys(("session", "project", "key_label", "team"), 400), 26),
+        (ACTIVITY, dict.fromkeys(("session", "project", "requested_model", "owner"), 400), 140),
+        (ACTIVITY_POINTS, dict.fromkeys(("series", "client"), 800), 140),
+    ],
+    ids=lambda value: value.name if isinstance(value, TableDefinition) else "",
+)
+def test_the_newest_rows_decide_nothing_about_the_size_of_the_others(
+    database: Settings, table: TableDefinition, lengths: dict[str, int], max_mb: int
+) -> None:
+    """One client has written them. `max_mb`: a size of which the rows of `table` need less than their share."""
+    with closing(open_for_writing(database)) as connection:
+        fill(connection, table, lengths, short=11_000)
+        if table is not REQUESTS:
+            fill(connection, REQUESTS, {"id": 20, "error": 1_600})
+        Retention(structs.replace(database, ledger_max_mb=max_mb), clock=lambda: NOON).delete_expired(connection)
+        assert connection.query(f"SELECT count(*) FROM {table.name}") == [(12_000,)]
 
 
 class Clocks:
