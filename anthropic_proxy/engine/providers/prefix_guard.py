@@ -398,7 +398,7 @@ class _Parts(Struct, frozen=True):
     @property
     def beginning(self) -> Sequence[int]:
         """What tells the conversation: whether there are tools, and the hashes of the first three messages."""
-        return bool(self.tools), *(hash(_neutral(bytes(message))) for message in self.messages[:3])
+        return bool(self.tools), *[hash(_neutral(bytes(message))) for message in self.messages[:3]]
 
 
 _FULL_BEGINNING = 4

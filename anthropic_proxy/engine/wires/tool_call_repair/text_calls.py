@@ -63,6 +63,38 @@ searched."""
 class TextCallDetector:
     """Converts tool calls in streamed reply text into deltas. Call `feed` for each fragment, then `finish`."""
 
+    _state = "start"
+    _held = ""
+    _blank = False
+    """True if only white space follows the start marker so far."""
+    _last = ""
+    """Last characters of `_pieces`, in which an end marker may begin."""
+    _before = "\n"
+    """Last characters of the emitted text: a code fence may begin in them, and a sentence may end."""
+    _is_quoted = False
+    """True if the line at the beginning of `_before`, which may be older, is in a quotation or a list."""
+    _code = ""
+    """Mark of inline code or of HTML that is open at the beginning of `_before`. "": none."""
+    _space = ""  # line breaks before the start marker of the current call
+    _mark = ""
+    _is_alone = False
+    """True if the start marker of the current line of calls stands in no sentence."""
+    _later = ""
+    """Received text that is not yet in `_held`, from `_later_offset` on."""
+    _later_offset = 0
+    _piece = _MIN_PIECE  # length of the next piece, in characters
+    _failures = _fences = _searched = _endings = 0
+    _named = False
+    """True if the name of an offered tool follows the start marker."""
+    _failed_characters = 0
+    """Number of characters of the reply that were parsed as a call but were none."""
+    _exhausted = False
+    """True if `_failed_characters` exceeds the limit, so that detection stops."""
+    _in_fence = ""
+    """Position in a code fence: `run` (opening backticks or tildes), `line` (remainder of that line) or
+    `inside`."""
+    _count = 0
+
     def __init__(
         self,
         formats: Sequence[ToolCallFormat],
@@ -81,45 +113,14 @@ class TextCallDetector:
         signs = self._signs = build_format_markers(tuple(formats))
         self._marks, self._pattern = signs.start_markers, signs.start_pattern
         self._strays, self._tokens, self._spark = signs.dropped_end_markers, signs.tokens, signs.candidate_pattern
-        self._state = "start"
-        self._held = ""
         self._pieces: list[str] = []
         """Buffered fragments after `_held` that neither start nor end a call."""
-        self._blank = False
-        """True if only white space follows the start marker so far."""
-        self._last = ""
-        """Last characters of `_pieces`, in which an end marker may begin."""
-        self._before = "\n"
-        """Last characters of the emitted text: a code fence may begin in them, and a sentence may end."""
-        self._is_quoted = False
-        """True if the line at the beginning of `_before`, which may be older, is in a quotation or a list."""
-        self._code = ""
-        """Mark of inline code or of HTML that is open at the beginning of `_before`. "": none."""
-        self._space = ""  # line breaks before the start marker of the current call
-        self._mark = ""
-        self._is_alone = False
-        """True if the start marker of the current line of calls stands in no sentence."""
         self._found: list[tuple[str, Sequence[RecoveredCall]]] = []
         """Format and calls of the current line, until its end decides whether they are calls."""
         self._found_text: list[str] = []
-        self._later = ""
-        """Received text that is not yet in `_held`, from `_later_offset` on."""
-        self._later_offset = 0
-        self._piece = _MIN_PIECE  # length of the next piece, in characters
         self._free: list[str] = []
         """Text to emit, joined into one delta at the end of `feed` and before a tool call."""
-        self._failures = self._fences = self._searched = self._endings = 0
-        self._named = False
-        """True if the name of an offered tool follows the start marker."""
-        self._failed_characters = 0
-        """Number of characters of the reply that were parsed as a call but were none."""
-        self._exhausted = False
-        """True if `_failed_characters` exceeds the limit, so that detection stops."""
-        self._in_fence = ""
-        """Position in a code fence: `run` (opening backticks or tildes), `line` (remainder of that line) or
-        `inside`."""
         self._fence = Fence("`", 3, 0, 0)
-        self._count = 0
         self._postponed: list[tuple[str, RecoveredCall]] = []
         """Format and call of those that may be a call of the API, which has begun and not ended."""
         if prefill:
