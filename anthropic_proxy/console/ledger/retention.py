@@ -258,7 +258,9 @@ def _find_counted_hours(connection: Connection, settings: Settings, now: float) 
             return 0  # it may have any budget
 
     of_keys = {}
-    for key_id, rules in connection.query("SELECT id, rules FROM virtual_keys WHERE revoked_at IS NULL"):
+    # people and services have no secret, and may be allowed again with the same budgets
+    counted = "revoked_at IS NULL OR id NOT IN (SELECT key_id FROM key_hashes)"
+    for key_id, rules in connection.query(f"SELECT id, rules FROM virtual_keys WHERE {counted}"):
         if (first := read(rules)) is not None:
             of_keys[key_id] = first
     by_label: dict[str, int] = {}

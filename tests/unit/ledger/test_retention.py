@@ -63,11 +63,11 @@ async def test_rows_and_sums_are_deleted_by_age(database: Settings) -> None:
         ({"ledger_max_mb": 0}, "1USD/month", 33),
     ],
 )
-@pytest.mark.parametrize("place", ["key", "former label", "key of the person", "team", "proxy"])
+@pytest.mark.parametrize("place", ["key", "former label", "key of the person", "suspended person", "team", "proxy"])
 async def test_a_budget_keeps_its_use_when_requests_are_deleted(
     database: Settings, place: str, limits: dict[str, int], budget: str, kept: int
 ) -> None:
-    """`kept`: days of which the sums are kept, at least."""
+    """`kept`: days of which the sums are kept, at least. The other key has the same budget, and is revoked for good."""
     rules = Rules(budgets=(decode_budget(budget),))
     scope = Scope(
         *{"team": ("team", "t", "team/t"), "proxy": ("proxy", "", "proxy")}.get(place, ("key", "a", "key/key_1")), rules
@@ -83,8 +83,13 @@ async def test_a_budget_keeps_its_use_when_requests_are_deleted(
     encoded = msgspec.json.encode(rules).decode()
     with closing(open_for_writing(database)) as connection:
         of_key = encoded if scope.kind == "key" else ""
-        rows = [("key_1", "a", of_key, 0, ""), ("key_2", "b", "", 0, ""), ("key_3", "personal", "", 0, "key_1")]
-        connection.insert("virtual_keys", ("id", "label", "rules", "created_at", "person"), rows)
+        rows = [
+            ("key_1", "a", of_key, 0, "", 1 if place == "suspended person" else None),
+            ("key_2", "b", of_key, 0, "", 1),
+            ("key_3", "personal", "", 0, "key_1", None),
+        ]
+        connection.insert("virtual_keys", ("id", "label", "rules", "created_at", "person", "revoked_at"), rows)
+        connection.insert("key_hashes", ("hash", "key_id", "created_at"), [("secret", "key_2", 0)])
         connection.insert("former_labels", ("label", "key_id"), [("before", "key_1")])
         connection.insert("teams", ("name", "rules"), [("t", encoded if scope.kind == "team" else "{}")])
         await store(
