@@ -1,11 +1,14 @@
 """The event loop is free for others while a request with many small parts is served, whatever the parts are."""
 
+import base64
+import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pytest
 
+from anthropic_proxy.engine.wires.failures.quoted_prompts import RequestWords, count_bytes_on_loop
 from tests.growth import loop
 from tests.growth.measure import NOISE_CHARACTERS
 from tests.growth.operations import converse
@@ -70,6 +73,36 @@ def test_the_search_for_calls_in_a_text_costs_little_for_each_character(part: st
         return time.thread_time() - started
 
     assert min(time_reading() for _ in range(8)) <= 3 * loop.time_unit()
+
+
+REPEATED: Mapping[str, Any] = {
+    "names": ["abcdefghijkl"],
+    "longer names": ["abcdefghijkl" * 6],
+    "names with slashes": ["src/lib/main/java"],
+    "texts in base64": [base64.b64encode(b"The grass is green. " * 20).decode()],
+    "texts of eight bits in base64": [base64.b64encode(("Grün. " * 60).encode("cp1252")).decode()],
+    "texts in UTF-16 and base64": [base64.b64encode(("Зелёный " * 30).encode("utf-16")).decode()],
+    "escapes": "ü",
+    "escapes in words": "Das ist alles schön und grün. ",
+    "escapes in lines": "schön\n",
+    "escapes between backslashes": "\\ ü",
+    "quotation marks": '"',
+}
+
+
+@pytest.mark.parametrize("what", REPEATED)
+def test_a_short_error_is_compared_with_a_request_at_once(what: str) -> None:
+    part = REPEATED[what]
+    text = "The field is not valid. " * 4
+    body = json.dumps(part * (1_300_000 // len(json.dumps(part)))).encode()
+    assert len(text) <= count_bytes_on_loop(len(body))
+
+    def time_comparison() -> float:
+        started = time.thread_time()
+        RequestWords(body).find_quotes(text)
+        return time.thread_time() - started
+
+    assert min(time_comparison() for _ in range(4)) <= loop.MAX_UNITS * loop.time_unit()
 
 
 def test_a_long_step_and_a_long_call_are_found() -> None:

@@ -49,14 +49,16 @@ _decode_string = msgspec.json.Decoder(str).decode
 _ESCAPE = rb"\\(?:/|u(?:[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|[0-9a-fA-F]{4}))"
 """An escape that may be written plainly. Two halves of a character are one."""
 _ESCAPES = compile_later(
-    rb"(%b(?:(?:[ !#-\[\]-~]|\\[\"\\bfnrt]){0,16}%b){0,31})|(?:\\[^u/][^\\]{0,64}+){1,64}" % (_ESCAPE, _ESCAPE)
+    rb"(%b(?:(?:[ !#-\[\]-~]{1,200}+|\\[\"\\bfnrt]){0,16}%b){0,31})|(?:\\[^u/][^\\]{0,64}+){1,64}" % (_ESCAPE, _ESCAPE)
 )
 """Some of these escapes, with the short texts between them: a part of a JSON string. Or other escapes, which stay. Both
 are bounded, because a match needs memory for each repetition of a group.
 """
 _MAX_KNOWN_BYTES = len("\\u0000")
 _BASE64_BEGINNING = 64
-_BASE64 = compile_later(rb'"((?:[A-Za-z0-9+/]|\\/){12,}+={0,2})"')
+_BASE64 = compile_later(rb'"(?=[A-Za-z0-9+/\\]{12})((?:[A-Za-z0-9+/]++|\\/)++={0,2})"')
+_MAX_ENCODED_TEXTS = 1_000
+"""Maximum number of strings in base64 that are decoded: the longest ones, because words and names are such strings."""
 _KEYS_OF_NAMES = (b"model", b"name", b"type", b"role", b"id", b"tool_use_id", b"media_type", b"effort")
 _USUAL = frozenset(
     """
@@ -306,8 +308,9 @@ def _is_name(text: str, body: bytes) -> bool:
 
 def _list_encoded_texts(body: bytes) -> Iterator[bytes]:
     """Yield the texts in base64 of a request, such as documents, as JSON."""
-    for found in give_way_between(_BASE64.finditer(body)):
-        data = found[1].replace(b"\\/", b"/").decode()
+    longest = sorted(_BASE64.findall(body), key=len)[-_MAX_ENCODED_TEXTS:]
+    for encoded in give_way_between(longest):
+        data = encoded.replace(b"\\/", b"/").decode()
         is_picture = find_encoding(decode_base64(data[:_BASE64_BEGINNING])) is None
         if not is_picture and (text := read_base64_text(data)) is not None:
             yield msgspec.json.encode(text[0])
