@@ -384,7 +384,7 @@ message or the tool result that has it."""
 InspectedPart = Literal["request", "reply"]
 
 
-class Passage(Struct, frozen=True):
+class Passage(Struct, frozen=True, gc=False):
     """One text of a request or a reply."""
 
     text: str

@@ -8,8 +8,8 @@ deployment states, such as the limit of its container:
 
 The processes of a sandbox have a bound of their address space, which is about twice the largest that was measured.
 Bodies have one of their bytes: a body with everything made of it needs up to `BODY_FACTOR` times as much, and so does
-what is read of its PDFs, and the states that the ids of its calls bring back. Those of usual conversations have a part
-of their own, so that nobody's large bodies make them wait.
+what is read of its PDFs, the many short texts of it that inspectors read, and the states that the ids of its calls
+bring back. Those of usual conversations have a part of their own, so that nobody's large bodies make them wait.
 """
 
 from msgspec import Struct

@@ -141,7 +141,7 @@ class ClientRequest(Struct, kw_only=True):
             await self.count_read(0)
 
     async def count_read(self, size: int) -> None:
-        """Wait for memory for what was read of the documents of the request: `size` in total. Raises `ProxyBusy`."""
+        """Wait for memory for what is read of documents and texts: `size` in total. Raises `ProxyBusy`."""
         if self.memory is not None:
             await self.memory.count_read(self.restored_size + size)
 

@@ -257,7 +257,7 @@ class Exchange:
         inspection = self._inspection
         if inspection is None:
             inspection = open_inspection(engine, self._receipt, request.model)
-            body = await end_if_disconnected(inspection.inspect_body(incoming.body), self._sink.wait_disconnected)
+            body = await end_if_disconnected(inspection.inspect_body(incoming), self._sink.wait_disconnected)
             if request.is_classifier_question and (
                 inspection.has_replaced or (inspection.values and hides_call(body, inspection.values))
             ):

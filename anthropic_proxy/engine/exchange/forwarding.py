@@ -303,7 +303,7 @@ async def _inspect(
     Raises `PolicyBlocked`, `InspectorUnavailable` and `ClientDisconnected`.
     """
     inspection = open_inspection(engine, incoming.receipt, guess_model(incoming.body) or "")
-    work = inspection.inspect_body(incoming.body, is_batch=is_batch)
+    work = inspection.inspect_body(incoming, is_batch=is_batch)
     return structs.replace(incoming, body=await end_if_disconnected(work, wait_disconnected)), inspection
 
 

@@ -31,6 +31,7 @@ from anthropic_proxy.engine.upstream.contract import SearchResult
 from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from anthropic_proxy.errors import InvalidRequest, UpstreamProtocolError, UpstreamUnreachable
 from anthropic_proxy.gateway.inspectors.patterns import PatternInspector
+from anthropic_proxy.gateway.server.asgi import BodyMemory
 from anthropic_proxy.gateway.settings.fields import InspectorRule
 from anthropic_proxy.gateway.settings.file_format import InspectorTable
 from anthropic_proxy.gateway.stores.memory import MemoryStore
@@ -1141,6 +1142,64 @@ async def test_token_counts_and_batches_are_inspected() -> None:
             "POST",
             RecordingSink(),
         )
+
+
+MANY = ["x"] * 250_001
+
+
+def replied(**call_or_block: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": "go"}, {"role": "assistant", "content": [call_or_block]}]}
+
+
+MANY_TEXTS: dict[str, dict[str, Any]] = {
+    "arguments of a call": replied(type="tool_use", id="toolu_1", name="Bash", input={"a": MANY}),
+    "keys of arguments": replied(
+        type="tool_use", id="toolu_1", name="Bash", input=dict.fromkeys(map("key {}".format, range(250_001)))
+    ),
+    "a block of a later version": replied(type="later", a=MANY),
+    "a schema": {
+        "messages": [{"role": "user", "content": "go"}],
+        "tools": [{"name": "Bash", "input_schema": {"type": "object", "properties": {"a": {"enum": MANY}}}}],
+    },
+}
+
+
+@pytest.mark.sample(4)
+@pytest.mark.parametrize("is_batch", [True, False], ids=["batch", "message"])
+@pytest.mark.parametrize("case", MANY_TEXTS)
+async def test_a_relayed_request_of_too_many_texts_is_refused(case: str, is_batch: bool) -> None:
+    params = {"model": "claude-opus-5-5", "max_tokens": 9, **MANY_TEXTS[case]}
+    built = inspected(lambda *_: FakeResponse(500), Reader(tool_descriptions=True), **BATCHES)
+    sink = RecordingSink()
+    if is_batch:
+        body = json.dumps({"requests": [{"custom_id": "a", "params": params}]}).encode()
+        with pytest.raises(InvalidRequest) as raised:
+            await forward_resource(built.services, new_client_request(body, path="/v1/messages/batches"), "POST", sink)
+        error: Any = raised.value
+    else:
+        await Exchange(built.services, new_client_request(json.dumps(params).encode()), sink).run()
+        error = sink.error
+    assert str(error) == "The request body contains more than 250,000 texts for the inspectors of this proxy."
+
+
+@pytest.mark.parametrize("wire", ["chat", "relay"])
+async def test_many_short_texts_of_a_request_are_counted_as_memory(wire: str) -> None:
+    settings, form = WIRES[wire]
+    counted: list[int] = []
+
+    def note_memory(_: InspectedTexts) -> Decision:
+        counted.append(memory.size)
+        return ()
+
+    built = inspected(answering(form, Reply(texts=["ok"])), Reader(note_memory), **settings)
+    for texts in (["x"] * 30_000, ["some words of a usual text\n"] * 30_000):
+        body = {"model": "claude-opus-5-5", "max_tokens": 9, **replied(type="later", a=texts)}
+        incoming = new_client_request(json.dumps(body).encode())
+        incoming.memory = memory = BodyMemory(built.services, "ann")
+        await Exchange(built.services, incoming, RecordingSink()).run()
+    few, none = counted
+    assert 850_000 < few < 950_000
+    assert none == 0
 
 
 async def test_files_are_sent_only_if_no_inspector_has_to_read_them() -> None:

@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING
 
 from msgspec import Raw, structs
 
+from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.exchange.final_calls import FinalCall
 from anthropic_proxy.engine.exchange.inspection.inspectors import InspectorCalls
 from anthropic_proxy.engine.exchange.inspection.relayed import InspectedRelay
 from anthropic_proxy.engine.exchange.inspection.reply import InspectedStream
 from anthropic_proxy.engine.exchange.inspection.texts import (
+    BYTES_OF_TEXT,
+    MAX_TEXTS,
+    find_few_texts,
     find_texts_of_batch,
     find_texts_of_request,
     find_texts_of_whole_block,
@@ -26,6 +30,7 @@ from anthropic_proxy.engine.exchange.inspection.texts import (
 from anthropic_proxy.engine.exchange.relay import RelayStream
 from anthropic_proxy.engine.exchange.relayed_calls import RelayedCalls
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream
+from anthropic_proxy.engine.memory_plan import BODY_FACTOR
 from anthropic_proxy.engine.slices import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.errors import PolicyBlocked
 
@@ -48,16 +53,19 @@ class Inspection(InspectorCalls):
     _hides_all = False
     """True if the limit is exceeded."""
 
-    async def inspect_body(self, body: bytes, *, is_batch: bool = False) -> bytes:
+    async def inspect_body(self, incoming: ClientRequest, *, is_batch: bool = False) -> bytes:
         """Return the body of a request, or of a batch of requests, with the redactions.
 
-        Raises `InvalidRequest` if an inspector refuses it, or if it is not JSON, and `InspectorUnavailable` if one has
-        failed.
+        Raises `InvalidRequest` if an inspector refuses it, if it is not JSON or has too many texts,
+        `InspectorUnavailable` if one has failed, and `ProxyBusy` without memory for the texts.
         """
+        body = incoming.body
+        most = min(body.count(b'"') // 2, MAX_TEXTS)
+        await incoming.count_read(most * BYTES_OF_TEXT // BODY_FACTOR - len(body))
         find = partial(find_texts_of_batch if is_batch else find_texts_of_request, describes_tools=self.describes_tools)
         run = self._background.run_in_thread_if_large
         is_large = len(body) > MAX_REPLY_BYTES_ON_LOOP  # its texts are read one by one
-        found = await run(is_large, read_body, body, find)
+        found = await run(is_large, read_body, body, partial(find_few_texts, find))
         await self.inspect_request(found.texts)
         return await run(is_large, found.encode)
 

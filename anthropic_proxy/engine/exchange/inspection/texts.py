@@ -45,6 +45,7 @@ from anthropic_proxy.engine.wires.json_schema import (
     SCHEMA_OR_BOOLEAN_KEYWORDS,
     SINGLE_SCHEMA_KEYWORDS,
 )
+from anthropic_proxy.errors import InvalidRequest
 
 _TOKENS = compile_later(rb'("[^"\\]*+(?:\\.?[^"\\]*+)*+"?)([ \t\r\n]*+:)?|[\[\]{}]')
 _OF_REQUEST = frozenset(
@@ -122,7 +123,7 @@ class _Header(Struct):
 _decode_header = msgspec.json.Decoder(_Header).decode
 
 
-class PlacedText(Struct):
+class PlacedText(Struct, gc=False):
     """A text in a body. `start` and `end`: its JSON string, with the quotes."""
 
     start: int
@@ -158,6 +159,8 @@ class TextsOfBody(Struct):
         return json_spans.apply_edits(self.body, edits)
 
 
+MAX_TEXTS, BYTES_OF_TEXT = 250_000, 280
+"""Maximum number of texts of a request, and the memory that each needs besides its characters."""
 _FindTexts = Callable[[bytes], Iterator[PlacedText]]
 
 
@@ -171,6 +174,17 @@ def read_body(body: bytes, find: _FindTexts) -> TextsOfBody:
         return ()
 
     return TextsOfBody(json_spans.edit(body, collect), texts)
+
+
+def find_few_texts(find: _FindTexts, body: bytes) -> Iterator[PlacedText]:
+    """Yield what `find` yields. Raises `InvalidRequest` for more than `MAX_TEXTS`."""
+    for number, text in enumerate(find(body)):
+        if number == MAX_TEXTS:
+            raise InvalidRequest(
+                f"The request body contains more than {MAX_TEXTS:,} texts for the inspectors of this proxy.",
+                code="request-body",
+            )
+        yield text
 
 
 def find_texts_of_request(
