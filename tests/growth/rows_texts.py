@@ -316,7 +316,8 @@ ODD_BODIES = (
 """Bodies with half characters, repeated keys, and numbers beyond 64 bits."""
 QUOTED = b'{"messages": [{"role": "user", "content": "a secret that nobody may store, aaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}]}'
 QUOTES = (
-    *("a", "a secret that nobody may store, ", "'a secret' ", "'", '"', "`a ", "aaaaaaaaaaaaaaaaaaaaaaaab"),
+    *("a", "a secret that nobody may store, ", "'a secret' ", "'", '"', "`a ", "aaaaaaaaaaaaaaaaaaaaaaaab", "**"),
+    *("%41", "&amp;", "...", "a..", "a&amp;%C3%A4", "\\xe4", "a\u0308"),
     *("secret nobody ", "1 ", "\u00e4", "\\", "\\n", "\\u0061", "\\ud83d"),
 )
 """Texts of providers that quote a request, or nearly do."""

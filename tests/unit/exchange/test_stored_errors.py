@@ -7,6 +7,8 @@ import tracemalloc
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
+from unicodedata import normalize
+from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -35,7 +37,11 @@ ACCENTS = "Gr\u00fc\u00dfe an Bj\u00f6rn \u2013 it\u2019s his \U0001f382 / birth
 CHINESE = "\u5f20\u4f1f\u60a3\u6709\u7cd6\u5c3f\u75c5\u800c\u4e14\u6ca1\u6709\u4eba\u77e5\u9053"
 CARD = "4111 1111 1111 1111"
 SMALL = f"Paul Meier, paul@meier.example, {CARD}; the maximum value is all; allowed number. diabetes"
-PROMPT = f"{SENTENCE} {ACCENTS} {CHINESE} {SMALL}"
+RUSSIAN = "Пароль Иванова Секретный Договор"
+URL = "https://intranet.corp.example/hr/salaries/2026?person=Meyer"
+FILE = "/home/alice/projects/nightfall/plan.md"
+ACCOUNT = "DE89370400440532013000"
+PROMPT = f"{SENTENCE} {ACCENTS} {CHINESE} {SMALL} {RUSSIAN} {URL} {FILE} {ACCOUNT} Müller-Lüdenscheid"
 
 
 def escape_in_capitals(body: Json) -> str:
@@ -221,6 +227,56 @@ PROVIDER: Mapping[str, tuple[str, str]] = {
     "one word between marks": (
         "'diabetes' is a blocked term",
         "'(8 characters of the request)' is a blocked term",
+    ),
+    "a value that pydantic shortens": (
+        f"[type=int_parsing, input_value='{URL[:24]}...{URL[-23:]}', input_type=str]",
+        "[type=int_parsing, input_value='(24 characters of the request)...(23 characters of the request)', "
+        "input_type=str]",
+    ),
+    "an object that pydantic shortens": (
+        f"input_value={{'role': 'user', 'text': ...{FILE[-22:]}'}}, input_type=dict",
+        "input_value={'role': 'user', 'text': ...(22 characters of the request)'}, input_type=dict",
+    ),
+    "the ends of a path": (
+        f"Invalid value: {FILE[1:20]}...{FILE[-15:]} is bad",
+        "Invalid value: (19 characters of the request)...(15 characters of the request) is bad",
+    ),
+    "the beginning of a word": (
+        f"cannot read {FILE[:13]}\u2026 of it",
+        "cannot read /(12 characters of the request)\u2026 of it",
+    ),
+    "stars": (
+        f"cannot read {FILE[1:11]}****{FILE[-12:]}",
+        "cannot read (10 characters of the request)****(12 characters of the request)",
+    ),
+    "a passage at any place": (
+        f"aa is bad: {SENTENCE[11:40]}",
+        "aa is bad: (29 characters of the request)",
+    ),
+    "escapes of HTML": (
+        f"<p>invalid character in &quot;{ACCOUNT}&quot; and &#39;dia&#98;etes&#x27;</p>",
+        "<p>invalid character in &quot;(22 characters of the request)&quot; and &#39;(12 characters of the request)"
+        "&#x27;</p>",
+    ),
+    "escapes of a URL": (
+        f"cannot fetch {quote(URL, safe='')}",
+        f"cannot fetch ({len(quote(URL, safe=''))} characters of the request)",
+    ),
+    "escapes of Python": (
+        f"got {'Müller-Lüdenscheid'!a} and {'Müller-Lüdenscheid'.encode()!r}",
+        "got '(24 characters of the request)' and b'(32 characters of the request)'",
+    ),
+    "accents apart": (
+        f"got {normalize('NFD', 'Müller-Lüdenscheid')} here",
+        "got (20 characters of the request) here",
+    ),
+    "lower case of any letters": (
+        f"forbidden words: {RUSSIAN.lower()}",
+        f"forbidden words: ({len(RUSSIAN)} characters of the request)",
+    ),
+    "upper case of any letters": (
+        f"forbidden words: {RUSSIAN.upper()}",
+        f"forbidden words: ({len(RUSSIAN)} characters of the request)",
     ),
     "usual words": (
         "max_tokens: the maximum value is 64000, which is the maximum allowed number of tokens for the tool Read",

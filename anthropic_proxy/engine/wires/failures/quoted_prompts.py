@@ -8,17 +8,20 @@ thinking. What stands in a request and in the text is a quote, unless it is the 
 
     between marks of a quotation    8 characters
     a run of words                  8 characters, of two words or with a digit, "@" or a letter that is not ASCII
+    a word beside an ellipsis       8 characters, because validators shorten what they print
     any other text                  24 characters; 8 if one is not ASCII, because many languages have no spaces
 
-The letters of a request are compared in the one spelling that `_spell_plainly` returns, and ASCII letters in lower
-case, because filters normalize what they search. A string in base64 that is a text is compared as that text too. A
-request that was freed cannot be compared, and a large one not with a long text. Then only the length of the text is
-stored.
+The letters of a request are compared in the one spelling that `_spell_plainly` returns, and in lower case, because
+filters normalize what they search. A text with escapes of HTML or of URLs is compared without them too, and a string in
+base64 as the text that it is. A request that was freed cannot be compared, and a large one not with a long text. Then
+only the length of the text is stored.
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeGuard
+from urllib.parse import unquote
 
 import msgspec
 
@@ -26,7 +29,7 @@ from anthropic_proxy.engine.messages.models import Source
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.slices import give_way, give_way_between
-from anthropic_proxy.engine.text_encodings import decode_base64, find_encoding, read_base64_text
+from anthropic_proxy.engine.text_encodings import ANY_BYTES, decode_base64, find_encoding, read_base64_text
 from anthropic_proxy.engine.wires.calls import BaseCall, RelayCall, TranslatedCall
 from anthropic_proxy.engine.wires.dialect import BaseDialect
 from anthropic_proxy.engine.wires.failures.error_body import remove_wrappers
@@ -34,11 +37,17 @@ from anthropic_proxy.errors import UpstreamError
 
 _NameTest = Callable[[str, bytes], bool]
 _MIN_CHARACTERS = 8
-_WINDOWS = ((24, 12, True), (_MIN_CHARACTERS, 4, False))
+_WINDOWS = ((24, 6, True), (_MIN_CHARACTERS, 3, False))
 """Characters that are compared at a time, the distance of their beginnings, and whether ASCII alone is compared so."""
 _LITERAL = compile_later(r"\"[^\"\n]{8,}+\"|'[^'\n]{8,}+'|`[^`\n]{8,}+`")
 _NAME = compile_anchored(r"(?=[\d-]*[A-Za-z_])[\w.:/@\[\]-]+", re.ASCII)
-_WORD = compile_later(r"\w(?:[^\s\"'`,;()<>{}=|\\]*\w)?")
+_ELLIPSES = ("...", "…", "**")
+_ELLIPSIS = compile_later(r"\.{3,}|…|\*{2,}")
+_WORD = compile_later(r"\w(?:(?:[^\s.…\"'`,;()<>{}=|*\\]|\.{1,2}(?!\.))*\w)?")
+_ESCAPED = compile_later(
+    r"(?:%[0-9A-Fa-f]{2})+|(?:\\x[0-9A-Fa-f]{2})+|&(?:#\d{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z]{2,31});|\w[\u0300-\u036f]+"
+)
+"""Escapes of a URL, of Python or of HTML, or a letter with its accents apart from it."""
 _SPECIAL = compile_later(r"[\d@]|[^\x00-\x7f]")
 _OPENING = compile_later(r"(?<!\w)[^\w\s,)\]}>]|[^\w\s,)\]}>](?!\w)|\n")
 _CLOSING = compile_later(r"(?<!\w)[^\w\s,:=(\[{<]|[^\w\s,:=(\[{<](?!\w)|\n")
@@ -87,8 +96,8 @@ _USUAL = frozenset(
 
 
 _COMPARISONS_ON_LOOP = 400_000_000
-"""Maximum product of the lengths of a text and a request that are compared on the event loop: usually 8 ms, at most
-30 ms."""
+"""Maximum product of the lengths of a text and a request that are compared on the event loop: usually 15 ms, at most
+50 ms."""
 _MAX_COMPARISONS = 8_000_000_000
 """The same in a thread, for what is stored: usually 1 s, at most 5 s. Beyond it, nothing of the text is stored, as for
 a freed request. What decides is compared without this limit: fewer parts of a text are searched for it."""
@@ -178,15 +187,22 @@ class RequestWords:
         """`request`: JSON text, such as the body of the client."""
         self._words = _spell_plainly(b"\n".join((request, *_list_encoded_texts(request)))).lower()
 
+    def _find_words(self, text: str) -> bytes:
+        """Return the words of the request in lower case, as far as it matters to a comparison with `text`."""
+        return self._words if text.isascii() else self._words.decode(errors="replace").lower().encode()
+
     def find_quotes(self, text: str, is_name: _NameTest | None = None) -> list[str]:
         """Return what nobody stores of the text of a provider.
 
         `is_name`: test for what is no quote. None: that for a request of a client.
         """
-        is_name = is_name or _is_name
-        quotes = [each for each in _list_literals(text) if _is_quote(each, self._words, is_name)]
-        quotes += _find_runs(text, self._words, is_name)
-        quotes += _find_passages(text, self._words, is_name)
+        is_name, words = is_name or _is_name, self._find_words(text)
+        quotes: list[str] = []
+        for plain, places in {text: range(len(text) + 1), **_unescape(text)}.items():
+            found = [*_find_literals(plain), *_find_places(plain, words)]
+            found = [place for place in found if _is_quote(plain[slice(*place)], words, is_name)]
+            found += _find_runs(plain, words, is_name)
+            quotes += (text[places[begin] : places[end]] for begin, end in found)
         return quotes
 
     def find_passages(self, text: str) -> list[str]:
@@ -196,7 +212,7 @@ class RequestWords:
         are no quotes, or the whole text stands in the request, with other numbers perhaps: the client may ask about an
         earlier error of this kind.
         """
-        words = self._words
+        words = self._find_words(text)
         found = _list_literals(text)
         found += filter(None, (_cut_to_marks(text, *place) for place in _find_places(text, words)))
         quotes = [each for each in found if _is_quote(each, words, _is_whole_string)]
@@ -204,9 +220,47 @@ class RequestWords:
         return [] if quotes and _contains(_without_numbers(words), whole) else quotes
 
 
+def _unescape(text: str) -> Mapping[str, Sequence[int]]:
+    """Return a text without escapes → the place in the text of each of its characters, and its end. {}: it has none."""
+    plain = ""
+    places: list[int] = []
+    end = 0
+    for found in _ESCAPED.finditer(text):
+        begin, escape = found.start(), found[0]
+        meant = _read_escape(escape)
+        plain += text[end:begin] + meant
+        places += (*range(end, begin), *[begin] * len(meant))
+        end = found.end()
+    return {plain + text[end:]: [*places, *range(end, len(text) + 1)]} if end else {}
+
+
+def _read_escape(escape: str) -> str:
+    match escape[0]:
+        case "%":
+            return unquote(escape)
+        case "\\":
+            data = bytes.fromhex(escape.replace("\\x", ""))
+            return (find_encoding(data) or ANY_BYTES).decode(data)
+        case "&":
+            import html  # noqa: PLC0415  # few errors
+
+            return html.unescape(escape)
+        case _:
+            return unicodedata.normalize("NFC", escape)
+
+
 def _list_literals(text: str) -> list[str]:
-    """Return what stands between marks of a quotation."""
-    return [literal[0][1:-1] for literal in _LITERAL.finditer(text)]
+    return [text[begin:end] for begin, end in _find_literals(text)]
+
+
+def _find_literals(text: str) -> Iterator[tuple[int, int]]:
+    """Yield what stands between marks of a quotation, and its parts between ellipses."""
+    for literal in _LITERAL.finditer(text):
+        begin, end = literal.start() + 1, literal.end() - 1
+        yield begin, end
+        if cuts := [*_ELLIPSIS.finditer(text, begin, end)]:
+            parts = zip((begin, *(cut.end() for cut in cuts)), (*(cut.start() for cut in cuts), end), strict=True)
+            yield from ((start, stop) for start, stop in parts if stop - start >= _MIN_CHARACTERS)
 
 
 def _cut_to_marks(text: str, begin: int, end: int) -> str:
@@ -236,12 +290,6 @@ def _without_numbers(text: bytes) -> bytes:
     return text
 
 
-def _find_passages(text: str, body: bytes, is_name: _NameTest) -> Iterator[str]:
-    for begin, end in _find_places(text, body):
-        if _is_quote(quote := text[begin:end], body, is_name):
-            yield quote
-
-
 def _find_places(text: str, body: bytes) -> Iterator[tuple[int, int]]:
     """Yield begin and end of the longest passages that stand in the body."""
     for window, step, compares_ascii in _WINDOWS:
@@ -254,7 +302,7 @@ def _find_places(text: str, body: bytes) -> Iterator[tuple[int, int]]:
             yield begin, end
 
 
-def _find_runs(text: str, body: bytes, is_name: _NameTest) -> Iterator[str]:
+def _find_runs(text: str, body: bytes, is_name: _NameTest) -> Iterator[tuple[int, int]]:
     """Yield the runs of words that stand in the body, except for those of names and usual words alone."""
     known: dict[str, tuple[bool, bool]] = {}
     begin = end = 0  # of the run so far
@@ -269,15 +317,16 @@ def _find_runs(text: str, body: bytes, is_name: _NameTest) -> Iterator[str]:
         begins = before is None or not is_found or not (is_telling or was_telling)
         if begins or not _contains(body, text[before.start() : word.end()]):  # type: ignore[union-attr]
             if end > begin and _is_long(text[begin:end]):
-                yield text[begin:end]
+                yield begin, end
             begin = end = word.start()
-            if is_telling and _SPECIAL.search(word[0]):
+            is_cut = text.startswith(_ELLIPSES, word.end()) or text.endswith(_ELLIPSES, 0, begin)
+            if is_telling and (is_cut or _SPECIAL.search(word[0])):
                 end = word.end()
         else:
             end = word.end()
         before, was_telling = (word, is_telling) if is_found else (None, False)
     if end > begin and _is_long(text[begin:end]):
-        yield text[begin:end]
+        yield begin, end
 
 
 def _is_long(text: str) -> bool:
@@ -361,4 +410,4 @@ def _contains(body: bytes, text: str) -> bool:
 
 
 def _encode(text: str) -> bytes:
-    return msgspec.json.encode(text.encode(errors="replace").decode())[1:-1].lower()
+    return msgspec.json.encode(text.lower().encode(errors="replace").decode())[1:-1].lower()
