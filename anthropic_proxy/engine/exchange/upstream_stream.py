@@ -49,6 +49,7 @@ from anthropic_proxy.engine.wires.failures.quoted_prompts import (
 )
 from anthropic_proxy.engine.wires.foreign_lines import MAX_KEPT_BYTES
 from anthropic_proxy.engine.wires.framing import FRAME_READERS, FrameReader
+from anthropic_proxy.engine.wires.reply_ends import NORMAL_ENDS
 from anthropic_proxy.engine.wires.upstream_http import UpstreamResponse, build_size_error, read_body, require_few_parts
 from anthropic_proxy.errors import UnreadableReply, UpstreamError, UpstreamProtocolError
 
@@ -65,6 +66,9 @@ error body is ignored."""
 
 TRAILING_USAGE_TIMEOUT_SECONDS = 2.0
 """Maximum wait for token usage or the end of the stream after the stop reason. The reply itself is complete by then."""
+_REPEATED_REASON_SECONDS = 10.0
+"""The same behind a reason that has content beside it or behind it: some servers state one in each frame (one-hub issue
+402, CLIProxyAPI issue 5651), so that content may follow."""
 
 _is_caller = partial(operator.is_, CALLER)
 _BODY = compile_anchored(rb"\s*+(?:\{|\[\s*+\{|\Z)")
@@ -75,6 +79,7 @@ _FIRST_LINE = compile_anchored(rb"[^\r\n]*+(?=[\r\n])")
 _MAX_BEGINNING_BYTES = 1_000
 """Size of a first line that is one of NDJSON: that of JSON with one value a line is shorter."""
 _WITHOUT_ANSWER = {Thinking, Usage, Stop}
+_CONTENT = {Text, Thinking, ToolCall, Block}
 
 
 class Reply(ABC):
@@ -144,7 +149,7 @@ class UpstreamStream(DeltaStream):
     """Converter of calls of `CallLoadedTool`. None: the request does not offer it."""
     begins_with_thinking = False
     """True if the first deltas are only thinking. Then the call may still be repeated."""
-    has_thinking = False
+    has_thinking: bool | None = None
     """True if the first deltas contain thinking."""
     unread_usage = Usage()
     """Token usage of a response that has failed before its first content."""
@@ -162,8 +167,11 @@ class UpstreamStream(DeltaStream):
     _bytes_unless_error = 0
     """Maximum size of a frame or body that is decoded on the event loop if it states no error. 0: since the first
     content, or beside a small request, `bytes_on_loop` of the decoder alone says so."""
+    _early_stop: Delta | None = None
+    """A normal end in front of the first content, which counts once the response has ended."""
     _drain_until = 0.0
     """Time on the loop clock until which token usage is awaited after `Stop`. 0: the wait has not started."""
+    _drain_seconds = TRAILING_USAGE_TIMEOUT_SECONDS
 
     def __init__(
         self,
@@ -321,13 +329,24 @@ class UpstreamStream(DeltaStream):
                         else:
                             deltas += await self._run_in_thread(decoder.decode_kept)
                         deltas += decoder.decode_end()
+                        if self._early_stop is not None:
+                            if self._broken is not None:
+                                raise self._broken
+                            deltas.append(self._early_stop)
                 except UpstreamError as error:
                     self._fail(error, deltas)  # raised after the client has received the earlier deltas
                 deltas = self._late_thinking.feed(deltas)
                 if Stop in map(type, deltas):
-                    self._stopped = True
+                    has_content = not _CONTENT.isdisjoint(map(type, deltas))
+                    if has_content or self.has_thinking is not None or self._ended or not _ends_normally(deltas):
+                        self._stopped = True
+                        if has_content and chunk and 2 * len(frame) > len(chunk):  # in one frame
+                            self._drain_seconds = _REPEATED_REASON_SECONDS
+                    else:
+                        self._early_stop = deltas.pop()
                 elif self._stopped and any(map(_has_content, deltas)) and not self._is_cut:
                     self._drain_until = 0.0  # the provider repeats its stop reason
+                    self._drain_seconds = _REPEATED_REASON_SECONDS
             # filters
             if Usage in map(type, deltas):
                 deltas = self._bounds.check_deltas(deltas)
@@ -410,7 +429,7 @@ class UpstreamStream(DeltaStream):
 
     async def _read_after_stop(self) -> bytes:
         now = self._watchdog.now()
-        self._drain_until = self._drain_until or now + TRAILING_USAGE_TIMEOUT_SECONDS
+        self._drain_until = self._drain_until or now + self._drain_seconds
         if now >= self._drain_until:
             return b""
         try:
@@ -460,6 +479,11 @@ def _is_ndjson(start: bytes) -> bool | None:
     if line is None:
         return True if len(start) > _MAX_BEGINNING_BYTES else None
     return line[0].rstrip()[-1:] in (b"}", b"]")
+
+
+def _ends_normally(deltas: Sequence[Delta]) -> bool:
+    """Return True if the last delta is a normal end."""
+    return isinstance(stop := deltas[-1], Stop) and stop.reason in NORMAL_ENDS
 
 
 def _has_content(delta: Delta) -> bool:

@@ -18,6 +18,11 @@ was cut at the output limit or for repetition. `window`: the context window is f
 read the model's output, such as a malformed tool call. `blocked`: a content filter stopped the reply. `failed`: the
 server stopped the reply after an error. `unknown`: any other finish reason."""
 
+NO_VALUES = frozenset(("null", "none", "None"))
+"""Texts that some servers send in place of no value: as a finish reason in each chunk (DashScope), or as the name of a
+call in its later fragments (litellm issue 12513)."""
+NORMAL_ENDS = ("end_turn", "tool_use")
+"""Stop reasons of a complete reply."""
 _MAX_CHARACTERS = 100
 """Maximum number of characters of a finish reason that are read. The remaining characters are ignored."""
 # Sources of the values (read 2026-11-20): vLLM `v1/engine/__init__.py` (abort, error, repetition); SGLang (abort);

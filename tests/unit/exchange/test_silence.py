@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from anthropic_proxy.errors import UpstreamUnreachable
 from tests.support.harness import FakeResponse, ProxyHarness
 from tests.support.replies import MESSAGES, Reply
 from tests.support.virtual_time import in_virtual_time
@@ -25,6 +26,15 @@ def sse(*frames: object) -> bytes:
     return b"".join(b"data: " + json.dumps(frame).encode() + b"\n\n" for frame in frames)
 
 
+def chat(text: str, reason: str) -> bytes:
+    return sse({"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": reason}]})
+
+
+def gemini(text: str, reason: str) -> bytes:
+    parts = [{"text": text}] if text else []
+    return sse({"candidates": [{"content": {"role": "model", "parts": parts}, "finishReason": reason}]})
+
+
 START, *BLOCKS = MESSAGES.stream(Reply(texts=["Well."]))
 FIRST = {"chat": sse(CHAT_START), "responses": sse(CREATED), "messages": START}
 CONTENT = {
@@ -36,7 +46,17 @@ KEYS = {
     "chat": {"OPENAI_API_KEY": "key", "OPENAI_WIRE": "chat"},
     "responses": {"OPENAI_API_KEY": "key", "OPENAI_WIRE": "responses"},
     "messages": {"ANTHROPIC_API_KEY": "key", "PREFERRED_PROVIDER": "anthropic"},
+    "gemini": {"GEMINI_API_KEY": "key", "PREFERRED_PROVIDER": "google"},
 }
+EARLY_REASONS = {
+    "before a minute of thinking, Chat": ("chat", 60.0, chat("", "stop"), chat("Well.", "stop")),
+    "before a minute of thinking, Gemini": ("gemini", 60.0, gemini("", "STOP"), gemini("Well.", "STOP")),
+    "beside each text, Chat": ("chat", 8.0, chat("We", "stop"), chat("ll.", "stop")),
+    "beside each text, Gemini": ("gemini", 8.0, gemini("We", "STOP"), gemini("ll.", "STOP")),
+    "null as a text, Chat": ("chat", 60.0, chat("We", "null"), chat("ll.", "stop")),
+    "null as a text, Gemini": ("gemini", 60.0, gemini("We", "null"), gemini("ll.", "STOP")),
+}
+"""Wire, seconds between both chunks, and the chunks."""
 
 
 class Silent(FakeResponse):
@@ -52,7 +72,7 @@ class Silent(FakeResponse):
         return await super().read()
 
 
-@pytest.mark.parametrize("wire", KEYS)
+@pytest.mark.parametrize("wire", FIRST)
 @pytest.mark.parametrize(
     ("begins", "stream"),
     [(True, True), (False, True), (False, False)],
@@ -87,3 +107,30 @@ async def test_each_limit_of_silence_ends_with_its_error(before_content: bool, s
         f"openai sent no data for {seconds} s; UPSTREAM_FIRST_BYTE_TIMEOUT and UPSTREAM_IDLE_TIMEOUT set this limit."
     )
     assert b"timeout_error" in sink.stream
+
+
+@pytest.mark.parametrize("name", EARLY_REASONS)
+@in_virtual_time
+async def test_a_reason_in_each_frame_ends_no_reply_early(name: str) -> None:
+    wire, seconds, *chunks = EARLY_REASONS[name]
+    proxy = ProxyHarness(lambda *_: Silent(seconds, *chunks), **KEYS[wire])
+    sink = await proxy.post(stream=True)
+    (receipt,) = proxy.receipts
+    texts = [
+        json.loads(line[6:]).get("delta", {}).get("text", "")
+        for line in sink.stream.split(b"\n")
+        if line[:5] == b"data:"
+    ]
+    assert ("".join(texts), receipt.outcome, sink.error) == ("Well.", "end_turn", None)
+
+
+@pytest.mark.parametrize(
+    ("wire", "chunk"), [("chat", chat("", "stop")), ("gemini", gemini("", "STOP"))], ids=["chat", "gemini"]
+)
+@in_virtual_time
+async def test_a_connection_that_breaks_behind_an_early_reason_is_an_error(wire: str, chunk: bytes) -> None:
+    broken = UpstreamUnreachable("The connection broke.")
+    proxy = ProxyHarness(lambda *_: FakeResponse(200, chunk, broken, headers=SSE), RETRIES="0", **KEYS[wire])
+    await proxy.post(stream=True)
+    (receipt,) = proxy.receipts
+    assert receipt.error == f"{'openai' if wire == 'chat' else wire}: The connection broke."

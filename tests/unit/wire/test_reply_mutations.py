@@ -80,11 +80,11 @@ def in_message(*calls: Json) -> Json:
     return {"message": {"tool_calls": [call["delta"]["tool_calls"][0] for call in calls]}}
 
 
-def responses(*events: Json, output: list[Json] | None = None) -> list[Json]:
-    end = {"status": "completed", "output": output or [], "usage": {"input_tokens": 1, "output_tokens": 1}}
+def responses(*events: Json, output: list[Json] | None = None, end: str = "completed") -> list[Json]:
+    response = {"status": "completed", "output": output or [], "usage": {"input_tokens": 1, "output_tokens": 1}}
     return [
         *({**event, "type": f"response.{event['type']}"} for event in events),
-        {"type": "response.completed", "response": end},
+        {"type": f"response.{end}", "response": response},
     ]
 
 
@@ -164,6 +164,16 @@ FINAL_OBJECTS: dict[str, tuple[str, list[Json], Any]] = {
             called(None, WHOLE[3:], index=1),
             in_message(called("Read", WHOLE, index=None, call_id=None)),
         ),
+        [WHOLE],
+    ),
+    "another index without an id for the arguments": (
+        "openai_chat",
+        chat(called("Read", ""), called(None, WHOLE[:3], index=1, call_id=None), called(None, WHOLE[3:], index=1)),
+        [WHOLE],
+    ),
+    "null as a name in later fragments": (
+        "openai_chat",
+        chat(called("Read", WHOLE[:3]), called("null", WHOLE[3:-1], call_id=""), called("None", "}", call_id="None")),
         [WHOLE],
     ),
     "one id for two tools": (
@@ -525,6 +535,33 @@ FINAL_OBJECTS: dict[str, tuple[str, list[Json], Any]] = {
         "openai_responses",
         responses({**HEL, "delta": "Hello."}, output=[{**MESSAGE, "content": MESSAGE["content"] * 2}]),
         "Hello.Hello.",
+    ),
+    "a stream that ends as done": (
+        "openai_responses",
+        responses(HEL, output=[MESSAGE], end="done"),
+        "Hello.",
+    ),
+    "whole arguments without their item": (
+        "openai_responses",
+        responses(
+            BEGIN,
+            {"type": "output_item.added", "output_index": 1, "item": {**SECOND, "arguments": ""}},
+            {"type": "function_call_arguments.done", "arguments": WHOLE},
+            {"type": "function_call_arguments.done", "arguments": '{"b": 2}'},
+        ),
+        [WHOLE, '{"b": 2}'],
+    ),
+    "whole arguments without their item, behind their fragments": (
+        "openai_responses",
+        responses(
+            BEGIN,
+            {"type": "function_call_arguments.delta", "item_id": "i", "delta": WHOLE},
+            {"type": "output_item.added", "output_index": 1, "item": {**SECOND, "arguments": ""}},
+            {"type": "function_call_arguments.delta", "item_id": "j", "delta": '{"b": 2}'},
+            {"type": "function_call_arguments.done", "arguments": WHOLE},
+            {"type": "function_call_arguments.done", "arguments": '{"b": 2}'},
+        ),
+        [WHOLE, '{"b": 2}'],
     ),
     "two whole texts with another index": (
         "openai_responses",

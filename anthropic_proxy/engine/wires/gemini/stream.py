@@ -69,6 +69,8 @@ from anthropic_proxy.engine.wires.json_repair import (
     repair_json,
 )
 from anthropic_proxy.engine.wires.reply_ends import (
+    NO_VALUES,
+    NORMAL_ENDS,
     build_blocked_reply_stop,
     build_stop,
     find_finish_kind,
@@ -283,7 +285,6 @@ _CONTINUATION = "CONTINUATION"
 """Finish reason at the output limit of one request. Another request can continue the reply."""
 _NOT_STATED = "_UNSPECIFIED"
 """End of the value 0 of each enum, which programs on protobuf write for what is not stated."""
-_NORMAL_ENDS = ("end_turn", "tool_use")
 
 
 _MAX_FINISH_MESSAGE_LENGTH = 300
@@ -582,9 +583,10 @@ class GeminiDecoder(Decoder):
             deltas += self.flush_pending()
             return
         kind = find_finish_kind(reason)
-        if kind in ("unreadable", "failed") or (kind == "unknown" and not self._answered):
-            if reason.endswith(_NOT_STATED):
-                return
+        is_unknown = kind == "unknown"
+        if is_unknown and (reason in NO_VALUES or (reason.endswith(_NOT_STATED) and not self._answered)):
+            return
+        if kind in ("unreadable", "failed") or (is_unknown and not self._answered):
             words = (candidate.finish_message or "the model's reply could not be read")[:_MAX_FINISH_MESSAGE_LENGTH]
             provider = self._call.provider_prefix
             self._unreadable = UnreadableReply(f"{provider}: {words} ({reason})", provider=provider)
@@ -596,7 +598,7 @@ class GeminiDecoder(Decoder):
         fills_window = self._call.is_window_filled(sum(count or 0 for count in counts))
         shown = f"{reason}: {message}" if message else reason
         stop = build_stop(kind, self._call.provider_prefix, shown, fills_window=fills_window)
-        was_normal, self._ended_normally = self._ended_normally, stop.reason in _NORMAL_ENDS
+        was_normal, self._ended_normally = self._ended_normally, stop.reason in NORMAL_ENDS
         if not (was_normal and self._ended_normally):
             deltas += self._stop(stop)
 
@@ -604,7 +606,7 @@ class GeminiDecoder(Decoder):
         self._stopped = True
         deltas: list[Delta] = []
         if self._open_calls.calls:
-            self._open_calls.end(is_complete=stop.reason in _NORMAL_ENDS)
+            self._open_calls.end(is_complete=stop.reason in NORMAL_ENDS)
             self._emit_ended_calls(deltas)
         self._emit_held_calls(deltas)
         self._emit_blocks(self._programs.encode_missing_result_errors(), deltas)

@@ -60,6 +60,7 @@ from anthropic_proxy.engine.wires.openai_chat.reply import (
 from anthropic_proxy.engine.wires.openai_chat.request import OutputToolConverter, offers_output_tool
 from anthropic_proxy.engine.wires.openai_chat.tools import ServerToolDecoder, offers_server_tools
 from anthropic_proxy.engine.wires.reply_ends import (
+    NO_VALUES,
     build_stop,
     build_unreadable_reply,
     find_finish_kind,
@@ -405,14 +406,16 @@ class ChatDecoder(Decoder):
                 return
             if (self._usage.output_tokens or 0) >= self._call.request.max_tokens:
                 kind = "limit"  # vLLM still sends `tool_calls`
-        if kind == "failed":
-            fault = UpstreamFault(message=f"the answer ended with {reason!r}", codes=frozenset((reason,)))
-            raise build_upstream_error(fault, self._call.provider_prefix)
-        if kind == "unreadable":
-            self._unreadable = build_unreadable_reply(self._call.provider_prefix, reason)
-            return
         is_early = kind not in {"end", "calls"}
         if is_early:
+            if reason in NO_VALUES:
+                return
+            if kind == "failed":
+                fault = UpstreamFault(message=f"the answer ended with {reason!r}", codes=frozenset((reason,)))
+                raise build_upstream_error(fault, self._call.provider_prefix)
+            if kind == "unreadable":
+                self._unreadable = build_unreadable_reply(self._call.provider_prefix, reason)
+                return
             self._is_cut = True
         self._end_blocks(deltas, reply_ended_early=is_early, is_last=is_last)
         is_cut = self._calls is not None and self._calls.has_incomplete_arguments
@@ -745,6 +748,10 @@ class ToolCallDecoder:
                 if text := known.find_new(function.arguments or ""):
                     self._feed(known, text, fragment, deltas)
                 return
+        if function.name in NO_VALUES and function.name not in self._tool_names:
+            function.name = None
+        if fragment.id in NO_VALUES:
+            fragment.id = None
         call = None if is_complete else self._find(fragment, function, deltas)
         if call is not None and call.ended:  # a blank fragment: `_find` rejects others
             return
@@ -991,19 +998,20 @@ class ToolCallDecoder:
         """Return True if a call, which ends, is one of the text. `has_begun`: the client has its beginning."""
         return self._doubled is not None and self._doubled.add(name, arguments, has_begun=has_begun)
 
-    def _find_without_index(self, index: int, call_id: str | None, name: str | None) -> _OpenCall | None:
-        """Return the open call that a fragment with a new index continues, because the first fragment had no index, or
-        because the id is known and no name begins another call. None: there is none.
+    def _find_elsewhere(self, index: int, call_id: str | None, function: FunctionCall) -> _OpenCall | None:
+        """Return the open call that a fragment with a new index continues: the one with its id, if no name begins
+        another call, or the last one, if that had no index so far, or if the fragment without a name may continue it.
+        None: there is none.
         """
+        name = function.name
         call = self._by_id.get(call_id) if call_id and not name else None
         if call is None:
             call = self._last
-            if (
-                call is None
-                or call.has_index
-                or is_other_call(call_id, call.id)
-                or (name and call.name not in ("", name))
-            ):
+            if call is None or is_other_call(call_id, call.id):
+                return None
+            if call.has_index and (name or not call.arguments.may_continue_with(function.arguments or "")):
+                return None
+            if name and call.name not in ("", name):
                 return None
         if call.ended or call.arguments.is_whole:
             return None
@@ -1055,7 +1063,7 @@ class ToolCallDecoder:
         if fragment.index is not None:
             call = self._slots.get(fragment.index) or self._find_stated(fragment.index, fragment.id)
             if call is None:
-                call = self._find_without_index(fragment.index, fragment.id, function.name)
+                call = self._find_elsewhere(fragment.index, fragment.id, function)
             if fragment.id and call is not None and is_other_call(fragment.id, call.id):
                 call = self._by_id.get(fragment.id, call)  # a server that gives all calls one index
         else:

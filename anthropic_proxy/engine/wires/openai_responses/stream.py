@@ -11,8 +11,10 @@ until the next content is known (`PendingReasoning`), and everything after a web
 `reply.py` has the structs of events and bodies, and `tools.py` the decoders of tool calls and of web searches.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 from msgspec import Raw
@@ -144,6 +146,8 @@ _CALLS = ("function_call", "custom_tool_call")
 _HOSTED = SERVER_TOOL_ITEM_TYPES | {"web_search_call", "image_generation_call"}
 _PARAGRAPH = "\n\n"
 _NO_RESPONSE = Response()
+_MAX_EXAMINED_CALLS = 64
+"""Number of calls that may have the arguments of an event without an item."""
 _STATUSES = ("completed", "failed", "in_progress", "cancelled", "queued", "incomplete")
 """Values of `status` in the API. A body with another one, and without output, is no response."""
 
@@ -181,6 +185,8 @@ class ResponsesDecoder(Decoder):
         self._earlier_number: int | None = None
         """That of the event before it. Some servers give all events the same number."""
         self._by_id: dict[str, OutputItemState] = {}
+        self._unfinished_calls: deque[OutputItemState] = deque()
+        """Calls for which no event without an item has stated the complete arguments."""
         """The latest item of each id, also by the id of its call."""
         self._last = 0
         """Index of the output item of the last event. Events without an index and a known id belong to the same
@@ -287,6 +293,19 @@ class ResponsesDecoder(Decoder):
             return known
         return self._add_state(self._last) if state is None else state
 
+    def _find_by_arguments(self, arguments: str) -> OutputItemState | None:
+        """Return the first call that lacks its complete arguments and may have these. An event of llama.cpp states no
+        item (oh-my-pi issue 1970).
+        """
+        calls = self._unfinished_calls
+        while calls and calls[0].complete:
+            calls.popleft()
+        for state in islice(calls, _MAX_EXAMINED_CALLS):
+            if state.tool_call is not None and state.tool_call.may_have(arguments):
+                calls.remove(state)
+                return state
+        return None
+
     def _learn(self, state: OutputItemState, item: OutputItem) -> None:
         state.learn(item)
         if item.id:
@@ -341,7 +360,10 @@ class ResponsesDecoder(Decoder):
             state.early_arguments.append(event.delta)
 
     def _end_arguments(self, event: StreamEvent, deltas: list[Delta]) -> None:
-        state = self._find_by_id(event)
+        state = None
+        if event.arguments and event.output_index is None and not (event.item_id or event.call_id):
+            state = self._find_by_arguments(event.arguments)
+        state = state or self._find_by_id(event)
         if state.tool_call is not None and event.arguments:
             state.tool_call.add_complete_arguments(event.arguments, deltas)
         elif state.server_tool is not None:
@@ -392,6 +414,7 @@ class ResponsesDecoder(Decoder):
         deltas += self._search.release_buffered_deltas()
         self._spoken = None
         state.tool_call = ToolCallItemDecoder(self._calls)
+        self._unfinished_calls.append(state)
         state.tool_call.start_call(item, deltas)
         for fragment in state.early_arguments:
             state.tool_call.add_arguments_fragment(fragment, deltas)
@@ -647,6 +670,8 @@ _READERS: Mapping[str, Callable[[ResponsesDecoder, StreamEvent, list[Delta]], No
     "response.completed": ResponsesDecoder._end_stream,
     "response.incomplete": ResponsesDecoder._end_stream,
     "response.failed": ResponsesDecoder._end_stream,
+    "response.cancelled": ResponsesDecoder._end_stream,
+    "response.done": ResponsesDecoder._end_stream,  # of some gateways: oh-my-pi pull 4692, 9router pull 2142
     "error": ResponsesDecoder._read_error,
     "": ResponsesDecoder._read_untyped,
 }

@@ -278,6 +278,10 @@ class ToolCallItemDecoder:
     def has_arguments(self) -> bool:
         return bool(self._written.size or self._announced)
 
+    def may_have(self, arguments: str) -> bool:
+        """Return True if these may be the complete arguments of the call, which has not ended."""
+        return not self._ended and arguments.startswith(self._written.text)
+
     def start_call(self, item: OutputItem, deltas: list[Delta]) -> None:
         """Start the call once its name is known. Custom calls, parallel wrappers and calls that may repeat another one
         start when they are complete.
