@@ -134,8 +134,8 @@ class ProxyError(Exception):
         super().__init__(message)
         self.message = message
         self.quotes = quotes
-        """Part of the message that quotes the request of the client → what is stored in its place: type and length.
-        Only the client gets the quote."""
+        """Part of the message that quotes the request or the reply → what is stored in its place: type and length. Only
+        the client gets the quote."""
         self.is_negotiated = is_negotiated
         """True if the client asked whether something is available and goes on without it, so that nothing failed. No
         view and no sum has the request."""
@@ -150,7 +150,7 @@ class ProxyError(Exception):
 
     @property
     def stored_message(self) -> str:
-        """The message as log, ledger and all other records may have it: without words of the request."""
+        """The message as log, ledger and all other records may have it: without words of request and reply."""
         return self.without_quotes(self.message)
 
     def without_quotes(self, text: str) -> str:
@@ -505,8 +505,11 @@ class UpstreamError(ProxyError):
         retry_after: float | None = None,
         should_retry: bool | None = None,
         parameter: str | None = None,
+        quotes: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        super().__init__(message, code=code, details=details, retry_after=retry_after, should_retry=should_retry)
+        super().__init__(
+            message, code=code, details=details, retry_after=retry_after, should_retry=should_retry, quotes=quotes
+        )
         self.provider = provider
         """Name of the provider in the registry: `openai`. "": not yet known."""
         self.status = type(self).status if status is None else status

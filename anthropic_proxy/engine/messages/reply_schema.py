@@ -60,6 +60,10 @@ def find_json(text: str) -> tuple[str, Any] | None:
     return None
 
 
+REPLY_PATH = "$"
+"""Beginning of an error that has a path in the reply, and mostly a value of it."""
+
+
 class ReplySchema:
     """The JSON Schema (draft 2020-12) that the client requires for a reply.
 

@@ -412,6 +412,70 @@ async def test_an_error_after_the_beginning_of_a_reply_stores_its_length(setting
     assert WORDS not in built.log.getvalue()
 
 
+GEMINI = {"GEMINI_API_KEY": "AIza-test-0123456789", "PREFERRED_PROVIDER": "google", "BIG_MODEL": "gemini-2.5-pro"}
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": {"type": "integer"}}
+
+
+def ending(reason: str, words: str) -> bytes:
+    candidate = {"content": {"role": "model"}, "finishReason": reason, "finishMessage": words}
+    return json.dumps({"candidates": [candidate], "usageMetadata": {"promptTokenCount": 3}}).encode()
+
+
+def whole(**values: Any) -> bytes:
+    return CHAT.whole(Reply(texts=[json.dumps(values)]))
+
+
+CALLED = f"Malformed function call: print(default_api.Write(text='{SENTENCE}'))"
+NO_SCHEMA = "openai returned no valid reply for the schema in output_config.format in two attempts:"
+IN_REPLIES: Mapping[str, tuple[Mapping[str, str], bytes, str, str]] = {
+    "a value against the schema": (
+        OPENAI,
+        whole(a=WORDS),
+        f"{NO_SCHEMA} $.a: \"{WORDS}\" is not of type 'integer'.",
+        f"{NO_SCHEMA} (60 characters of the reply).",
+    ),
+    "a key against the schema": (
+        OPENAI,
+        whole(**{WORDS: "x"}),
+        f"{NO_SCHEMA} $['Paul\\'s diagnosis is diabetes']: 'x' is not of type 'integer'.",
+        f"{NO_SCHEMA} (64 characters of the reply).",
+    ),
+    "no JSON": (
+        OPENAI,
+        CHAT.whole(Reply(texts=[SENTENCE])),
+        f"{NO_SCHEMA} it is no JSON.",
+        f"{NO_SCHEMA} it is no JSON.",
+    ),
+    "a call that the provider could not read": (
+        GEMINI,
+        ending("MALFORMED_FUNCTION_CALL", CALLED),
+        f"gemini: {CALLED} (MALFORMED_FUNCTION_CALL)",
+        f"gemini: ({len(CALLED)} characters of the reply) (MALFORMED_FUNCTION_CALL)",
+    ),
+    "another end of a reply": (
+        GEMINI,
+        ending("OTHER", SENTENCE),
+        f"gemini: {SENTENCE} (OTHER)",
+        f"gemini: ({len(SENTENCE)} characters of the reply) (OTHER)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", IN_REPLIES)
+async def test_an_error_about_a_reply_stores_no_words_of_it(case: str) -> None:
+    settings, answer, shown, stored = IN_REPLIES[case]
+    body = own(messages=[{"role": "user", "content": "go"}])
+    if settings is OPENAI:
+        body["output_config"] = {"format": {"type": "json_schema", "schema": SCHEMA}}
+        settings = {**settings, "OPENAI_BASE_URL": "https://api.deepseek.com", "BIG_MODEL": "openai/deepseek-chat"}
+    error, built = await send(body, settings, lambda *_: FakeResponse(200, answer))
+    assert error.message == shown
+    (receipt,) = built.receipts
+    assert receipt.error == stored
+    assert WORDS not in built.log.getvalue()
+    assert WORDS not in repr(receipt)
+
+
 @pytest.mark.parametrize("escape", [b"\\u00e9", b"\\ud83d", b"\\ud83d\\ude00", b"\\u00e9\\n", b"\\/"])
 def test_a_comparison_with_many_escapes_takes_little_memory(escape: bytes) -> None:
     body = b'{"text":"%b"}' % (escape * (1_000_000 // len(escape)))

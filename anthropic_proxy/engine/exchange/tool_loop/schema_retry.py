@@ -19,7 +19,8 @@ from anthropic_proxy.engine.messages.deltas import (
     merge_latest,
     merge_stops,
 )
-from anthropic_proxy.engine.messages.reply_schema import ReplySchema
+from anthropic_proxy.engine.messages.reply_schema import REPLY_PATH, ReplySchema
+from anthropic_proxy.engine.wires.failures.quoted_prompts import describe_quotes
 from anthropic_proxy.errors import UpstreamProtocolError
 
 _COMPLETE = "end_turn"
@@ -101,12 +102,14 @@ class SchemaCheckedStream(DeltaStream):
         if problem:
             if self._call_count > 1:
                 provider = self._reply.provider
+                has_value = problem.startswith(REPLY_PATH)
                 raise UpstreamProtocolError(
                     f"{provider} returned no valid reply for the schema in output_config.format in two attempts: "
                     f"{problem}.",
                     provider=provider,
                     retryable=False,
                     code="schema-not-followed",
+                    quotes=describe_quotes([problem] if has_value else [], "reply"),
                 )
             self._call_count += 1
             if not self._reply.prepare_schema_retry(_AGAIN.format(problem)):

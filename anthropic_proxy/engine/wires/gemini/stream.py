@@ -54,6 +54,7 @@ from anthropic_proxy.engine.wires.failures import (
     read_error_field,
     read_own_words,
 )
+from anthropic_proxy.engine.wires.failures.quoted_prompts import describe_quotes
 from anthropic_proxy.engine.wires.foreign_lines import (
     is_end_mark,
     is_part_of_reply,
@@ -587,9 +588,11 @@ class GeminiDecoder(Decoder):
         if is_unknown and (reason in NO_VALUES or (reason.endswith(_NOT_STATED) and not self._answered)):
             return
         if kind in ("unreadable", "failed") or (is_unknown and not self._answered):
-            words = (candidate.finish_message or "the model's reply could not be read")[:_MAX_FINISH_MESSAGE_LENGTH]
+            told = (candidate.finish_message or "")[:_MAX_FINISH_MESSAGE_LENGTH]
+            words = told or "the model's reply could not be read"
             provider = self._call.provider_prefix
-            self._unreadable = UnreadableReply(f"{provider}: {words} ({reason})", provider=provider)
+            quotes = describe_quotes([told], "reply")
+            self._unreadable = UnreadableReply(f"{provider}: {words} ({reason})", provider=provider, quotes=quotes)
             self._ended_normally = False
             return
         totals = self._usage
