@@ -6,7 +6,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -15,6 +16,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.app import App
 from anthropic_proxy.console.identity.people import OidcUser
 from anthropic_proxy.console.keys.administration import NAME_FIELDS, KeyAdministration, KeyCommand
+from anthropic_proxy.console.keys.alerts import BudgetAlerts
 from anthropic_proxy.console.keys.key_policy import KeyPolicy
 from anthropic_proxy.console.keys.key_table import KeyTable
 from anthropic_proxy.console.keys.reservations import Reservations
@@ -29,7 +31,15 @@ from anthropic_proxy.gateway.permissions import Role
 from anthropic_proxy.gateway.settings import Settings, load_settings
 from anthropic_proxy.gateway.settings.key_rules import Rules
 from anthropic_proxy.gateway.stores.memory import MemoryStore
-from anthropic_proxy.plugins import AdmissionRequest, AdmissionTarget, Client, Receipt, Settle
+from anthropic_proxy.plugins import (
+    AdmissionRequest,
+    AdmissionTarget,
+    BudgetLabels,
+    Client,
+    Gateway,
+    Receipt,
+    Settle,
+)
 from anthropic_proxy.secrets import Secret
 from tests.support.ledger import NOON
 
@@ -120,7 +130,16 @@ class Keys:
             self.table, lambda: self.settings, lambda: self.now, find_reservations=lambda: self.reservations
         )
         self.store = MemoryStore(clock=lambda: self.now)
-        self.reservations = Reservations(self.store, self.warnings.append)
+        self.reports: list[str] = []
+        gateway = SimpleNamespace(store=self.store, settings=settings, log_warning_each_time=self.reports.append)
+        scopes = self.table.list_scopes_with_budgets
+        self.alerts = BudgetAlerts(cast("Gateway[Settings]", gateway), scopes, lambda: self.now)
+        self.reservations = Reservations(self.store, self.warnings.append, note_use=self.alerts.note)
+
+    async def read_uses(self) -> Mapping[BudgetLabels, float]:
+        """Return the used shares of `/metrics`."""
+        await self.alerts.work()
+        return self.alerts.uses
 
     async def create(self, label: str, **fields: Any) -> str:
         _, text = create_key(self.administration, VirtualKey(id="", label=label, **fields))

@@ -65,9 +65,9 @@ class Access:
 
     async def start(self, gateway: Gateway[Settings]) -> None:
         self._gateway = gateway
-        self.limits.open(gateway)
+        self.limits.open(gateway, self.table.list_scopes_with_budgets)
         await self.table.start()
-        await self.limits.start(self.table.list_scopes_with_budgets)
+        await self.limits.start()
 
     async def stop(self) -> None:
         await self.table.stop()

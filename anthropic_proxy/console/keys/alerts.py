@@ -1,10 +1,10 @@
 """Reports about budgets: each used share of `[alerts]` is reported once per budget and period, in the log and to a
 webhook.
 
-A request only notes the budgets that it may bring to the next share. A task of each process compares their settled use,
-and stores a reached share as a row of `budget_alerts`. The key of the row makes the report unique over all processes,
-instances and restarts. The process that claims a row sends it, and again after pauses until the webhook has accepted
-it.
+A request only notes whose budgets it may nearly use up. A task of each process compares the settled use of these
+budgets, as they are now, and stores a reached share as a row of `budget_alerts`. The key of the row makes the report
+unique over all processes, instances and restarts. The process that claims a row sends it, and again after pauses until
+the webhook has accepted it.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import hashlib
 import html
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from typing import TypeVar
@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy.console.keys.descriptions import format_time
-from anthropic_proxy.console.keys.limits import KeyLimit
+from anthropic_proxy.console.keys.limits import KeyLimit, Scope, list_budget_limits
 from anthropic_proxy.console.keys.queries import Spending
 from anthropic_proxy.console.ledger.connection import Connection
 from anthropic_proxy.console.ledger.database import open_for_reading, write_at_once
@@ -32,17 +32,23 @@ from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.fields import AlertSettings
-from anthropic_proxy.plugins import Gateway
+from anthropic_proxy.plugins import BudgetLabels, Gateway
 
 _Result = TypeVar("_Result")
 DEFAULT_THRESHOLDS = (80, 100)
 """Used shares in percent that the log reports without `[alerts]`."""
 CHECK_SECONDS = 3.0
-"""Pause between two comparisons of the budgets that running requests may bring to their next share."""
+"""Pause between two comparisons of budgets."""
+SHOWN_SHARE = 0.8
+"""Used share from which a budget is in `/metrics`."""
+_COMPARED_SECONDS = 86_400.0
+"""Time for which the budgets of a key, a team or the proxy are compared without further requests."""
+_MAX_SCOPES = 2_000
+_MAX_SHOWN = 500
 MAX_ATTEMPTS = 12
 _LONGEST_PAUSE_SECONDS = 3_600.0
 _STOP_SECONDS = 2.0
-_MAX_COMPARED = 200
+_MAX_READ = 200
 _MAX_KNOWN = 10_000
 _KEPT_SECONDS = 30 * 86_400.0
 """Time for which a row is kept after the end of its period, also if the clocks of instances differ."""
@@ -68,13 +74,23 @@ _PRESENT = "(ends_at IS NULL OR ends_at > ?)"
 
 
 class BudgetAlerts:
-    """`clock` returns seconds since the epoch, if the store has no clock that all processes share."""
+    """`list_scopes` returns those with budgets. `clock` returns seconds since the epoch, if the store has no clock that
+    all processes share.
+    """
 
-    def __init__(self, gateway: Gateway[Settings], clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        gateway: Gateway[Settings],
+        list_scopes: Callable[[], Sequence[Scope]],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._gateway = gateway
+        self._list_scopes = list_scopes
         self._clock = clock
-        self._noted: dict[str, KeyLimit] = {}
-        """Budgets that running requests may bring to their next share."""
+        self.uses: Mapping[BudgetLabels, float] = {}
+        """Nearly used budget → used share, for `/metrics`."""
+        self._compared = BoundedDict[str, float](_MAX_SCOPES)
+        """Counter of a scope → time until which its budgets are compared."""
         self._next = BoundedDict[str, float](_MAX_KNOWN)
         """Budget → its next share. Absent: the lowest one. Infinite: each one is reported."""
         self._thresholds: Sequence[int] = DEFAULT_THRESHOLDS
@@ -88,9 +104,9 @@ class BudgetAlerts:
 
     def note(self, key_limit: KeyLimit, share: float) -> None:
         """Called with the share that settled and running requests use."""
-        lowest = self._thresholds[0] / 100
-        if share >= lowest and share >= self._next.get(name := _name(key_limit), lowest):
-            self._noted[name] = key_limit
+        if share >= min(self._thresholds[0] / 100, SHOWN_SHARE):
+            self._compared.pop(key_limit.scope.counter, None)
+            self._compared[key_limit.scope.counter] = self._now() + _COMPARED_SECONDS
             self._wake.set()
 
     def start(self) -> None:
@@ -116,7 +132,7 @@ class BudgetAlerts:
                     self._gateway.log_warning_each_time(f"Reports about budgets wait: {type(error).__name__}: {error}")
                 self._is_failing = True
             with suppress(TimeoutError):
-                if self._noted:  # further notes of running requests do not wake the task
+                if self._compared:  # further notes of running requests do not wake the task
                     async with asyncio.timeout(CHECK_SECONDS):
                         await self._stopping.wait()
                 else:
@@ -124,53 +140,49 @@ class BudgetAlerts:
                         await self._wake.wait()
 
     async def work(self) -> float | None:
-        """Report what the noted budgets have reached, and send what is due. Return the time in seconds until the next
-        row can be due. None: there is no webhook.
+        """Report what budgets have reached, and send what is due. Return the time in seconds until the next row can be
+        due. None: there is no webhook.
         """
         alerts = self._gateway.settings.alerts
         thresholds = DEFAULT_THRESHOLDS if alerts is None else alerts.thresholds
         if thresholds != self._thresholds:
             self._thresholds = thresholds
             self._next.clear()
-        if self._noted and self._gateway.store.state.available:
-            chosen = self._noted
-            self._noted = {}
-            try:
-                now = self._now()
-                limits = [key_limit for key_limit in chosen.values() if not key_limit.is_past(now)]
-                for start in range(0, len(limits), _MAX_COMPARED):
-                    await self._compare(limits[start : start + _MAX_COMPARED])
-            except BaseException:
-                self._noted = {**chosen, **self._noted}
-                raise
+        if self._gateway.store.state.available:
+            await self._compare()
         return None if alerts is None else await self._send_due(alerts)
 
-    async def _compare(self, limits: Sequence[KeyLimit]) -> None:
-        """Store and log the reached shares. A budget stays noted while its running requests may bring it to its next
-        share.
-        """
-        counters = [structs.replace(key_limit.limit, amount=0) for key_limit in limits]
-        state = await self._gateway.store.reserve(counters)
-        totals = [counter.maximum - left for counter, left in zip(counters, state.remaining, strict=True)]
-        uses = [*zip(limits, state.settled or totals, totals, strict=True)]
+    async def _compare(self) -> None:
+        """Store and log the reached shares."""
+        now = self._now()
+        for counter in [counter for counter, end in self._compared.items() if end <= now]:
+            del self._compared[counter]
+        scopes = [scope for scope in self._list_scopes() if scope.counter in self._compared] if self._compared else ()
+        limits = list_budget_limits(scopes, now)
+        uses: list[int] = []
+        for start in range(0, len(limits), _MAX_READ):
+            counters = [key_limit.limit for key_limit in limits[start : start + _MAX_READ]]
+            state = await self._gateway.store.reserve(counters)
+            uses += state.settled or [
+                counter.maximum - left for counter, left in zip(counters, state.remaining, strict=True)
+            ]
+        found = [(key_limit, used, _find_share(key_limit, used)) for key_limit, used in zip(limits, uses, strict=True)]
+        shown = sorted(found, key=lambda one: -one[2])[:_MAX_SHOWN]
+        self.uses = {_build_labels(key_limit): share for key_limit, _, share in shown if share >= SHOWN_SHARE}
         lowest = self._thresholds[0] / 100
         reached = [
             self._build(key_limit, used, threshold)
-            for key_limit, used, _ in uses
+            for key_limit, used, share in found
             for threshold in self._thresholds
-            if self._next.get(_name(key_limit), lowest) <= threshold / 100 <= _find_share(key_limit, used)
+            if self._next.get(_name(key_limit), lowest) <= threshold / 100 <= share
         ]
         if reached:
             new = await self._write(lambda connection: add_alerts(connection, reached, self._now()))
             for row in new:
                 self._gateway.log_warning_each_time(html.unescape(msgspec.json.decode(row.body)["text"]))
-        for key_limit, used, total in uses:
-            later = [
-                threshold / 100 for threshold in self._thresholds if threshold / 100 > _find_share(key_limit, used)
-            ]
-            self._next[_name(key_limit)] = following = min(later, default=math.inf)
-            if _find_share(key_limit, total) >= following:
-                self._noted.setdefault(_name(key_limit), key_limit)
+        for key_limit, _, share in found:
+            later = [threshold / 100 for threshold in self._thresholds if threshold / 100 > share]
+            self._next[_name(key_limit)] = min(later, default=math.inf)
 
     def _build(self, key_limit: KeyLimit, used: int, threshold: int) -> BudgetAlert:
         budget = key_limit.budget
@@ -272,6 +284,12 @@ def finish_alert(connection: Connection, row: BudgetAlert, next_at: int | None) 
 def _find_share(key_limit: KeyLimit, used: int) -> float:
     assert key_limit.budget is not None
     return used / key_limit.budget.counter_amount
+
+
+def _build_labels(key_limit: KeyLimit) -> BudgetLabels:
+    scope, budget = key_limit.scope, key_limit.budget
+    assert budget is not None
+    return scope.kind, scope.name, budget.unit, budget.period, budget.models, "soft" if budget.soft else "hard"
 
 
 def _name(key_limit: KeyLimit) -> str:

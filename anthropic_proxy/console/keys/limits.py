@@ -84,12 +84,8 @@ class KeyLimit(Struct, frozen=True):
     budget."""
     budget: Budget | None = None
     renewed_at: float | None = None
-    """End of the period that the counter of a budget counts, in seconds since the epoch. A request or a report may last
-    longer. None: the budget is never renewed."""
-
-    def is_past(self, now: float) -> bool:
-        """Return True if the budget has been renewed since, so that nobody is refused by this counter any more."""
-        return self.renewed_at is not None and now >= self.renewed_at
+    """End of the period that the counter of a budget counts, in seconds since the epoch. A request may last longer.
+    None: the budget is never renewed."""
 
 
 def build_key_scope(key: VirtualKey) -> Scope:

@@ -26,8 +26,8 @@ def open_plugin(settings: Settings) -> Plugin:
     limits = ProcessLimits(settings)
 
     async def start(gateway: Gateway[Settings]) -> None:
-        limits.open(gateway)
-        await limits.start(lambda: scopes)
+        limits.open(gateway, lambda: scopes)
+        await limits.start()
 
     return Plugin(
         limiters=[RequestLimits(lambda _: scopes, lambda: limits.gateway.settings, lambda: limits.reservations)],

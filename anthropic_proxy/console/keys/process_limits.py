@@ -33,6 +33,7 @@ class ProcessLimits:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._list_scopes: Callable[[], Sequence[Scope]] = tuple
         self._gateway: Gateway[Settings] | None = None
         self.reservations: Reservations | None = None
         """None: before the start."""
@@ -46,9 +47,11 @@ class ProcessLimits:
         assert self._gateway is not None  # no request is served before the start of the plugins
         return self._gateway
 
-    def open(self, gateway: Gateway[Settings]) -> None:
+    def open(self, gateway: Gateway[Settings], list_scopes: Callable[[], Sequence[Scope]]) -> None:
+        """`list_scopes` returns those with budgets."""
         self._gateway = gateway
-        self._alerts = BudgetAlerts(gateway)
+        self._list_scopes = list_scopes
+        self._alerts = BudgetAlerts(gateway, list_scopes)
         self.reservations = Reservations(
             gateway.store,
             self.warn,
@@ -57,18 +60,18 @@ class ProcessLimits:
         )
         self.reservations.start()
 
-    async def start(self, list_scopes: Callable[[], Sequence[Scope]]) -> None:
-        """Begin to report, and to count earlier use. `list_scopes` returns those with budgets."""
+    async def start(self) -> None:
+        """Begin to report, and to count earlier use."""
         assert self._alerts is not None
         assert self.reservations is not None
         store = self.gateway.store
         with suppress(StoreUnavailable):  # the first request of a budget needs the clock of the store
             await store.get(_COUNTING)
         self._alerts.start()
-        scopes = list_scopes()
+        scopes = self._list_scopes()
         if store.state.kind in ("memory", "database"):
             self._counting = asyncio.create_task(self._count_earlier_use(store, self.reservations, scopes))
-        self._counting_late = asyncio.create_task(self._count_late_use(store, self.reservations, list_scopes))
+        self._counting_late = asyncio.create_task(self._count_late_use(store, self.reservations))
         of_proxy = [scope for scope in scopes if scope.kind == "proxy"]
         if of_proxy and store.state.kind == "memory" and self.gateway.describe_server().worker_index == 0:
             self._following = asyncio.create_task(self._follow_ledger(self.reservations, of_proxy))
@@ -83,8 +86,7 @@ class ProcessLimits:
             await self._alerts.stop()
 
     def budget_uses(self) -> Mapping[BudgetLabels, float]:
-        reservations = self.reservations
-        return {} if reservations is None else reservations.find_budget_uses(reservations.find_time(time.time))
+        return {} if self._alerts is None else self._alerts.uses
 
     def warn(self, text: str) -> None:
         if self._gateway is not None:
@@ -98,9 +100,7 @@ class ProcessLimits:
             return  # another worker does it
         await self._compare(reservations, scopes)
 
-    async def _count_late_use(
-        self, store: Store, reservations: Reservations, list_scopes: Callable[[], Sequence[Scope]]
-    ) -> None:
+    async def _count_late_use(self, store: Store, reservations: Reservations) -> None:
         """Compare all budgets with the ledger after this process has stored requests late: they may be those of a
         server that was killed, or of an earlier version, which counted elsewhere. Each comparison is repeated at rest.
         """
@@ -114,7 +114,7 @@ class ProcessLimits:
             is_due = stored != counted and started >= next_comparison
             if is_due and state.available and not state.pending_settlements:
                 reservations.forget_checks()
-                if await self._compare(reservations, list_scopes()):
+                if await self._compare(reservations, self._list_scopes()):
                     counted = stored
                 now = time.monotonic()
                 next_comparison = now + _PAUSE_SHARE * (now - started)  # further rows may be stored late

@@ -26,7 +26,7 @@ from anthropic_proxy.console.keys.limits import KeyLimit, Scope, build_budget_co
 from anthropic_proxy.console.ledger.costs import Amounts
 from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.errors import BudgetUsedUp, LimitReached, ProxyError
-from anthropic_proxy.plugins import BudgetLabels, Reservation, Store, StoreUnavailable
+from anthropic_proxy.plugins import Reservation, Store, StoreUnavailable
 
 RENEW_SECONDS = 20.0
 """Pause in seconds between two renewals. A reservation of a killed process ends after `LEASE_SECONDS`, 60 s."""
@@ -36,10 +36,6 @@ RESERVED_WAIT_SECONDS = 1.0
 the remainder."""
 SHARE_WAIT_SECONDS = 2.0
 """Pause after which a client tries again: another process may have room, or Redis is available again."""
-REPORTED_SHARE = 0.8
-_REPORTED_SECONDS = 86_400.0
-"""Time for which a budget without further requests is reported, unless its period ends earlier."""
-_MAX_REPORTED = 500
 _READ_AGAIN_SECONDS = 10.0
 """Pause after the ledger could not be read. Requests are served meanwhile."""
 AT_REST_SECONDS = 1.5
@@ -98,15 +94,10 @@ class Reservations:
         self._held: set[HeldLimits] = set()
         self._settling: set[asyncio.Task[None]] = set()
         self._renewing: asyncio.Task[None] | None = None
-        self._budget_uses = BoundedDict[BudgetLabels, tuple[float, float]](_MAX_REPORTED)
-        """Nearly used budget → used share, and the time until which it is reported."""
 
     def find_time(self, clock: Callable[[], float]) -> float:
         """Return the time that decides the periods of budgets. `clock`: that of this machine."""
         return self._store.state.find_time(clock)
-
-    def find_budget_uses(self, now: float) -> Mapping[BudgetLabels, float]:
-        return {budget: share for budget, (share, end) in self._budget_uses.items() if end > now}
 
     def start(self) -> None:
         self._renewing = asyncio.create_task(self._renew())
@@ -140,7 +131,7 @@ class Reservations:
             reservation = await self._reserve(limits, now)
         response_headers.update(build_rate_headers(limits, reservation, now))
         states = self._list_states(limits, reservation)
-        self._note_budget_uses(limits, reservation, now)
+        self._note_budget_uses(limits, reservation)
         if reservation.refused is not None:
             key_limit = limits[reservation.refused]
             error = self._describe_refusal(key_limit, reservation, now)
@@ -247,28 +238,12 @@ class Reservations:
             ]
         )
 
-    def _note_budget_uses(self, limits: Sequence[KeyLimit], reservation: Reservation, now: float) -> None:
-        if not self._store.state.available:  # what remains is the share of this process
+    def _note_budget_uses(self, limits: Sequence[KeyLimit], reservation: Reservation) -> None:
+        if self._note_use is None or not self._store.state.available:  # what remains is the share of this process
             return
         for key_limit, remaining in zip(limits, reservation.remaining, strict=True):
-            if key_limit.budget is None or key_limit.is_past(now):
-                continue
-            mode = "soft" if key_limit.budget.soft else "hard"
-            name = (
-                key_limit.scope.kind,
-                key_limit.scope.name,
-                key_limit.budget.unit,
-                key_limit.budget.period,
-                key_limit.budget.models,
-                mode,
-            )
-            self._budget_uses.pop(name, None)
-            share = (key_limit.limit.maximum - remaining) / key_limit.budget.counter_amount
-            if self._note_use is not None:
-                self._note_use(key_limit, share)
-            if share >= REPORTED_SHARE:
-                last = now + _REPORTED_SECONDS
-                self._budget_uses[name] = share, min(last, key_limit.renewed_at or last)
+            if key_limit.budget is not None:
+                self._note_use(key_limit, (key_limit.limit.maximum - remaining) / key_limit.budget.counter_amount)
 
     def _list_states(self, limits: Sequence[KeyLimit], reservation: Reservation) -> list[BudgetState]:
         """Empty while the store is unavailable, because this process knows only its share."""
@@ -306,7 +281,7 @@ class Reservations:
         if not missing:
             return
         reservation = await self._reserve(missing, now)
-        self._note_budget_uses(missing, reservation, now)
+        self._note_budget_uses(missing, reservation)
         if reservation.refused is not None:
             raise self._describe_refusal(missing[reservation.refused], reservation, now)
         addition = HeldLimits(missing, reservation)

@@ -218,7 +218,8 @@ TELEMETRY_DROPS = MetricFamily(
 BUDGET_USED_RATIO = MetricFamily(
     "anthropic_proxy_budget_used_ratio",
     ("scope", "name", "unit", "period", "models", "mode"),
-    "Used share of a budget of a virtual key, a team or the proxy, from 0.8 on, until a day after its last request.",
+    "Share of a budget of a virtual key, a team or the proxy that ended requests have used, from 0.8 on, until a day "
+    "after the last one.",
     join=max,
     kind="gauge",
 )

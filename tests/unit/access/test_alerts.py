@@ -55,6 +55,7 @@ class World:
         self.store = Store(clock=lambda: self.now)
         self.log: list[str] = []
         self.received: list[tuple[Mapping[str, str], bytes]] = []
+        self.scopes: dict[str, Scope] = {}
         self.answer: Callable[[], int] = lambda: 200
         self.retry_after: float | None = None
 
@@ -79,11 +80,11 @@ class World:
 class Instance:
     def __init__(self, world: World) -> None:
         self.world = world
-        self.alerts = BudgetAlerts(cast("Gateway", world), lambda: world.now)
+        self.alerts = BudgetAlerts(cast("Gateway", world), lambda: [*world.scopes.values()], lambda: world.now)
         self.reservations = Reservations(world.store, world.log.append, note_use=self.alerts.note)
 
     async def begin(self, amount: int, budget: Budget = DAY, name: str = "web") -> HeldLimits:
-        scope = Scope("team", name, f"team/{name}", Rules(budgets=(budget,)))
+        self.world.scopes[name] = scope = Scope("team", name, f"team/{name}", Rules(budgets=(budget,)))
         limits = build_limits([scope], [[Amounts(amount, 0)]], self.world.now)
         return await self.reservations.reserve(limits, {}, self.world.now)
 
@@ -128,7 +129,7 @@ async def test_each_share_is_reported_once_by_all_instances_and_after_a_restart(
 async def test_a_report_is_signed_and_has_the_fields_of_the_budget(database: Settings) -> None:
     world = World(database)
     instance, budget = world.start(), Budget(2, "usd", "month", soft=True, models="claude-opus-*")
-    scope = Scope("key", "ci", "key/key_1", Rules(budgets=(budget,)))
+    world.scopes["ci"] = scope = Scope("key", "ci", "key/key_1", Rules(budgets=(budget,)))
     amounts = Amounts(0, 1_700_000_000, "anthropic/claude-opus-5")
     held = await instance.reservations.reserve(build_limits([scope], [[amounts]], world.now), {}, world.now)
     instance.reservations.settle(held, [amounts])

@@ -102,7 +102,7 @@ async def test_a_further_call_within_the_budget_is_sent(keys: Keys) -> None:
     assert (message_of(sink).stop_reason, provider.billed) == ("end_turn", 4 * PRICE)
     remaining = await serve(proxy, keys, key)
     assert remaining.error is None
-    assert keys.reservations.find_budget_uses(keys.now) == {}
+    assert await keys.read_uses() == {}
 
 
 async def test_what_earlier_further_calls_have_reserved_is_not_reserved_again(keys: Keys) -> None:

@@ -17,7 +17,7 @@ from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
 from anthropic_proxy.gateway.stores.memory import SETTLED_SECONDS, MemoryStore
 from anthropic_proxy.plugins import AdmissionTarget, Limit, Reservation, StoreState, StoreUnavailable, UpstreamAttempt
 from tests.support.ledger import NOON
-from tests.support.virtual_keys import Admitted, Keys, change_team
+from tests.support.virtual_keys import Admitted, Keys, change_key, change_team, revoke_key
 
 PRICED = {"targets": [AdmissionTarget(prefix="openai", model="gpt-4.1-mini", max_output_tokens=1_000)]}
 UNKNOWN = {"targets": [AdmissionTarget(prefix="openai", model="no-such-model", max_output_tokens=1_000)]}
@@ -121,11 +121,11 @@ async def test_a_soft_budget_counts_and_refuses_nothing(keys: Keys) -> None:
     key = await keys.create("ci", rules=Rules(budgets=budgets))
     soft, hard = (("key", "ci", "usd", "day", "", mode) for mode in ("soft", "hard"))
     for expected in ({}, {soft: 0.88}, {soft: 1.76}):  # 0.0088 each
-        assert keys.reservations.find_budget_uses(keys.now) == pytest.approx(expected)
+        assert await keys.read_uses() == pytest.approx(expected)
         await keys.finish(
             await keys.admit(key, estimate_input_tokens=lambda: 18_000), input_tokens=20_000, output_tokens=500
         )
-    assert keys.reservations.find_budget_uses(keys.now) == pytest.approx({soft: 2.64, hard: 0.88})
+    assert await keys.read_uses() == pytest.approx({soft: 2.64, hard: 0.88})
     (await keys.admit(key, estimate_input_tokens=lambda: 10)).finish(input_tokens=20_000, output_tokens=500)
     await keys.settled()
     assert "has used up its budget of $0.03 per day · " in (await keys.refuse(key, 429)).message
@@ -152,18 +152,18 @@ async def test_a_budget_for_some_models_counts_and_refuses_only_these(keys: Keys
     cheap = AdmissionTarget(prefix="openai", model="gpt-4.1-mini", max_output_tokens=1_000)
     unknown = UNKNOWN["targets"][0]
     key = await keys.create("ci", rules=Rules(budgets=(Budget(10_000, "tokens", "day", models="claude-opus-*"),)))
-    uses = keys.reservations.find_budget_uses
     used = {"prefix": "anthropic", "model": "claude-opus-4-8"}
     assert (await keys.admit(key, targets=[cheap], estimate_input_tokens=lambda: 10**6)).settle is None
     both = await keys.admit(key, targets=[cheap, dear], estimate_input_tokens=lambda: 8_000)
-    assert uses(keys.now) == {("key", "ci", "tokens", "day", "claude-opus-*", "hard"): 0.9}
     await keys.finish(both, input_tokens=8_000)  # of gpt-4.1-mini
+    assert await keys.read_uses() == {}
     await keys.finish(
         await keys.admit(key, targets=[dear], estimate_input_tokens=lambda: 9_000), **used, input_tokens=9_500
     )
     await keys.finish(
         await keys.admit(key, targets=[dear], estimate_input_tokens=lambda: 9_000), **used, input_tokens=500
     )
+    assert await keys.read_uses() == {("key", "ci", "tokens", "day", "claude-opus-*", "hard"): 1.0}
     refused = await keys.refuse(key, 429, targets=[cheap, dear])
     assert refused.message == (
         "The key 'ci' has used up its budget of 10,000 tokens per day for claude-opus-* · resets Nov 22 · "
@@ -204,37 +204,72 @@ async def admit_remainder(keys: Keys) -> tuple[str, Admitted]:
 async def test_a_budget_of_which_80_percent_are_used_is_reported_until_its_period_ends(keys: Keys) -> None:
     budgets = (Budget(10_000, "tokens", "day"), Budget(1_000_000, "tokens", "total"))
     key = await keys.create("ci", rules=Rules(budgets=budgets))
-    (await keys.admit(key, estimate_input_tokens=lambda: 6_000)).finish(input_tokens=6_000)
-    await keys.settled()
-    assert keys.reservations.find_budget_uses(keys.now) == {}
-    (await keys.admit(key, estimate_input_tokens=lambda: 1_500)).finish(input_tokens=1_500)
-    assert keys.reservations.find_budget_uses(keys.now) == {("key", "ci", "tokens", "day", "", "hard"): 0.85}
-    await keys.settled()
-    await keys.admit(key, estimate_input_tokens=lambda: 3_000)
+    name = ("key", "ci", "tokens", "day", "", "hard")
+    running = await keys.admit(key, estimate_input_tokens=lambda: 9_000)
+    assert await keys.read_uses() == {}, "amounts of running requests do not count"
+    await keys.finish(running, input_tokens=7_500)
+    assert await keys.read_uses() == {}
+    await keys.finish(await keys.admit(key, estimate_input_tokens=lambda: 500), input_tokens=1_000)
+    assert await keys.read_uses() == {name: 0.85}
+    await keys.finish(await keys.admit(key), input_tokens=1_500)
     await keys.refuse(key, 429, estimate_input_tokens=lambda: 3_000)
-    assert keys.reservations.find_budget_uses(keys.now) == {("key", "ci", "tokens", "day", "", "hard"): 1.0}
-    assert keys.reservations.find_budget_uses(keys.now + 86_400) == {}
-    await keys.change_rules("ci", budgets=(Budget(100_000, "tokens", "day"),))
-    await keys.admit(key)
-    assert keys.reservations.find_budget_uses(keys.now) == {}
+    assert await keys.read_uses() == {name: 1.0}
+    keys.now += 86_400
+    assert await keys.read_uses() == {}
+
+
+@pytest.mark.parametrize("change", ["raised", "removed", "revoked", "renamed"])
+async def test_a_used_up_budget_is_reported_as_it_is_now(keys: Keys, change: str) -> None:
+    """Without a further request. A running one has the budget as it was."""
+    key = await keys.create("ci", rules=Rules(budgets=(Budget(10_000, "tokens", "day"),)))
+    await keys.finish(await keys.admit(key, estimate_input_tokens=lambda: 500), input_tokens=7_500)
+    running = await keys.admit(key, estimate_input_tokens=lambda: 1_500)
+    match change:
+        case "raised":
+            await keys.change_rules("ci", budgets=(Budget(12_500, "tokens", "day"),))
+        case "removed":
+            await keys.change_rules("ci", budgets=())
+        case "revoked":
+            revoke_key(keys.administration, "ci")
+            await keys.table.refresh()
+        case "renamed":
+            change_key(keys.administration, "ci", label="build")
+            await keys.table.refresh()
+    await keys.finish(running, input_tokens=2_500)
+    uses = {
+        "raised": {("key", "ci", "tokens", "day", "", "hard"): 0.8},
+        "renamed": {("key", "build", "tokens", "day", "", "hard"): 1.0},
+    }
+    assert await keys.read_uses() == uses.get(change, {})
+    renewed = "It is renewed at 2026-11-22T00:00:00Z."
+    assert keys.reports == {
+        "raised": [f"The key 'ci' has used 80 % of its budget: 10,000 tokens of 12,500 tokens per day. {renewed}"],
+        "renamed": [
+            f"The key 'build' has used 80 % of its budget: 10,000 tokens of 10,000 tokens per day. {renewed}",
+            f"The key 'build' has used 100 % of its budget: 10,000 tokens of 10,000 tokens per day. {renewed} Requests "
+            "are refused until then.",
+        ],
+    }.get(change, [])
 
 
 async def test_a_request_that_outlasts_the_period_of_its_budget_says_nothing_of_the_next_one(keys: Keys) -> None:
-    scope = Scope("key", "ci", "key/ci", Rules(budgets=(Budget(100, "tokens", "day"),)))
+    await keys.create("ci", rules=Rules(budgets=(Budget(100, "tokens", "day"),)))
+    scopes = keys.table.list_scopes_with_budgets()
 
     async def reserve(tokens: int) -> HeldLimits:
-        limits = build_limits([scope], [[Amounts(tokens, 0)]], keys.now)
+        limits = build_limits(scopes, [[Amounts(tokens, 0)]], keys.now)
         return await keys.reservations.reserve(limits, {}, keys.now)
 
     running = await reserve(90)
     keys.now += 12 * 3_600
     name = ("key", "ci", "tokens", "day", "", "hard")
     await keys.reservations.raise_to(running, [Amounts(95, 0)], keys.now)
-    assert keys.reservations.find_budget_uses(keys.now) == {}
+    assert await keys.read_uses() == {}
     of_the_day = await reserve(80)
     keys.reservations.settle(running, [Amounts(100, 0)])
+    keys.reservations.settle(of_the_day, [Amounts(80, 0)])
     await keys.settled()
-    assert keys.reservations.find_budget_uses(keys.now) == {name: 0.8}
+    assert await keys.read_uses() == {name: 0.8}
     with pytest.raises(BudgetUsedUp) as refused:
         await keys.reservations.raise_to(running, [Amounts(200, 0)], keys.now)
     assert refused.value.message == (
@@ -242,17 +277,14 @@ async def test_a_request_that_outlasts_the_period_of_its_budget_says_nothing_of_
         "keys change ci --budget AMOUNT/day"
     )
     assert refused.value.retry_after == 1.0, "that of the next day has room"
-    assert keys.reservations.find_budget_uses(keys.now) == {name: 0.8}
-    keys.reservations.settle(of_the_day, ())
-    await keys.settled()
+    assert await keys.read_uses() == {name: 0.8}
 
 
 async def test_the_budget_of_the_proxy_is_reported_beside_those_of_keys(database: Settings) -> None:
     keys = Keys(structs.replace(database, budgets=(Budget(10_000, "tokens", "day"),), virtual_keys=True))
     key = await keys.create("ci", rules=Rules(budgets=(Budget(20_000, "tokens", "day"),)))
-    await keys.finish(await keys.admit(key, estimate_input_tokens=lambda: 7_500), input_tokens=7_500)
-    await keys.admit(key, estimate_input_tokens=lambda: 500)
-    assert keys.reservations.find_budget_uses(keys.now) == {("proxy", "", "tokens", "day", "", "hard"): 0.9}
+    await keys.finish(await keys.admit(key, estimate_input_tokens=lambda: 7_500), input_tokens=9_000)
+    assert await keys.read_uses() == {("proxy", "", "tokens", "day", "", "hard"): 0.9}
 
 
 async def test_a_running_request_with_the_remainder_of_a_budget_does_not_use_it_up(keys: Keys) -> None:
