@@ -120,3 +120,14 @@ def split_input_tokens(total: _Count, read: _Count, written: _Count) -> tuple[_C
     writes = min(writes, max(total - within, 0))
     uncached = max(total - within - writes, 0)
     return uncached, None if read is None else reads, None if written is None else writes
+
+
+def find_unstated_thinking(prompt: int, output: int, total: int, thinking: _Count, *, has_cache: _Count) -> int:
+    """Return the tokens of thinking that a reply with a `total` above `prompt + output` has beside its output.
+
+    The output of most servers includes them. That of xAI does not (recorded: xai/tool_call), and Google's Chat
+    Completions API states them in the total alone (recorded: openai_chat/tool_calls_without_id). What the total has
+    beyond the sum may be cached tokens too, unless it is as much as the thinking.
+    """
+    more = total - prompt - output
+    return 0 if has_cache and more != thinking else more

@@ -93,12 +93,15 @@ class TokenDetails(Struct, gc=False):
     cache_write_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
     """Tokens written to the cache, under the name of DashScope (vercel/ai packages/alibaba, 2026-11-23)."""
+    cache_creation_tokens: int | None = None
+    """The same of LiteLLM."""
     reasoning_tokens: int | None = None
 
 
 class ChatUsage(Struct, gc=False):
     """Token counts (`usage`). Some servers send cache reads as `cached_tokens` or `prompt_cache_hit_tokens`, Mistral
-    also as `num_cached_tokens` or in `prompt_token_details` (vercel/ai packages/mistral, 2026-11-23)."""
+    also as `num_cached_tokens` or in `prompt_token_details` (vercel/ai packages/mistral, 2026-11-23), LiteLLM and
+    TrueFoundry under Anthropic's names (their pages about prompt caching, 2026-11-30)."""
 
     prompt_tokens: int | None = None
     """Input tokens, cached input included."""
@@ -110,6 +113,8 @@ class ChatUsage(Struct, gc=False):
     cached_tokens: int | None = None
     prompt_cache_hit_tokens: int | None = None
     num_cached_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
     prompt_token_details: TokenDetails | None = None
     server_tool_use_details: ServerToolCounts | None = None
 

@@ -64,6 +64,7 @@ from anthropic_proxy.engine.wires.reply_ends import (
     build_stop,
     build_unreadable_reply,
     find_finish_kind,
+    find_unstated_thinking,
     split_input_tokens,
 )
 from anthropic_proxy.engine.wires.thinking import ReasoningState, digest_base_url, empty_signature, encode_signature
@@ -536,17 +537,23 @@ def decode_usage(counts: ChatUsage, tier: str | None = None, stated_cost: int | 
     within = counts.prompt_tokens_details or counts.prompt_token_details or _NO_DETAILS
     spent = counts.completion_tokens_details or _NO_DETAILS
     cached = within.cached_tokens
-    for read in (counts.prompt_cache_hit_tokens, counts.cached_tokens, counts.num_cached_tokens):
+    for read in (
+        counts.prompt_cache_hit_tokens,
+        counts.cached_tokens,
+        counts.num_cached_tokens,
+        counts.cache_read_input_tokens,
+    ):
         if read is not None:
             cached = max(read, cached or 0)
     prompt = counts.prompt_tokens
     output = counts.completion_tokens
     thinking = spent.reasoning_tokens
     written = within.cache_write_tokens or within.cache_creation_input_tokens
+    written = written or within.cache_creation_tokens or counts.cache_creation_input_tokens
     uncached, cached, written = split_input_tokens(prompt, cached, written)
-    if prompt and output is not None and thinking and counts.total_tokens == prompt + output + thinking:
-        # xAI's output tokens do not include reasoning (recorded: xai/tool_call).
-        output += thinking
+    if prompt and (total := counts.total_tokens or 0) > prompt + (output or 0):
+        more = find_unstated_thinking(prompt, output or 0, total, thinking, has_cache=cached or written)
+        output, thinking = (output or 0) + more, thinking or more
     searches = (counts.server_tool_use_details or _NO_TOOL_COUNTS).web_search_requests
     return Usage(
         input_tokens=uncached,

@@ -77,6 +77,7 @@ class OutputTokenDetails(Struct, gc=False):
 class ResponsesUsage(StatedCost, gc=False):
     input_tokens: int | None = None
     output_tokens: int | None = None
+    total_tokens: int | None = None
     input_tokens_details: InputTokenDetails | None = None
     output_tokens_details: OutputTokenDetails | None = None
 

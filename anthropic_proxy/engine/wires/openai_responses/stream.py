@@ -11,10 +11,8 @@ until the next content is known (`PendingReasoning`), and everything after a web
 `reply.py` has the structs of events and bodies, and `tools.py` the decoders of tool calls and of web searches.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from itertools import islice
 from typing import Any
 
 from msgspec import Raw
@@ -66,6 +64,7 @@ from anthropic_proxy.engine.wires.reply_ends import (
     build_stop,
     build_unreadable_reply,
     find_finish_kind,
+    find_unstated_thinking,
     split_input_tokens,
 )
 from anthropic_proxy.engine.wires.thinking import ReasoningState, empty_signature, encode_signature
@@ -162,6 +161,8 @@ class ResponsesDecoder(Decoder):
     _next = 0
     """No index below it is free."""
 
+    _first_unfinished = 0
+    """Index in `_states` before which each call has its complete arguments. See `_find_by_arguments`."""
     _shares_index = False
     """True if several items have had the same index. Then a known id decides."""
 
@@ -185,8 +186,6 @@ class ResponsesDecoder(Decoder):
         self._earlier_number: int | None = None
         """That of the event before it. Some servers give all events the same number."""
         self._by_id: dict[str, OutputItemState] = {}
-        self._unfinished_calls: deque[OutputItemState] = deque()
-        """Calls for which no event without an item has stated the complete arguments."""
         """The latest item of each id, also by the id of its call."""
         self._last = 0
         """Index of the output item of the last event. Events without an index and a known id belong to the same
@@ -297,12 +296,13 @@ class ResponsesDecoder(Decoder):
         """Return the first call that lacks its complete arguments and may have these. An event of llama.cpp states no
         item (oh-my-pi issue 1970).
         """
-        calls = self._unfinished_calls
-        while calls and calls[0].complete:
-            calls.popleft()
-        for state in islice(calls, _MAX_EXAMINED_CALLS):
+        states, first = self._states, self._first_unfinished
+        while first < len(states) and (states[first].complete or states[first].tool_call is None):
+            first += 1
+        self._first_unfinished = first
+        for place, state in enumerate(states[first : first + _MAX_EXAMINED_CALLS], first):
             if state.tool_call is not None and state.tool_call.may_have(arguments):
-                calls.remove(state)
+                self._first_unfinished += place == first
                 return state
         return None
 
@@ -314,7 +314,8 @@ class ResponsesDecoder(Decoder):
             self._by_id[item.call_id] = state
 
     def _add_state(self, index: int) -> OutputItemState:
-        self._shares_index = self._shares_index or index in self._items
+        if index in self._items:
+            self._shares_index = True
         self._last = index
         state = self._items[index] = OutputItemState(index)
         self._states.append(state)
@@ -414,7 +415,6 @@ class ResponsesDecoder(Decoder):
         deltas += self._search.release_buffered_deltas()
         self._spoken = None
         state.tool_call = ToolCallItemDecoder(self._calls)
-        self._unfinished_calls.append(state)
         state.tool_call.start_call(item, deltas)
         for fragment in state.early_arguments:
             state.tool_call.add_arguments_fragment(fragment, deltas)
@@ -742,14 +742,19 @@ def decode_usage(counts: ResponsesUsage, tier: object = None) -> Usage:
     """Return the token counts of a reply as the Messages API counts tokens, with its `service_tier`."""
     within = counts.input_tokens_details or _NO_INPUT_DETAILS
     spent = counts.output_tokens_details or _NO_OUTPUT_DETAILS
-    uncached, cached, written = split_input_tokens(counts.input_tokens, within.cached_tokens, within.cache_write_tokens)
+    prompt = counts.input_tokens
+    output = counts.output_tokens
+    thinking = spent.reasoning_tokens
+    uncached, cached, written = split_input_tokens(prompt, within.cached_tokens, within.cache_write_tokens)
+    if prompt and (total := counts.total_tokens or 0) > prompt + (output or 0):
+        more = find_unstated_thinking(prompt, output or 0, total, thinking, has_cache=cached or written)
+        output, thinking = (output or 0) + more, thinking or more
     return Usage(
         input_tokens=uncached,
-        # The output tokens include reasoning in both APIs (recorded, also for xAI).
-        output_tokens=counts.output_tokens,
+        output_tokens=output,
         cache_read_tokens=cached,
         cache_write_tokens=written,
-        thinking_tokens=spent.reasoning_tokens,
+        thinking_tokens=thinking,
         billed_tier=tier if isinstance(tier, str) else None,
         stated_cost=counts.read_nano_dollars(),
     )
