@@ -4,6 +4,8 @@ The rules are those of CommonMark 0.31.2. Where the end of a text must be known,
 counts as code: a call that stays text does no harm.
 """
 
+from typing import Literal
+
 from msgspec import Struct
 
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
@@ -16,37 +18,57 @@ _ALONE = compile_later(
     r"[\r\n] {0,3}\Z"
     # behind a sentence
     rf"|[^\s.][{SENTENCE_ENDS}]+[*_)\"'”’»」]*[^\S\r\n]*\Z"
-    # directly behind a colon, without a space
-    r"|\w[*_)]*[:：][*_)]*\Z"
+    # directly behind a colon, without a space; but not behind the name of a file, as `grep` writes it
+    r"|(?:\A|[^\w./\\:])[\w'’]+[*_)]*[:：][*_)]*\Z"
     # directly behind reasoning or another message, which may end without a full stop
     rf"|[\r\n\w:：)*{SENTENCE_ENDS}](?:</(?:think|thinking|thought)>|\[/THINK\]|<channel\|>|<\|(?:end|call)\|>)[^\S\r\n]*\Z",
     most=_MAX_NEAR,
 )
-_QUOTED_LINE = compile_anchored(r"[^\S\r\n]*+(?:>|[*+•-][^\S\r\n]|\d{1,9}+[.)])|[^\S\r\n]{256}")
-"""Beginning of a line in a quotation or a list. So much white space counts as one, as its end may come later."""
+Container = Literal["", "quotation", "item"]
+"""What is open in a text: nothing, the paragraph of a quotation, or an item of a list."""
+_LINE = compile_later(
+    r"(?:\r\n?|\n)(?:(?P<quotation>[^\S\r\n]*+>|[^\S\r\n]{256})|(?P<item>[^\S\r\n]*+(?:[*+•-][^\S\r\n]|\d{1,9}+[.)]))"
+    r"|(?P<other>[^\S\r\n]*+\S)|[^\S\r\n]*+(?P<blank>(?=[\r\n]))?)"
+)
+"""Beginning of a line. So much white space counts as a quotation, as its end may come later."""
 
 
-def begins_alone(before: str, *, is_quoted: bool = False) -> bool:
+def begins_alone(before: str, container: Container = "") -> bool:
     """Return True if a call does not begin within a sentence, a quotation or a list.
 
-    `before`: text before it. `is_quoted`: what the line is, if it begins before that text.
+    `before`: text before it. `container`: what is open at its beginning. A call below an item belongs to it if it is
+    indented. Templates put calls below it without a blank line, so it is no lazy continuation of the item.
     """
-    return _ALONE.search(before[-_MAX_NEAR:]) is not None and not is_quoted_line(before, is_quoted=is_quoted)
+    if _ALONE.search(before[-_MAX_NEAR:]) is None:
+        return False
+    container = find_container(before, container)
+    return not container or (container == "item" and before[-1] in "\r\n")
 
 
-def is_quoted_line(text: str, *, is_quoted: bool) -> bool:
-    """Return True if the last line of a text is in a quotation or a list.
+def find_container(text: str, container: Container = "") -> Container:
+    """Return what is open at the end of a text. `container`: what is open at its beginning.
 
-    `is_quoted`: what the line is, if it begins before the text.
+    A line that may still become any is left out.
     """
-    line = _find_line(text)
-    return is_quoted if line == 0 else _QUOTED_LINE.match(text, line) is not None
+    for line in _LINE.finditer(text):
+        match line.lastgroup:
+            case "quotation" | "item" as begun:
+                container = begun
+            case "blank" if container == "quotation":
+                container = ""
+            case "other" if container == "item" and not line["other"][:1].isspace():
+                container = ""
+    return container
 
 
-_CODE_MARK = compile_later(r"``*|\r\n?+[ \t]*+[\r\n]|\n[ \t]*+[\r\n]|<!--|-->|</?(?i:pre|code)\b")
+_TAGS_OF_LINES = "textarea|script|style|samp|kbd|blockquote"
+"""Tags of HTML that begin code or a quotation at the beginning of a line. Sentences about web pages name them."""
+_CODE_MARK = compile_later(
+    r"``*|\r\n?+[ \t]*+[\r\n]|\n[ \t]*+[\r\n]|<!--|-->|</?(?i:pre|code)\b"
+    rf"|</(?i:{_TAGS_OF_LINES})\b|(?<=[\r\n])<(?i:{_TAGS_OF_LINES})\b"
+)
 """Marks of inline code, the end of a paragraph, which ends it, and marks of code and comments in HTML. Each alternative
-begins with one character, so that a search skips all others."""
-_CODE_ENDS = {"</pre": "<pre", "</code": "<code", "-->": "<!--"}
+begins with one character or a line, so that a search skips all others."""
 
 
 def find_open_code(text: str, opened: str = "") -> str:
@@ -60,8 +82,9 @@ def find_open_code(text: str, opened: str = "") -> str:
             opened = "" if opened == mark else opened or mark
         elif mark[0] in "\r\n":
             opened = opened.strip("`")
-        elif mark in _CODE_ENDS:
-            opened = "" if opened == _CODE_ENDS[mark] else opened
+        elif mark[0] == "-" or mark[1] == "/":
+            begun = "<!--" if mark[0] == "-" else f"<{mark[2:]}"
+            opened = "" if opened == begun else opened
         elif opened[:1] != "<":
             opened = mark
     return opened
@@ -127,7 +150,7 @@ def find_fence_mark_end(text: str, offset: int) -> int | None:
 def read_fence(text: str, mark_end: int) -> Fence:
     """Return the fence whose mark has its first three characters before `mark_end`."""
     begin = text[max(0, mark_end - 3 - _MAX_MARGIN) : mark_end - 3]
-    margin = begin[_find_line(begin) :]
+    margin = begin[find_line(begin) :]
     return Fence(text[mark_end - 1], 3, max(_INDENTATION, _count_columns(margin)), margin.count(">"))
 
 
@@ -159,6 +182,6 @@ def _count_columns(margin: str) -> int:
     return len(margin.expandtabs(4))
 
 
-def _find_line(text: str) -> int:
+def find_line(text: str) -> int:
     """Return the index at which the last line begins."""
     return max(text.rfind("\n"), text.rfind("\r")) + 1

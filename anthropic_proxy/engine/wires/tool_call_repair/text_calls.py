@@ -28,14 +28,16 @@ from anthropic_proxy.engine.wires.tool_call_repair.formats import (
 )
 from anthropic_proxy.engine.wires.tool_call_repair.quoting import (
     LINE_BREAK,
+    Container,
     Fence,
     begins_alone,
+    find_container,
     find_fence_end,
     find_fence_mark_end,
     find_inline_end,
+    find_line,
     find_open_code,
     find_open_fence,
-    is_quoted_line,
     read_fence,
 )
 from anthropic_proxy.engine.wires.tool_call_repair.tagged_calls import begins_call, read_last_calls
@@ -71,8 +73,8 @@ class TextCallDetector:
     """Last characters of `_pieces`, in which an end marker may begin."""
     _before = "\n"
     """Last characters of the emitted text: a code fence may begin in them, and a sentence may end."""
-    _is_quoted = False
-    """True if the line at the beginning of `_before`, which may be older, is in a quotation or a list."""
+    _container: Container = ""
+    """What is open at the beginning of `_before`, or of the code fence."""
     _code = ""
     """Mark of inline code or of HTML that is open at the beginning of `_before`. "": none."""
     _space = ""  # line breaks before the start marker of the current call
@@ -253,7 +255,7 @@ class TextCallDetector:
                 return False
             self._state = "text"
             # the white space is dropped, but four blanks make code of what follows
-            self._before, self._code = "\n" + self._held[: -len(rest)][-_MIN_BEFORE:], ""
+            self._before, self._code, self._container = "\n" + self._held[: -len(rest)][-_MIN_BEFORE:], "", ""
             self._held = rest
             return True
         if self._state == "over":
@@ -266,7 +268,7 @@ class TextCallDetector:
         if mark is not None and (fence is None or mark.start() <= fence - len("```")):
             free = text[offset : mark.start()]
             before = text[: mark.start()]
-            self._is_alone = begins_alone(before, is_quoted=self._is_quoted) and not find_open_code(before, self._code)
+            self._is_alone = begins_alone(before, self._container) and not find_open_code(before, self._code)
             end = _find_text_end_before_call(free, len(free))
             self._space = free[end:]
             self._emit(end)
@@ -433,6 +435,7 @@ class TextCallDetector:
         end = max(self._before.rfind("```"), self._before.rfind("~~~")) + 3
         self._fence = read_fence(self._before, end)
         self._code = find_open_code(self._before[: end - 3], self._code)
+        self._container = find_container(self._before[:end], self._container)
 
     def _leave_fence(self) -> bool:
         """Emit a code fence, from its opening line to its closing line, as text. Return True at its end."""
@@ -453,20 +456,19 @@ class TextCallDetector:
             self._in_fence = "inside"
             self._emit(end if end >= 0 else len(line) + 1)
             if end >= 0:
-                self._end_fence()
+                self._end_fence("x")
                 return True
         offset = len(self._before)
         mark = find_fence_end(self._before + self._held, max(0, offset - _MAX_FENCE_END), offset, self._fence)
         self._emit(mark - offset if mark is not None else len(self._held))
         if mark is not None:
-            self._end_fence()
+            self._end_fence("\n")
         return mark is not None
 
-    def _end_fence(self) -> None:
-        """Go on behind it. Its text, for which "x" stands, begins no code, and it ends the paragraph before it."""
+    def _end_fence(self, before: str) -> None:
+        """Go on behind it. `before` stands for its text, which begins no code, and ends the paragraph before it."""
         self._state = "text"
-        self._is_quoted = is_quoted_line(self._before, is_quoted=self._is_quoted)
-        self._before, self._code = "x", self._code.strip("`")
+        self._before, self._code = before, self._code.strip("`")
 
     def _emit(self, size: int) -> None:
         if size > 0:
@@ -477,10 +479,14 @@ class TextCallDetector:
             self._free.append(text)
 
     def _shorten_before(self) -> None:
-        self._is_quoted = is_quoted_line(self._before, is_quoted=self._is_quoted)
+        end = len(self._before) - _MIN_BEFORE
+        line = find_line(self._before[:end])
+        # a line break is in both parts, because it may end an empty line, and may begin one
+        begin, end = (line - 1, line) if line > 1 else (end, end)
         if self._state != "fence":
-            self._code = find_open_code(self._before[:-_MIN_BEFORE], self._code)
-        self._before = self._before[-_MIN_BEFORE:]
+            self._code = find_open_code(self._before[:end], self._code)
+            self._container = find_container(self._before[:end], self._container)
+        self._before = self._before[begin:]
 
     def _pass_free(self, deltas: list[Delta]) -> None:
         if self._free:

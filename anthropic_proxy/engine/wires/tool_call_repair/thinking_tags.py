@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, get_args
 
 from anthropic_proxy.engine.messages.deltas import Delta, Text, Thinking
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
-from anthropic_proxy.engine.wires.tool_call_repair.quoting import begins_alone, find_open_fence
+from anthropic_proxy.engine.wires.tool_call_repair.quoting import begins_alone, find_line, find_open_fence
 
 ThinkingTags = Literal[
     "think", "thinking", "thought", "brackets", "triangles", "seed", "channel", "thought_channel", "unopened"
@@ -73,10 +73,11 @@ def has_unopened_reasoning(text: str) -> bool:
         return False
     start, end = tags[0].span()
     before = "\n" + text[:start]
+    line = before[find_line(before) - 1 :]
     if _END_OF_LINE.match(text, end):
-        stands_alone = begins_alone(before) or before[-1].isalnum()
+        stands_alone = begins_alone(line) or before[-1].isalnum()
     else:
-        stands_alone = _GLUED.match(text, end) is not None and not before[-1].isspace() and begins_alone(before)
+        stands_alone = _GLUED.match(text, end) is not None and not before[-1].isspace() and begins_alone(line)
     return stands_alone and find_open_fence(before) is None
 
 
