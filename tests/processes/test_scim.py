@@ -1,6 +1,7 @@
 """An identity provider creates, changes and ends people and groups by SCIM, at servers that share a database."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,10 @@ keys_per_person = 3
 [sign_in.groups.platform]
 team = "core"
 role = "admin"
+
+[sign_in.groups.leads]
+team = "build"
+role = "team admin"
 
 [sign_in.groups.developers]
 team = "build"
@@ -148,6 +153,36 @@ def test_a_group_of_scim_decides_about_team_role_and_access(fleet: Fleet) -> Non
     wait_for(lambda: list_states(copies) == [200] * 4)
     assert fleet.scim.delete(f"/scim/v2/Users/{bob['id']}").status_code == 204
     wait_for(lambda: list_states(copies) == [401] * 4)
+
+
+@pytest.mark.parametrize("change", ["role", "team"])
+def test_an_open_live_view_ends_when_its_reader_gets_other_rights(fleet: Fleet, change: str) -> None:
+    """An earlier one of an administrator stays open: the other does not end with its minute."""
+    address = f"lead-{change}@example.com"
+    lead = fleet.create("Users", userName=address, emails=[{"value": address}])
+    leads = fleet.create("Groups", displayName="leads", members=[{"value": lead["id"]}])
+    device, *_ = fleet.sign_in(f"lead-{change}")
+    browser = sign_in_to_dashboard(fleet.instances[0])
+    before, after = (
+        fleet.admin.post("/admin/keys", json={"name": f"{change}-{name}", "team": "build"}).json()["key"]
+        for name in ("before", "after")
+    )
+    wait_for(lambda: device.send(after).status_code == 200)
+    with (
+        fleet.instances[0].client(headers={"x-api-key": ADMIN_KEY}).stream("GET", "/api/requests/live") as earlier,
+        browser.stream("GET", "/dashboard/live") as stream,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        rows = threads.submit(lambda: "".join(stream.iter_text()))
+        if change == "role":
+            assert fleet.patch(f"Groups/{leads['id']}", {"op": "remove", "path": "members"}) == 204
+        else:
+            assert fleet.admin.post(f"/admin/keys/{address}", json={"team": "core"}).status_code == 200
+        wait_for(lambda: device.send(before).status_code == 200 and rows.done())
+        last = device.send(after).headers["request-id"]
+        assert any(last in line for line in earlier.iter_lines())
+    assert fleet.scim.delete(f"/scim/v2/Groups/{leads['id']}").status_code == 204
+    assert f'"{change}-before"' in rows.result()
 
 
 def test_the_token_of_scim_opens_nothing_else_and_no_other_key_opens_scim(fleet: Fleet) -> None:

@@ -15,14 +15,15 @@ from anthropic_proxy.console.dashboard.web import (
     find_asset,
     redirect,
 )
+from anthropic_proxy.console.ledger.reader_threads import PASSING_FAILURES
 from anthropic_proxy.engine.exchange.client_side import STREAM_HEADERS
-from anthropic_proxy.errors import PermissionDenied, ProxyBusy, UnknownModel
+from anthropic_proxy.errors import PermissionDenied, UnknownModel
 from anthropic_proxy.gateway.permissions import may
 from anthropic_proxy.plugins import RouteRequest, RouteResponse
 
 _YEAR_SECONDS = 31_536_000
-_SESSION_CHECK_SECONDS = 1.0
-"""Minimum time in seconds between two checks whether the session of an open stream has ended."""
+_RIGHTS_CHECK_SECONDS = 1.0
+"""Minimum time in seconds between two checks whether the reader of an open stream has the same rights."""
 
 
 async def report_missing(services: DashboardServices, request: RouteRequest) -> RouteResponse:
@@ -49,22 +50,30 @@ async def stream_events(services: DashboardServices, request: RouteRequest) -> R
     reader = name_user(request, session)
     includes = None if senders is None else senders.include
     events = services.gateway.stream_request_events(includes, client=reader)
+    if session is None:
+        return RouteResponse(headers=STREAM_HEADERS, body=events)
 
-    async def end_with_session() -> AsyncIterator[bytes]:
+    async def has_same_rights() -> bool:
+        try:
+            if await services.find_session(request) != session:
+                return False
+            if senders is None or not senders.teams:  # who reads the own requests alone keeps this right
+                return True
+            return await services.find_readable_senders(request, session) == senders
+        except PASSING_FAILURES:
+            return False
+
+    async def end_with_rights() -> AsyncIterator[bytes]:
         checked_at = time.monotonic()
         async with aclosing(events):
             async for event in events:
-                if time.monotonic() >= checked_at + _SESSION_CHECK_SECONDS:
-                    try:
-                        current = await services.find_session(request)
-                    except ProxyBusy:
-                        current = None
-                    if current is None:
+                if time.monotonic() >= checked_at + _RIGHTS_CHECK_SECONDS:
+                    if not await has_same_rights():
                         return
                     checked_at = time.monotonic()
                 yield event
 
-    return RouteResponse(headers=STREAM_HEADERS, body=events if session is None else end_with_session())
+    return RouteResponse(headers=STREAM_HEADERS, body=end_with_rights())
 
 
 async def send_asset(services: DashboardServices, request: RouteRequest) -> RouteResponse:
