@@ -130,4 +130,5 @@ def find_unstated_thinking(prompt: int, output: int, total: int, thinking: _Coun
     beyond the sum may be cached tokens too, unless it is as much as the thinking.
     """
     more = total - prompt - output
-    return 0 if has_cache and more != thinking else more
+    is_other = prompt < 0 or output < 0 or (has_cache and more != thinking)
+    return 0 if is_other else more

@@ -563,6 +563,42 @@ FINAL_OBJECTS: dict[str, tuple[str, list[Json], Any]] = {
         ),
         [WHOLE, '{"b": 2}'],
     ),
+    "a call at the index of an open text, and its end at another": (
+        "openai_responses",
+        responses(
+            {"type": "output_item.added", "output_index": 0, "item": {"type": "message", "id": "m", "content": []}},
+            HEL,
+            BEGIN,
+            {"type": "function_call_arguments.delta", "output_index": 0, "item_id": "i", "delta": WHOLE},
+            {"type": "output_item.done", "output_index": 0, "item": {**MESSAGE, "id": "m"}},
+            {"type": "output_item.done", "output_index": 1, "item": {**CALL, "arguments": WHOLE}},
+            output=[{**MESSAGE, "id": "m"}, {**CALL, "arguments": WHOLE}],
+        ),
+        [WHOLE],
+    ),
+    "arguments and end of a call at another index": (
+        "openai_responses",
+        responses(
+            BEGIN,
+            {"type": "function_call_arguments.delta", "output_index": 1, "delta": WHOLE},
+            {"type": "output_item.done", "output_index": 1, "item": {**CALL, "arguments": WHOLE}},
+            output=[{**CALL, "arguments": WHOLE}],
+        ),
+        [WHOLE],
+    ),
+    "a text at the index of an open call": (
+        "openai_responses",
+        responses(
+            BEGIN,
+            {"type": "output_item.added", "output_index": 0, "item": {"type": "message", "id": "m", "content": []}},
+            {**HEL, "item_id": "m", "delta": "Hello."},
+            {"type": "output_text.done", "output_index": 0, "item_id": "m", "text": "Hello."},
+            {"type": "output_item.done", "output_index": 0, "item": {**MESSAGE, "id": "m"}},
+            {"type": "output_item.done", "output_index": 0, "item": {**CALL, "arguments": "{}"}},
+            output=[{**MESSAGE, "id": "m2"}, {**CALL, "id": "k", "arguments": "{}"}],
+        ),
+        ["{}"],
+    ),
     "two whole texts with another index": (
         "openai_responses",
         responses(
@@ -707,7 +743,7 @@ FINAL_OBJECTS: dict[str, tuple[str, list[Json], Any]] = {
 def test_what_a_final_object_has_beyond_the_fragments_is_delivered_once(
     wire: str, frames: list[Json], expected: Any
 ) -> None:
-    """`expected`: the text, the arguments of the calls, or the error."""
+    """`expected`: the text, the arguments of the calls, or the error. A text before calls is `Hello.` or its part."""
     received = play(wire, frames)
     if isinstance(expected, Exception):
         assert str(received.error) == str(expected)
@@ -715,6 +751,7 @@ def test_what_a_final_object_has_beyond_the_fragments_is_delivered_once(
     assert received.error is None
     calls = [arguments for _, arguments in received.calls]
     assert (calls or received.text) == expected
+    assert received.text in ("", "Hel", "Hello.", expected)
     assert [name for name, _ in received.calls] == ["Read", "Write_File"][: len(calls)]
 
 

@@ -553,7 +553,7 @@ def decode_usage(counts: ChatUsage, tier: str | None = None, stated_cost: int | 
     uncached, cached, written = split_input_tokens(prompt, cached, written)
     if prompt and (total := counts.total_tokens or 0) > prompt + (output or 0):
         more = find_unstated_thinking(prompt, output or 0, total, thinking, has_cache=cached or written)
-        output, thinking = (output or 0) + more, thinking or more
+        output, thinking = (output or 0) + more if more else output, thinking or more or None
     searches = (counts.server_tool_use_details or _NO_TOOL_COUNTS).web_search_requests
     return Usage(
         input_tokens=uncached,

@@ -108,6 +108,9 @@ class OutputItemState:
         self.item_id = self.item_id or item.id
         self.call_id = self.call_id or item.call_id
 
+    def is_other_kind(self, item: OutputItem) -> bool:
+        return self.type not in ("", item.type)
+
     @property
     def keys(self) -> Keys:
         kind = self.type or ("function_call" if self.early_arguments else "")
@@ -285,7 +288,9 @@ class ResponsesDecoder(Decoder):
             known = self._by_id.get(item.call_id or "") or self._by_id.get(item.id or "")
             if known is not None and is_other_call(item.call_id, known.call_id):
                 known = None
-            is_elsewhere = state is None or is_other_call(item.call_id, state.call_id)
+            if state is not None and state.is_other_kind(item):
+                state = None
+            is_elsewhere = state is None or (item.call_id is not None and item.call_id != state.call_id)
             is_elsewhere = is_elsewhere and not begins and known is not None and not known.complete
         if known is not None and (is_elsewhere or event.output_index is None or known.index == self._last):
             self._last = known.index
@@ -582,10 +587,19 @@ class ResponsesDecoder(Decoder):
         self._read_usage(response, deltas)
         self._stopped = True
         is_cut = any(state.tool_call.incomplete for state in self._states if state.tool_call is not None)
-        counts, refusal, provider = response.usage, "".join(self._refusal), self._call.provider_prefix
+        counts = response.usage
         total = 0 if counts is None else (counts.input_tokens or 0) + (counts.output_tokens or 0)
         fills = self._call.is_window_filled(total)
-        deltas.append(build_stop(kind, provider, reason, refusal=refusal, is_cut=is_cut, fills_window=fills))
+        deltas.append(
+            build_stop(
+                kind,
+                self._call.provider_prefix,
+                reason,
+                refusal="".join(self._refusal),
+                is_cut=is_cut,
+                fills_window=fills,
+            )
+        )
 
     def _complete_items(self, output: Sequence[Raw], deltas: list[Delta]) -> None:
         """Append what the items of the complete response have beyond their fragments."""
@@ -748,7 +762,7 @@ def decode_usage(counts: ResponsesUsage, tier: object = None) -> Usage:
     uncached, cached, written = split_input_tokens(prompt, within.cached_tokens, within.cache_write_tokens)
     if prompt and (total := counts.total_tokens or 0) > prompt + (output or 0):
         more = find_unstated_thinking(prompt, output or 0, total, thinking, has_cache=cached or written)
-        output, thinking = (output or 0) + more, thinking or more
+        output, thinking = (output or 0) + more if more else output, thinking or more or None
     return Usage(
         input_tokens=uncached,
         output_tokens=output,
