@@ -122,13 +122,17 @@ def split_input_tokens(total: _Count, read: _Count, written: _Count) -> tuple[_C
     return uncached, None if read is None else reads, None if written is None else writes
 
 
-def find_unstated_thinking(prompt: int, output: int, total: int, thinking: _Count, *, has_cache: _Count) -> int:
-    """Return the tokens of thinking that a reply with a `total` above `prompt + output` has beside its output.
+def explain_total(total: int, prompt: int, output: _Count, thinking: _Count, cached: int) -> tuple[int, _Count, _Count]:
+    """Return input, output and thinking of a reply whose `total` is above `prompt + output`, with what it has beyond.
 
-    The output of most servers includes them. That of xAI does not (recorded: xai/tool_call), and Google's Chat
-    Completions API states them in the total alone (recorded: openai_chat/tool_calls_without_id). What the total has
-    beyond the sum may be cached tokens too, unless it is as much as the thinking.
+    That is cached input, if the prompt does not have it (Portkey 1.15.2, for Anthropic and Bedrock), or thinking, if
+    the output does not have it (xAI: recorded xai/tool_call), or if the total alone states it (Google's Chat
+    Completions API: recorded openai_chat/tool_calls_without_id).
     """
-    more = total - prompt - output
-    is_other = prompt < 0 or output < 0 or (has_cache and more != thinking)
-    return 0 if is_other else more
+    spent = output or 0
+    more = total - prompt - spent
+    if prompt < 0 or spent < 0:
+        return prompt, output, thinking
+    if more == thinking or not cached:
+        return prompt, spent + more, thinking or more
+    return prompt + (more if more == cached else 0), output, thinking

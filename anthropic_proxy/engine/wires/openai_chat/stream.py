@@ -63,8 +63,8 @@ from anthropic_proxy.engine.wires.reply_ends import (
     NO_VALUES,
     build_stop,
     build_unreadable_reply,
+    explain_total,
     find_finish_kind,
-    find_unstated_thinking,
     split_input_tokens,
 )
 from anthropic_proxy.engine.wires.thinking import ReasoningState, digest_base_url, empty_signature, encode_signature
@@ -550,10 +550,9 @@ def decode_usage(counts: ChatUsage, tier: str | None = None, stated_cost: int | 
     thinking = spent.reasoning_tokens
     written = within.cache_write_tokens or within.cache_creation_input_tokens
     written = written or within.cache_creation_tokens or counts.cache_creation_input_tokens
-    uncached, cached, written = split_input_tokens(prompt, cached, written)
     if prompt and (total := counts.total_tokens or 0) > prompt + (output or 0):
-        more = find_unstated_thinking(prompt, output or 0, total, thinking, has_cache=cached or written)
-        output, thinking = (output or 0) + more if more else output, thinking or more or None
+        prompt, output, thinking = explain_total(total, prompt, output, thinking, (cached or 0) + (written or 0))
+    uncached, cached, written = split_input_tokens(prompt, cached, written)
     searches = (counts.server_tool_use_details or _NO_TOOL_COUNTS).web_search_requests
     return Usage(
         input_tokens=uncached,

@@ -63,8 +63,8 @@ from anthropic_proxy.engine.wires.openai_responses.tools import (
 from anthropic_proxy.engine.wires.reply_ends import (
     build_stop,
     build_unreadable_reply,
+    explain_total,
     find_finish_kind,
-    find_unstated_thinking,
     split_input_tokens,
 )
 from anthropic_proxy.engine.wires.thinking import ReasoningState, empty_signature, encode_signature
@@ -759,10 +759,10 @@ def decode_usage(counts: ResponsesUsage, tier: object = None) -> Usage:
     prompt = counts.input_tokens
     output = counts.output_tokens
     thinking = spent.reasoning_tokens
-    uncached, cached, written = split_input_tokens(prompt, within.cached_tokens, within.cache_write_tokens)
     if prompt and (total := counts.total_tokens or 0) > prompt + (output or 0):
-        more = find_unstated_thinking(prompt, output or 0, total, thinking, has_cache=cached or written)
-        output, thinking = (output or 0) + more if more else output, thinking or more or None
+        held = (within.cached_tokens or 0) + (within.cache_write_tokens or 0)
+        prompt, output, thinking = explain_total(total, prompt, output, thinking, held)
+    uncached, cached, written = split_input_tokens(prompt, within.cached_tokens, within.cache_write_tokens)
     return Usage(
         input_tokens=uncached,
         output_tokens=output,
