@@ -154,7 +154,7 @@ def _reading(request: RouteRequest, settings: Settings, warn: Callable[[str], No
 
 
 def _fail(message: str, status: int = 503) -> RouteResponse:
-    kind = "timeout_error" if status == 504 else "api_error"
+    kind = {400: "invalid_request_error", 504: "timeout_error"}.get(status, "api_error")
     failure = {"type": "error", "error": {"type": kind, "message": message}}
     return structs.replace(_json(failure), status=status)
 
@@ -306,7 +306,7 @@ def build_schemas() -> Mapping[str, Schema]:
 def _operation(name: str, summary: str, parameters: list[Schema], result: Schema, *, has_csv: bool = True) -> Schema:
     content = {"application/json": result, **({"text/csv": {"type": "string"}} if has_csv else {})}
     errors = {
-        "400": "A parameter is invalid.",
+        "400": "A parameter is invalid, or the sums have too many groups.",
         "401": "The key is missing or wrong.",
         **({} if has_csv else {"404": "The ledger does not have this request."}),
         "503": "The database cannot be read.",

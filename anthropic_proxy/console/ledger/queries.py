@@ -38,6 +38,7 @@ from anthropic_proxy.console.ledger.periods import (
     find_period_start,
     find_utc_offset,
 )
+from anthropic_proxy.console.ledger.read_access import MAX_GROUPS, TooManyGroups
 from anthropic_proxy.console.ledger.records import (
     FACETS,
     HOURLY_KEYS,
@@ -470,12 +471,14 @@ def _read(
 ) -> list[tuple[int, tuple[str, ...], Sequence[Any]]]:
     """Return tuples in order of time: beginning, values of `group_columns`, and `values`.
 
-    `period_seconds` 0: one period that begins at 0.
+    `period_seconds` 0: one period that begins at 0. Raises `TooManyGroups`.
     """
     periods = _list_periods(selection, source.table, source.seconds, period_seconds)
     keys = [*periods, *(source.table.c[name] for name in group_columns)]
-    query = select(*keys, *values).where(*source.conditions)
+    query = select(*keys, *values).where(*source.conditions).limit(MAX_GROUPS + 1)
     rows = connection.execute(query.group_by(*keys).order_by(*periods) if keys else query).all()
+    if len(rows) > MAX_GROUPS:
+        raise TooManyGroups
     first = len(periods)
     last = len(keys)
     starts = (find_period_start(int(row[0]), period_seconds) if periods else 0 for row in rows)

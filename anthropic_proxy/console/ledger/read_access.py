@@ -73,6 +73,15 @@ _CANCELED_STATE = "57014"
 """SQLSTATE of a PostgreSQL query that exceeded `statement_timeout`."""
 
 
+MAX_GROUPS = 50_000
+"""Maximum number of groups of sums that are read at once: about 100 MB of memory."""
+
+
+class TooManyGroups(exc.SQLAlchemyError):
+    def __init__(self) -> None:
+        super().__init__(f"The sums have more than {MAX_GROUPS:,} groups. Choose a shorter range, or add a filter.")
+
+
 class ReadFailure(Struct, frozen=True):
     status: int
     message: str
@@ -96,6 +105,8 @@ def limit_query_time(engine: Engine, seconds: float = MAX_READ_SECONDS) -> None:
 
 
 def describe_read_failure(error: exc.SQLAlchemyError) -> ReadFailure:
+    if isinstance(error, TooManyGroups):
+        return ReadFailure(400, str(error))
     cause = getattr(error, "orig", None) or error
     code = getattr(cause, "sqlite_errorcode", None)
     if code == sqlite3.SQLITE_INTERRUPT or getattr(cause, "sqlstate", None) == _CANCELED_STATE:
