@@ -139,9 +139,7 @@ async def test_before_the_first_request_every_list_is_empty(
     assert json.loads(response.body).items() >= found.items()
 
 
-@pytest.mark.parametrize(
-    "query", [{"by": "session"}, {"by": "session", "format": "csv"}, {"by": "day", "split": "session"}]
-)
+@pytest.mark.parametrize("query", [{}, {"format": "csv"}])
 async def test_sums_of_more_groups_than_memory_is_for_are_refused(query: dict[str, str], tmp_path: Path) -> None:
     settings = Settings(data_directory=tmp_path)
     await store(settings, new_receipt(1, started_at=time.time() - 20_000, session="s"))
