@@ -73,21 +73,25 @@ class BackgroundWork:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def of(self, payer: str, *, max_seconds: float = inf) -> "PayerWork":
-        """Return what runs computations in the turns of a payer (`Client.payer`).
+    def of(self, payer: str, *, max_seconds: float = inf, has_begun: bool = False) -> "PayerWork":
+        """Return what runs computations for one request in the turns of a payer (`Client.payer`).
 
         `max_seconds`: processor time after which a job in the thread raises `TimeoutError` where it may give way.
+        `has_begun`: other jobs have made what these jobs read.
         """
-        return PayerWork(payer, self, max_seconds)
+        return PayerWork(payer, self, max_seconds, has_begun)
 
 
-class PayerWork(Struct, frozen=True, eq=False):
-    """Runner of long computations for the requests of one payer."""
+class PayerWork(Struct, eq=False):
+    """Runner of long computations for one request of a payer."""
 
     payer: str
     work: BackgroundWork
     max_seconds: float
     """See `BackgroundWork.of`."""
+    has_begun: bool
+    """True after the first job. Further ones come before those of other requests of the payer: what they need stays in
+    memory meanwhile."""
 
     async def run_in_thread(self, function: Callable[[*_Arguments], _Result], *arguments: *_Arguments) -> _Result:
         """Return the result of a function, computed in a thread when it is the payer's turn.
@@ -95,7 +99,8 @@ class PayerWork(Struct, frozen=True, eq=False):
         A cancelled computation still occupies the thread until it ends. Raises `WorkerBusy` after a long wait.
         """
         turns = self.work.turns
-        await turns.acquire(self.payer)
+        await turns.acquire(self.payer, max_seconds=THREAD.max_wait_seconds, has_begun=self.has_begun)
+        self.has_begun = True
         run = partial(_Job(self).run, partial(function, *arguments))
         try:
             computation = asyncio.get_running_loop().run_in_executor(self.work.threads, run)

@@ -230,8 +230,8 @@ class Turns:
         """Wait for a place, or for several at once. Call `release` after the work.
 
         `part`: within a payer, the parts have turns too. `max_seconds`: a shorter wait than that of the worker.
-        `has_begun`: the job has had a place. It is never refused, and comes before the other jobs of its payer. Raises
-        `WorkerBusy`, or what `refuse` returns.
+        `has_begun`: the job has had a place. It comes before the other jobs of its payer, and is refused only after
+        `max_seconds`. Raises `WorkerBusy`, or what `refuse` returns.
         """
         if self.acquire_free(payer, size):
             return
@@ -243,7 +243,7 @@ class Turns:
                 if not dropped.granted.done():
                     dropped.granted.set_exception(self._refuse(self._line.count))
         self._grant()
-        seconds = inf if has_begun else min(max_seconds, self._worker.max_wait_seconds)
+        seconds = max_seconds if has_begun else min(max_seconds, self._worker.max_wait_seconds)
         try:
             async with asyncio.timeout(seconds if seconds < inf else None):
                 await waiter.granted

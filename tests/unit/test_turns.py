@@ -308,6 +308,22 @@ async def test_a_long_job_gives_way_to_the_jobs_of_others() -> None:
     assert long.done == ["a0", "b0", "c0", "a1", "b1", "a2", "b2", "a3", "a4", "a5", "A0"]
 
 
+async def test_a_request_that_has_begun_comes_before_others_of_its_payer() -> None:
+    long = Long(0)
+    background = BackgroundWork(clock=long.clock)
+
+    async def read_twice(payer: str, name: str) -> None:
+        work = background.of(payer)
+        for step in "12":
+            await work.run_in_thread(long.compute, f"{name}{step}.", 1)
+
+    requests = [asyncio.create_task(read_twice(payer, name)) for payer, name in ("ax", "ay", "az", "av")]
+    assert await asyncio.to_thread(long.began.wait, WAIT_SECONDS)
+    long.go.set()
+    await asyncio.gather(*requests)
+    assert " ".join(long.done) == "x1.0 y1.0 x2.0 y2.0 z1.0 v1.0 z2.0 v2.0"
+
+
 @in_virtual_time
 @pytest.mark.parametrize("late", ["", "a2:x", "e1", "b2"])
 async def test_a_job_that_has_begun_is_never_refused(late: str) -> None:

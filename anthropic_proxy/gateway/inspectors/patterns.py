@@ -133,7 +133,7 @@ class PatternInspector:
     async def inspect(self, texts: InspectedTexts) -> Refusal | Sequence[Redaction]:
         characters = sum(len(passage.text) for passage in texts.passages)
         is_long = characters + _CHARACTERS_PER_PASSAGE * len(texts.passages) > _THREAD_CHARACTERS
-        work = self._background.of(texts.client.payer, max_seconds=self.scope.timeout_seconds)
+        work = self._background.of(texts.client.payer, max_seconds=self.scope.timeout_seconds, has_begun=True)
         found = await work.run_in_thread_if_large(is_long, self._find_all, texts)
         if found and self._table.action == "refuse":
             kinds = ", ".join(dict.fromkeys(one.kind for one in found))

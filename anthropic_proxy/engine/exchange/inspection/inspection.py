@@ -63,7 +63,7 @@ class Inspection(InspectorCalls):
         most = min(body.count(b'"') // 2, MAX_TEXTS)
         await incoming.count_read(most * BYTES_OF_TEXT // BODY_FACTOR - len(body))
         find = partial(find_texts_of_batch if is_batch else find_texts_of_request, describes_tools=self.describes_tools)
-        run = self._background.run_in_thread_if_large
+        run = incoming.background.run_in_thread_if_large
         is_large = len(body) > MAX_REPLY_BYTES_ON_LOOP  # its texts are read one by one
         found = await run(is_large, read_body, body, partial(find_few_texts, find))
         await self.inspect_request(found.texts)
