@@ -10,6 +10,7 @@ from sqlalchemy import Connection, func, select
 from anthropic_proxy.console.ledger.activity import ACTIVITY_KEYS, ACTIVITY_NAMES, Activity, add_up_activity
 from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.queries import UsageGroup, name_time
+from anthropic_proxy.console.ledger.read_access import read_groups
 from anthropic_proxy.console.ledger.records import FACETS, UsageSums
 from anthropic_proxy.console.ledger.request_queries import hourly_conditions
 from anthropic_proxy.console.ledger.tables import activity
@@ -66,5 +67,5 @@ def _sum(connection: Connection, selection: RequestSelection, column: str) -> Ma
     query = select(key, *(func.sum(activity.c[name]) for name in ACTIVITY_NAMES)).where(*conditions).group_by(key)
     return {
         name: Activity(**dict(zip(ACTIVITY_NAMES, map(int, sums), strict=True)))
-        for name, *sums in connection.execute(query.order_by(key)).all()
+        for name, *sums in read_groups(connection, query.order_by(key))
     }

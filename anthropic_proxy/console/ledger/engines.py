@@ -64,15 +64,17 @@ def open_reading_engine(settings: Settings) -> Engine:
 class LedgerReader:
     """Opener of connections to the database of the ledger that `settings` select, for any thread.
 
-    `query_seconds`: as in `limit_query_time`. None: no limit. `warn` is called for each row that cannot be read
-    completely. Raises `ConfigurationError` if the ledger is disabled.
+    `query_seconds`: as in `limit_query_time`; groups are limited too (`read_groups`). None: no limits. `warn` is called
+    for each row that cannot be read completely. Raises `ConfigurationError` if the ledger is disabled.
     """
 
     def __init__(
         self, settings: Settings, query_seconds: float | None = None, warn: Callable[[str], None] | None = None
     ) -> None:
         self._address = find_database(settings)
-        self.engine = open_reading_engine(settings).execution_options(warn=warn)
+        self.engine = open_reading_engine(settings).execution_options(
+            warn=warn, limits_groups=query_seconds is not None
+        )
         if query_seconds is not None:
             limit_query_time(self.engine, query_seconds)
 

@@ -38,7 +38,7 @@ from anthropic_proxy.console.ledger.periods import (
     find_period_start,
     find_utc_offset,
 )
-from anthropic_proxy.console.ledger.read_access import MAX_GROUPS, TooManyGroups
+from anthropic_proxy.console.ledger.read_access import MAX_GROUPED_ROWS, MAX_GROUPS, read_groups
 from anthropic_proxy.console.ledger.records import (
     FACETS,
     HOURLY_KEYS,
@@ -109,14 +109,17 @@ def sum_usage(
     """
     parts = _list_columns(split) if split else ()
     if by in ("day", "hour"):
-        hours = _sum(connection, selection, HOUR_SECONDS, parts)
+        max_hours = MAX_GROUPS if by == "hour" else MAX_GROUPED_ROWS
+        hours = _sum(connection, selection, HOUR_SECONDS, parts, max_groups=max_hours)
         times = add_up_groups(((name_time(by, start, timezone), tuple(keys)), sums) for start, keys, sums in hours)
         groups = [UsageGroup(name=name, part=part, sums=sums) for (name, part), sums in times.items()]
         return sorted(groups, key=lambda group: (group.name, *_rank(group.sums), group.part))
     columns = _list_columns(by)
     by_session = by == "session" and not parts
     group_sums = (
-        _sum_sessions(connection, selection) if by_session else _sum(connection, selection, 0, (*columns, *parts))
+        _sum_sessions(connection, selection)
+        if by_session
+        else _sum(connection, selection, 0, (*columns, *parts), max_groups=MAX_GROUPS)
     )
     size = len(columns)
     groups = [
@@ -153,12 +156,12 @@ def _rank(sums: UsageSums) -> tuple[int, int, int]:
 def _sum_sessions(connection: Connection, selection: RequestSelection) -> list[_GroupSums]:
     every = structs.replace(selection, has_model=False)
     if not selection.has_model or selection.is_short_range or not every.has_sums(SESSION_KEYS):
-        return _sum(connection, selection, 0, ("session",))
+        return _sum(connection, selection, 0, ("session",), max_groups=MAX_GROUPS)
     # `session_hours` has no requested models, but an index finds the few requests that named none
     others = structs.replace(every, values={**every.values, "requested_model": ""})
-    left_out = {keys: sums for _, keys, sums in _sum(connection, others, 0, ("session",))}
+    left_out = {keys: sums for _, keys, sums in _sum(connection, others, 0, ("session",), max_groups=MAX_GROUPS)}
     group_sums = []
-    for start, keys, sums in _sum(connection, every, 0, ("session",)):
+    for start, keys, sums in _sum(connection, every, 0, ("session",), max_groups=MAX_GROUPS):
         excess = structs.astuple(left_out.get(keys, UsageSums()))
         remaining = UsageSums(*map(operator.sub, structs.astuple(sums), excess))
         if remaining.requests > 0:
@@ -402,10 +405,20 @@ def _sum(
     period_seconds: int,
     group_columns: Sequence[str],
     sum_names: Sequence[str] = SUM_NAMES,
+    *,
+    max_groups: int = MAX_GROUPED_ROWS,
 ) -> list[_GroupSums]:
     source = _find_source(selection, *group_columns)
     values = [source.sums[SUM_NAMES.index(name)] for name in sum_names]
-    rows = _read(connection, selection, source, period_seconds, group_columns=group_columns, values=values)
+    rows = _read(
+        connection,
+        selection,
+        source,
+        period_seconds,
+        group_columns=group_columns,
+        values=values,
+        max_groups=max_groups,
+    )
     sums_by_key = {
         (start, keys): UsageSums(**dict(zip(sum_names, map(int, sums), strict=True)))
         for start, keys, sums in rows
@@ -468,6 +481,7 @@ def _read(
     *,
     group_columns: Sequence[str],
     values: Sequence[ColumnElement[Any]],
+    max_groups: int = MAX_GROUPED_ROWS,
 ) -> list[tuple[int, tuple[str, ...], Sequence[Any]]]:
     """Return tuples in order of time: beginning, values of `group_columns`, and `values`.
 
@@ -475,10 +489,8 @@ def _read(
     """
     periods = _list_periods(selection, source.table, source.seconds, period_seconds)
     keys = [*periods, *(source.table.c[name] for name in group_columns)]
-    query = select(*keys, *values).where(*source.conditions).limit(MAX_GROUPS + 1)
-    rows = connection.execute(query.group_by(*keys).order_by(*periods) if keys else query).all()
-    if len(rows) > MAX_GROUPS:
-        raise TooManyGroups
+    query = select(*keys, *values).where(*source.conditions)
+    rows = read_groups(connection, query.group_by(*keys).order_by(*periods) if keys else query, max_groups)
     first = len(periods)
     last = len(keys)
     starts = (find_period_start(int(row[0]), period_seconds) if periods else 0 for row in rows)

@@ -65,6 +65,10 @@ from anthropic_proxy.plugins import Client
 
 MAX_READ_SECONDS = 10.0
 """Maximum time in seconds of a query on PostgreSQL, and of all queries of one connection on SQLite."""
+MAX_GROUPS = 50_000
+"""Maximum number of groups that a reply of the server lists. It needs about 2 KiB of memory for each."""
+MAX_GROUPED_ROWS = 200_000
+"""Maximum number of rows of a query of the server that groups by time too, for a chart."""
 _TEXT_TABLES = frozenset((contents, session_titles))
 MAX_SEARCHED_REQUESTS = 100_000
 _INSTRUCTIONS = 10_000
@@ -73,13 +77,8 @@ _CANCELED_STATE = "57014"
 """SQLSTATE of a PostgreSQL query that exceeded `statement_timeout`."""
 
 
-MAX_GROUPS = 50_000
-"""Maximum number of groups of sums that are read at once: about 100 MB of memory."""
-
-
 class TooManyGroups(exc.SQLAlchemyError):
-    def __init__(self) -> None:
-        super().__init__(f"The sums have more than {MAX_GROUPS:,} groups. Choose a shorter range, or add a filter.")
+    """Error: the server does not list so many groups."""
 
 
 class ReadFailure(Struct, frozen=True):
@@ -102,6 +101,18 @@ def limit_query_time(engine: Engine, seconds: float = MAX_READ_SECONDS) -> None:
         cursor.execute(f"SET statement_timeout TO {round(seconds * 1_000)}")
         cursor.close()
         connection.commit()
+
+
+def read_groups(connection: Connection, query: Select[Any], max_groups: int = MAX_GROUPS) -> Sequence[Any]:
+    """Return the rows of a query with `GROUP BY`. On a connection with the execution option `limits_groups`, raises
+    `TooManyGroups` if there are more than `max_groups`.
+    """
+    if not connection.get_execution_options().get("limits_groups"):
+        return connection.execute(query).all()
+    rows = connection.execute(query.limit(max_groups + 1)).all()
+    if len(rows) > max_groups:
+        raise TooManyGroups(f"The sums have more than {max_groups:,} groups. Choose a shorter range, or add a filter.")
+    return rows
 
 
 def describe_read_failure(error: exc.SQLAlchemyError) -> ReadFailure:

@@ -2,11 +2,9 @@
 
 import asyncio
 import json
-import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -137,27 +135,3 @@ async def test_before_the_first_request_every_list_is_empty(
         await plugin.stop()
     assert response.status == 200
     assert json.loads(response.body).items() >= found.items()
-
-
-@pytest.mark.parametrize("query", [{}, {"format": "csv"}])
-async def test_sums_of_more_groups_than_memory_is_for_are_refused(query: dict[str, str], tmp_path: Path) -> None:
-    settings = Settings(data_directory=tmp_path)
-    await store(settings, new_receipt(1, started_at=time.time() - 20_000, session="s"))
-    with closing(sqlite3.connect(tmp_path / "ledger.sqlite3")) as connection, connection:
-        names = [row[1] for row in connection.execute("PRAGMA table_info(session_hours)")]
-        columns = ", ".join("? || session" if name == "session" else name for name in names)
-        connection.executemany(
-            f"INSERT INTO session_hours ({', '.join(names)}) SELECT {columns} FROM session_hours WHERE session = 's'",
-            ((str(number),) for number in range(50_000)),
-        )
-    plugin = open_plugin(settings)
-    route = next(route for route in plugin.routes if route.path == "/api/usage")
-    try:
-        asked = {name: [value] for name, value in ({"since": "7d", "by": "session"} | query).items()}
-        response = await route.respond(RouteRequest(path=route.path, query=asked))
-    finally:
-        assert plugin.stop is not None
-        await plugin.stop()
-    message = "The sums have more than 50,000 groups. Choose a shorter range, or add a filter."
-    assert response.status == 400
-    assert json.loads(response.body)["error"] == {"type": "invalid_request_error", "message": message}

@@ -1,6 +1,8 @@
 """Connections that are limited to the requests of a person, of teams or of a key: no query returns another row."""
 
+import json
 import re
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,10 @@ from msgspec import structs
 from sqlalchemy import Connection, event, func, insert, literal_column, select, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
+from anthropic_proxy.console.ledger.activity_queries import add_activity
+from anthropic_proxy.console.ledger.api import respond
+from anthropic_proxy.console.ledger.database import open_for_writing
+from anthropic_proxy.console.ledger.engines import read_ledger
 from anthropic_proxy.console.ledger.failures import count_errors, find_last_success, list_errors
 from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.queries import (
@@ -19,8 +25,10 @@ from anthropic_proxy.console.ledger.queries import (
     read_ledger_extent,
     sum_models,
     sum_periods,
+    sum_usage,
 )
 from anthropic_proxy.console.ledger.read_access import (
+    MAX_GROUPS,
     ReadAccess,
     ReadFailure,
     RestrictedQueryError,
@@ -42,6 +50,7 @@ from anthropic_proxy.console.ledger.request_queries import (
     request_conditions,
     sum_session,
 )
+from anthropic_proxy.console.ledger.schema import ACTIVITY, HOURLY, SESSION_HOURS, TableDefinition
 from anthropic_proxy.console.ledger.tables import (
     contents,
     former_labels,
@@ -55,7 +64,7 @@ from anthropic_proxy.console.ledger.tables import (
 from anthropic_proxy.console.ledger.users import LedgerUser
 from anthropic_proxy.console.units import MICROSECONDS
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import Client
+from anthropic_proxy.plugins import Client, RouteRequest, RouteResponse
 from anthropic_proxy.secrets import Secret
 from tests.support.ledger import NOON, new_receipt, reading, running_ledger, store
 
@@ -356,6 +365,55 @@ async def test_an_endless_query_ends_with_the_remedy(database: Settings) -> None
         "The ledger did not reply within 10 s, because the query reads too many requests. "
         "Choose a shorter range, or add a filter.",
     )
+
+
+@pytest.mark.sample(3)
+@pytest.mark.parametrize(
+    ("table", "varied", "query"),
+    [
+        (SESSION_HOURS, "session", {"by": "session"}),
+        (SESSION_HOURS, "session", {"by": "session", "format": "csv"}),
+        (HOURLY, "project", {"by": "project"}),
+        (HOURLY, "project", {"by": "model", "split": "project"}),
+        (HOURLY, "project", {"by": "hour", "split": "project"}),
+        (ACTIVITY, "session", {"by": "session"}),
+    ],
+    ids=lambda value: value.name if isinstance(value, TableDefinition) else None,
+)
+def test_a_reply_of_the_server_lists_a_limited_number_of_groups(
+    database: Settings, table: TableDefinition, varied: str, query: dict[str, str]
+) -> None:
+    """Clients choose names of sessions and projects. A command lists all groups, because its memory is of its user."""
+    empty = {"TEXT": "", "BLOB": b""}
+    fixed = {
+        name: empty.get(kind.split()[0], 0)
+        for name, kind in table.columns.items()
+        if kind.endswith("NOT NULL") and name != varied
+    }
+    fixed |= {"hour": int(NOON // 3600), **({"requested_model": "x"} if "requested_model" in fixed else {})}
+    fixed |= {"requests": 1} if "requests" in table.columns else {}
+    numbers = "WITH RECURSIVE numbers (number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM numbers WHERE number < ?)"
+    marks = ", ".join("?" * len(fixed))
+    insertion = f"INSERT INTO {table.name} ({', '.join(fixed)}, {varied}) {numbers} SELECT {marks}, 'x' || number"
+
+    def ask(count: int) -> RouteResponse:
+        with closing(open_for_writing(database)) as connection, connection.transaction():
+            connection.execute(f"DELETE FROM {table.name}")
+            connection.execute(f"{insertion} FROM numbers", (count, *fixed.values()))
+        asked = {"since": "2026-11", "until": "2026-11", **query}
+        request = RouteRequest(path="/api/usage", query={name: [value] for name, value in asked.items()})
+        return respond("/api/usage", request, database)
+
+    assert ask(MAX_GROUPS).status == 200
+    answer = ask(MAX_GROUPS + 1)
+    message = "The sums have more than 50,000 groups. Choose a shorter range, or add a filter."
+    assert answer.status == 400
+    assert json.loads(answer.body) == {"type": "error", "error": {"type": "invalid_request_error", "message": message}}
+    chosen = RequestSelection(start=int(NOON * MICROSECONDS), has_model=True)
+    with read_ledger(database) as reader:
+        assert reader is not None
+        groups = sum_usage(reader, chosen, query["by"], split=query.get("split"))
+        assert len(groups if query.get("split") else add_activity(reader, chosen, query["by"], groups)) == 50_001
 
 
 def test_another_failure_names_its_reason(tmp_path: Path) -> None:
