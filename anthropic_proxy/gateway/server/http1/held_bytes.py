@@ -7,7 +7,6 @@ connections of others.
 
 import asyncio
 from collections import Counter
-from itertools import takewhile
 from typing import Protocol
 
 from anthropic_proxy.engine.memory_plan import UNBEGUN_BYTES, UNREAD_BYTES
@@ -42,6 +41,8 @@ class HeldBytes:
         """Connection → payer, bytes, and the time since which it holds some, the oldest first."""
         self._held_by: Counter[str] = Counter()
         """Payer → its bytes."""
+        self._timer: asyncio.TimerHandle | None = None
+        """Looks again when the grace of what has to be ended is over. None: nothing has to be ended."""
 
     def hold(self, holder: Holder, payer: str, size: int) -> None:
         """Note how many bytes a connection holds now. 0: none."""
@@ -54,26 +55,28 @@ class HeldBytes:
         before, since = (0, holder.loop.time()) if held is None else held[1:]
         self._held[holder] = payer, size, since
         self._take_back(payer, before - size)
-        while self._left < 0 and self._end_one(holder.loop):
-            pass
+        self._end_excess(holder.loop)
 
     def release(self, holder: Holder) -> None:
         """A connection that holds nothing is ignored."""
         if (held := self._held.pop(holder, None)) is not None:
             self._take_back(*held[:2])
 
-    def _end_one(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Return False if nothing is held for long enough."""
-        latest = loop.time() - self._grace_seconds
-        old = takewhile(lambda held: held[1][2] <= latest, self._held.items())
-        found = max(old, key=lambda held: self._held_by[held[1][0]], default=None)  # the oldest of its payer
-        if found is None:
-            return False
-        holder = found[0]
-        self.release(holder)
-        # not at once: the holder may be in the middle of a write, or of what it parses
-        loop.call_soon(holder.transport.abort)
-        return True
+    def _end_excess(self, loop: asyncio.AbstractEventLoop) -> None:
+        while self._left < 0:
+            most = max(self._held_by.values())
+            holder, since = next((one, held[2]) for one, held in self._held.items() if self._held_by[held[0]] == most)
+            if (ends_at := since + self._grace_seconds) > loop.time():
+                if self._timer is None:
+                    self._timer = loop.call_at(ends_at, self._look_again, loop)
+                return
+            self.release(holder)
+            # not at once: the holder may be in the middle of a write, or of what it parses
+            loop.call_soon(holder.transport.abort)
+
+    def _look_again(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        self._end_excess(loop)
 
     def _take_back(self, payer: str, size: int) -> None:
         self._left += size

@@ -41,11 +41,22 @@ async def test_what_is_held_for_a_moment_is_not_ended() -> None:
     await asyncio.sleep(GRACE_SECONDS)
     held.hold(Connected("b1", names), "b", 8)
     held.hold(Connected("b2", names), "b", 8)
+    await asyncio.sleep(GRACE_SECONDS / 2)
+    assert names == []
     await asyncio.sleep(GRACE_SECONDS)
-    assert names == ["a1"]
-    held.hold(Connected("c1", names), "c", 1)
-    await asyncio.sleep(0)
-    assert names == ["a1", "b1"]
+    assert names == ["b1", "b2"]  # although nobody else has begun to wait
+
+
+@in_virtual_time
+async def test_of_a_burst_as_much_is_ended_as_is_beyond_the_bound() -> None:
+    names = list[str]()
+    held = HeldBytes(structs.replace(UNREAD, places=10), GRACE_SECONDS)
+    for name in ("a1", "a2", "b1", "a3", "a4"):
+        held.hold(Connected(name, names), name[0], 4)
+        await asyncio.sleep(GRACE_SECONDS / 10)
+    assert names == []
+    await asyncio.sleep(GRACE_SECONDS)
+    assert names == ["a1", "a2", "a3"]
 
 
 @pytest.mark.parametrize(
