@@ -9,7 +9,7 @@ them.
 """
 
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
@@ -37,7 +37,7 @@ from anthropic_proxy.console.ledger.records import (
     UsageSums,
     add_up,
     find_session_context,
-    is_rejected_by_limit,
+    is_refused,
     move_sums,
 )
 from anthropic_proxy.console.ledger.retention import Retention
@@ -93,8 +93,10 @@ _read_session_hours = itemgetter(*SESSION_HOURS.columns)
 _read_hourly_key = itemgetter(*HOURLY.key)
 
 
-def add_sums(connection: Connection, rows: Iterable[StoredRequest], instance: str) -> None:
-    """Add requests to both tables of sums.
+def add_sums(
+    connection: Connection, rows: Iterable[StoredRequest], instance: str, unlisted: Collection[str] = ()
+) -> None:
+    """Add requests to both tables of sums. `unlisted`: ids of those that no session has.
 
     No other transaction may change the same rows of `hourly` meanwhile, because their histograms are read, added up and
     written again. So on PostgreSQL, each writing process has rows of its own, with its id as `instance`; on SQLite, it
@@ -103,7 +105,8 @@ def add_sums(connection: Connection, rows: Iterable[StoredRequest], instance: st
     alike: dict[tuple[Any, ...], list[StoredRequest]] = {}
     moved: list[_Group] = []
     for row in rows:
-        alike.setdefault((row.started_at // MICROSECONDS_PER_HOUR, *_read_facets(row)), []).append(row)
+        key = row.started_at // MICROSECONDS_PER_HOUR, row.id in unlisted, *_read_facets(row)
+        alike.setdefault(key, []).append(row)
         if row.model_usage:
             moved += list_moved(row)
     groups = [
@@ -127,7 +130,8 @@ def add_sums(connection: Connection, rows: Iterable[StoredRequest], instance: st
         added.append(_read_hourly(sums))
     connection.execute_many(_ADD_TO_HOURLY, added)
     added = []
-    for sums, group in _merge_groups(SESSION_HOURS, groups, instance):
+    listed = [group for group in groups if group.facets.id not in unlisted]
+    for sums, group in _merge_groups(SESSION_HOURS, listed, instance):
         times = [row.started_at for row in group]
         sums |= {"max_context": max(map(find_session_context, group)), "started_at": min(times), "last_at": max(times)}
         added.append(_read_session_hours(sums))
@@ -197,7 +201,7 @@ def _merge_groups(
         )
 
 
-_MAX_REJECTED_KEYS = 10_000
+_MAX_REFUSALS = 10_000
 _read_content = itemgetter(*CONTENTS.columns)
 
 
@@ -220,8 +224,8 @@ class BatchStorage:
         self._instance = ""
         """Key of this writer's own rows of `hourly`. A transaction whose connection was given up may still be open, so
         that each connection has another one."""
-        self._latest_rejections = BoundedDict[str, int](_MAX_REJECTED_KEYS)
-        """Label of a key → minute of the latest row of a request that a limit of this key rejected."""
+        self._latest_refusals = BoundedDict[tuple[str, str], int](_MAX_REFUSALS)
+        """Label of a key and type of an error → minute of the latest row of a refused request (`is_refused`)."""
         self.is_migrating = False
         """True while the tables are migrated, which may take minutes."""
 
@@ -250,7 +254,7 @@ class BatchStorage:
                 with connection.transaction():
                     self._store(connection, rows, texts, is_repeated=is_repeated)
             except Exception as error:
-                self._latest_rejections.clear()  # their rows may not be stored
+                self._latest_refusals.clear()  # their rows may not be stored
                 if not is_value_failure(error):
                     raise
             else:
@@ -326,15 +330,18 @@ class BatchStorage:
             known = {
                 request_id for (request_id,) in connection.query(f"SELECT id FROM requests WHERE id IN ({marks})", ids)
             }
-            # A rejected request has perhaps no row. If another row of its transaction is stored, it is counted. If all
-            # rows of a transaction are rejected requests without rows (a small batch, or one row at a time after a
+            # A refused request has perhaps no row. If another row of its transaction is stored, it is counted. If all
+            # rows of a transaction are refused requests without rows (a small batch, or one row at a time after a
             # rejected value), a lost answer to its commit counts them twice.
-            rows = [row for row in rows if row.id not in known and not (known and is_rejected_by_limit(row))]
-        stored = [row for row in rows if not is_rejected_by_limit(row) or self._is_new_rejection(row)]
+            rows = [row for row in rows if row.id not in known and not (known and is_refused(row))]
+        stored = [row for row in rows if not is_refused(row) or self._is_new_refusal(row)]
         if stored:
             connection.insert("requests", StoredRequest.__struct_fields__, list(map(structs.astuple, stored)))
         if rows:
-            add_sums(connection, rows, self._instance)
+            # sums by session are those of all requests without the rows that named no model
+            kept = {row.id for row in stored}
+            unlisted = {row.id for row in rows if not row.requested_model and row.id not in kept}
+            add_sums(connection, rows, self._instance, unlisted)
         titles, contents = divide_titles(text for row in stored for text in texts.get(row.id, ()))
         if contents:
             connection.insert("contents", tuple(CONTENTS.columns), list(map(_read_content, contents)))
@@ -350,11 +357,12 @@ class BatchStorage:
         if any("verdicts" in destination.events for destination in self._current_settings().siem):
             add_verdicts(connection, rows)
 
-    def _is_new_rejection(self, row: StoredRequest) -> bool:
-        """Clients repeat a request until their limit has room again: all their rows would be most of the ledger."""
+    def _is_new_refusal(self, row: StoredRequest) -> bool:
+        """All rows of clients that repeat a refused request would be most of the ledger."""
         minute = row.started_at // (60 * MICROSECONDS)
-        if self._latest_rejections.get(row.key_label) == minute:
+        kind = row.key_label, row.error_type
+        if self._latest_refusals.get(kind) == minute:
             return False
-        self._latest_rejections.pop(row.key_label, None)
-        self._latest_rejections[row.key_label] = minute
+        self._latest_refusals.pop(kind, None)
+        self._latest_refusals[kind] = minute
         return True

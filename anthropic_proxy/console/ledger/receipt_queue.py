@@ -136,7 +136,8 @@ def _count_bytes(content: BufferedContent) -> int:
 
 
 MAX_QUEUED_ROWS = 10_000
-"""Maximum number of requests of one process that wait for the database. Further requests are not stored."""
+"""Maximum number of requests of one process that wait for the database, and twice that of those for which no provider
+was called. Further requests are not stored."""
 BATCH_INTERVAL_SECONDS = 0.5
 DISK_CHECK_SECONDS = 5.0
 """Pause between two looks at the disk of a SQLite database, and for rows that another worker has put into the file for
@@ -203,7 +204,9 @@ class ReceiptQueue:
         """The first call starts the thread. If the queue is full, the receipt counts as lost."""
         if receipt.path != EXCHANGE_PATH and receipt.outcome != "error" and not receipt.all_tokens:
             return
-        if len(self._waiting) + self.in_batch >= self._max_rows:
+        # requests that no provider was called for leave room for those that are billed
+        places = self._max_rows if receipt.provider else -(-self._max_rows // 2)
+        if len(self._waiting) + self.in_batch >= places:
             self.state.dropped_rows += 1
             for buffer in self._buffers:
                 buffer.discard(receipt.request_id)

@@ -442,9 +442,14 @@ _encode = msgspec.json.Encoder().encode
 _NO_CONTROL_CHARACTERS = dict.fromkeys((*range(32), 127), " ")
 
 
-def is_rejected_by_limit(row: StoredRequest) -> bool:
-    """Return True if a limit or budget of a key or team rejected the request, so that no provider was called."""
-    return row.error_type in ("rate_limit_error", "billing_error") and not row.provider and row.outcome_class == "error"
+_REPEATED_ERRORS = ("rate_limit_error", "billing_error", "authentication_error")
+
+
+def is_refused(row: StoredRequest) -> bool:
+    """Return True if no provider was called, because a limit or budget was reached, or the key was missing or wrong. A
+    client may repeat such a request thousands of times a second.
+    """
+    return row.error_type in _REPEATED_ERRORS and not row.provider and row.outcome_class == "error"
 
 
 class _Texts(NamedTuple):

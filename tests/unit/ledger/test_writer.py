@@ -15,12 +15,15 @@ from anthropic_proxy.console.ledger.connection import MAX_ROWS_PER_STATEMENT, Da
 from anthropic_proxy.console.ledger.database import classify_database_error, open_for_writing
 from anthropic_proxy.console.ledger.engines import find_database_problems
 from anthropic_proxy.console.ledger.histograms import decode_histogram, find_percentile
+from anthropic_proxy.console.ledger.periods import RequestSelection
+from anthropic_proxy.console.ledger.queries import sum_usage
 from anthropic_proxy.console.ledger.records import (
     FACETS,
     REPLACEMENT,
     FacetLimits,
     RowBuilder,
     StoredRequest,
+    add_up,
     decode_checks,
     decode_tool_times,
 )
@@ -400,14 +403,18 @@ async def test_headers_of_clients_without_access_are_not_stored(database: Settin
     assert len(read_hourly(database)) == 1
 
 
-async def test_requests_that_limits_of_keys_reject_are_in_the_sums_and_one_a_minute_is_a_row(
+async def test_refused_requests_are_in_the_sums_and_one_a_minute_and_kind_is_a_row(
     database: Settings,
 ) -> None:
     rejected = {"outcome": "error", "error_type": "rate_limit_error", "status": 429, "provider": "", "model": ""}
-    kinds = {"a": rejected, "b": {**rejected, "error_type": "billing_error"}}
+    kinds = {
+        "a": rejected,
+        "b": {**rejected, "error_type": "billing_error"},
+        "": {**rejected, "error_type": "authentication_error", "status": 401, "requested_model": ""},
+    }
     rejections = [
         new_receipt(number, client=Client(key), started_at=NOON + 2 * number, session="s1", **kinds[key])
-        for number, key in zip(range(2_000), "ab" * 1_000, strict=True)
+        for number, key in zip(range(1_998), ["a", "b", ""] * 666, strict=True)
     ]
     by_provider = {**rejected, "provider": "groq", "model": "small"}
     others = [new_receipt(number, started_at=NOON + 2 * number, **by_provider) for number in range(2_000, 2_030)]
@@ -415,14 +422,17 @@ async def test_requests_that_limits_of_keys_reject_are_in_the_sums_and_one_a_min
         await ledger.record(*rejections[:700])
         ledger.wait_written(700)
         await ledger.record(*rejections[700:], *others)
-        ledger.wait_written(2_030)
+        ledger.wait_written(2_028)
     rows = read_rows(database)
     assert sum(row["provider"] == "groq" for row in rows) == 30
-    assert sum(row["provider"] == "" for row in rows) == 2 * 67, "two keys, in 67 minutes"
+    assert sum(row["provider"] == "" for row in rows) == 3 * 67, "three kinds, in 67 minutes"
     sums = [row for row in read_hourly(database) if row["provider"] == ""]
-    assert {row["key_label"] for row in sums} == {"a", "b"}
-    assert (sum(row["requests"] for row in sums), sum(row["errors"] for row in sums)) == (2_000, 2_000)
+    assert {row["key_label"] for row in sums} == {*kinds}
+    assert (sum(row["requests"] for row in sums), sum(row["errors"] for row in sums)) == (1_998, 1_998)
     with reading(database) as engine, engine.connect() as connection:
+        chosen = RequestSelection(has_model=True)
+        for by in ("key", "session"):
+            assert add_up(group.sums for group in sum_usage(connection, chosen, by)).requests == 2 * 666 + 30
         assert list(find_database_problems(connection)) == []
 
 
@@ -535,6 +545,26 @@ async def test_a_full_queue_drops_new_receipts_and_counts_them(sqlite: Settings)
         ledger.wait_written(3)
         other.close()
     assert [row["id"][-1] for row in read_rows(sqlite)] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "refused_rows"),
+    [({"error_type": "authentication_error"}, ["00"]), ({"path": "/nothing"}, ["00", "01", "02"])],
+)
+async def test_requests_without_a_provider_leave_room_for_others_in_the_queue(
+    sqlite: Settings, fields: dict[str, str], refused_rows: list[str]
+) -> None:
+    refused = {"outcome": "error", "provider": "", **fields}
+    with running_ledger(sqlite, max_rows=6) as ledger:
+        other = open_for_writing(sqlite)
+        with other.transaction():  # holds the lock
+            await ledger.record(*(new_receipt(number, **refused) for number in range(5)))
+            await ledger.record(*map(new_receipt, range(10, 14)))
+            assert (ledger.queue.state.dropped_rows, len(ledger.queue)) == (3, 6)
+        ledger.wait_written(6)
+        other.close()
+    assert [row["id"][-2:] for row in read_rows(sqlite)] == [*refused_rows, "10", "11", "12"]
+    assert sum(row["requests"] for row in read_hourly(sqlite)) == 6
 
 
 async def test_a_deleted_request_changes_no_sums(database: Settings) -> None:
