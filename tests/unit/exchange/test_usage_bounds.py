@@ -51,10 +51,15 @@ WIRES = {
 }
 
 
-async def ask(wire: str, count: Any, others: Mapping[str, Any] = {}, **fields: Any) -> Receipt:
-    """`others`: further members of the reply."""
+async def ask(
+    wire: str, count: Any, others: Mapping[str, Any] = {}, counts: Mapping[str, int] = {}, **fields: Any
+) -> Receipt:
+    """`others`: further members of the reply. `counts`: further counts."""
     build, settings = WIRES[wire]
-    body, kind = json.dumps({**others, **build(count)}).encode(), "application/json"
+    built = build(count)
+    if counts:
+        built["usage"] |= counts
+    body, kind = json.dumps({**others, **built}).encode(), "application/json"
     if wire == "responses":
         body, kind = b"data: " + body + b"\n\n", "text/event-stream"
 
@@ -90,6 +95,13 @@ async def test_a_plausible_count_is_believed(wire: str) -> None:
     receipt = await ask(wire, 3_000)
     assert (receipt.all_input_tokens, receipt.output_tokens) == (3_000, 3_000)
     assert not any(note.field.startswith("usage.") for note in receipt.notes)
+
+
+@pytest.mark.parametrize(("wire", "cached"), [("messages", "cache_read_input_tokens"), ("chat", "cached_tokens")])
+async def test_a_negative_count_beside_cached_tokens_is_none(wire: str, cached: str) -> None:
+    receipt = await ask(wire, -1, counts={cached: 40_012})
+    assert (receipt.input_tokens, receipt.cache_read_tokens) == (0, 40_012)
+    assert receipt.output_tokens > 1  # is estimated
 
 
 async def test_only_a_provider_that_runs_tools_may_count_more_than_one_reply() -> None:
