@@ -20,7 +20,7 @@ from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 
 _T = TypeVar("_T")
 MAX_SPOOL_BYTES = 256 * 1024 * 1024
-"""Maximum size of the spool file in bytes. Further requests wait in memory."""
+"""Size of the spool file in bytes that no further block may exceed. Further requests wait in memory."""
 CLAIM_SECONDS = 60.0
 """Time in seconds for which a worker claims a block (rows of one transaction), to store it in the ledger."""
 _WRITE_TIMEOUT_SECONDS = 5.0
@@ -35,6 +35,7 @@ _SPOOL_TABLE = """CREATE TABLE IF NOT EXISTS block (
 )"""
 _SPOOL_INDEX = "CREATE INDEX IF NOT EXISTS block_row_counts ON block (row_count)"
 """The rows are counted without reading the blocks, also those in the damaged part of a file."""
+_ADD_BLOCK = "INSERT INTO block (rows, row_count) VALUES (?, ?)"
 _COUNT_ROWS = "SELECT coalesce(sum(row_count), 0) FROM block INDEXED BY block_row_counts"
 _READ_NEXT = "SELECT id, rows, row_count FROM block NOT INDEXED WHERE id >= ? ORDER BY id LIMIT 1"
 _MAX_UNREADABLE_IDS = 10_000
@@ -75,8 +76,15 @@ class Spool:
     the number of lost rows and a sentence for the log.
     """
 
-    def __init__(self, file: Path, note_damage: Callable[[int, str], None] = lambda lost, text: None) -> None:
+    def __init__(
+        self,
+        file: Path,
+        note_damage: Callable[[int, str], None] = lambda lost, text: None,
+        *,
+        max_bytes: int = MAX_SPOOL_BYTES,
+    ) -> None:
         self.file = file
+        self._max_pages = max_bytes // _PAGE_BYTES
         self._note_damage = note_damage
         self._may_exist = False
         self._row_count = 0
@@ -86,7 +94,7 @@ class Spool:
     def append(self, block: SpooledBlock) -> bool:
         """False: the file is full or cannot be written."""
         values = (msgspec.msgpack.encode(block), len(block.rows))
-        return self._execute("INSERT INTO block (rows, row_count) VALUES (?, ?)", values) is not None
+        return self._execute(_ADD_BLOCK, values) is not None
 
     def claim(self) -> SpooledBlock | None:
         """Requests that cannot be decoded are left out, and counted in `SpooledBlock.dropped_rows`.
@@ -151,7 +159,8 @@ class Spool:
         used = self.file.stat()
         with closing(sqlite3.connect(self.file, timeout=timeout_seconds, isolation_level=None)) as database:
             database.execute("PRAGMA auto_vacuum=FULL")  # effective in an empty file only
-            database.execute(f"PRAGMA max_page_count={MAX_SPOOL_BYTES // _PAGE_BYTES}")
+            if sql == _ADD_BLOCK:  # a claim writes its block again, before it frees the earlier pages
+                database.execute(f"PRAGMA max_page_count={self._max_pages}")
             database.execute(_SPOOL_TABLE)
             database.execute(_SPOOL_INDEX)
             rows = database.execute(sql, values).fetchall()

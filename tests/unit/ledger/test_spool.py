@@ -222,6 +222,25 @@ async def test_a_block_that_cannot_be_deleted_is_counted_once(tmp_path: Path) ->
         ]
 
 
+@pytest.mark.parametrize("row_count", [1, 30, 300])
+def test_a_full_file_is_emptied(tmp_path: Path, row_count: int) -> None:
+    """Blocks may be claimed twice, because a database fails again."""
+    spool = Spool(tmp_path / _NAME, max_bytes=1_000_000)
+    rows = [StoredRequest(id=f"req_{number}", error="x" * 1_000) for number in range(row_count)]
+    added = 0
+    while spool.append(SpooledBlock(rows, {})):
+        added += row_count
+    assert spool.problem == "database or disk is full"
+    assert 500_000 < spool.file.stat().st_size <= 1_000_000
+    spool.release(claim(spool))
+    stored = 0
+    while (block := spool.claim()) is not None:
+        stored += len(block.rows)
+        assert spool.delete(block)
+    assert (stored, spool.count_rows(), spool.problem) == (added, 0, "")
+    assert spool.append(SpooledBlock(rows, {}))
+
+
 def test_a_block_that_is_claimed_again_drops_the_same_rows(tmp_path: Path) -> None:
     spool = Spool(tmp_path / _NAME)
     assert spool.append(SpooledBlock([StoredRequest(id="req_1"), StoredRequest(id="req_2")], {}))
