@@ -130,7 +130,7 @@ class AttemptRecords(Struct, eq=False):
         self.end_attempt()
 
     def count_unread_reply(self, usage: Usage) -> None:
-        """Record the token usage of the open attempt, which has failed before its first content."""
+        """Record the token usage of the open attempt, which has failed or was cancelled before its first content."""
         if self._open is not None:
             self._open.set_usage(usage)
             self.unread_usage = usage if self.unread_usage is None else sum_usages(self.unread_usage, usage)
@@ -417,7 +417,7 @@ class AttemptSender(Struct, eq=False):
             else:
                 try:
                     await stream.wait_for_content()
-                except UpstreamError:
+                except (UpstreamError, asyncio.CancelledError):
                     self.records.count_unread_reply(stream.unread_usage)
                     raise
                 if isinstance(stream, UpstreamStream) and stream.has_thinking:

@@ -85,8 +85,8 @@ class Delivery:
     """True once events that the proxy created were sent to the client. The status is then final."""
     _relayed = False
     """True once bytes of a streamed provider response were forwarded to the client unchanged."""
-    _streamed_reply: DeltaStream | None = None
-    """The decoded reply of a streamed request. None: no reply yet, not streamed, or a relay."""
+    _reply: DeltaStream | None = None
+    """The decoded reply whose delivery has failed. None: there is none, or a relay."""
     _call_filter: SingleToolCallFilter | None = None
     """Filter that drops all tool calls after the first one. None: the client allows parallel calls."""
     _check: "ReplyCheck | None" = None
@@ -203,21 +203,26 @@ class Delivery:
 
     async def send_error(self, error: ProxyError) -> None:
         """Send an error: as an event if the stream has begun, otherwise with its HTTP status."""
+        events = self.flush_reply()
         if self._opened:
-            events: list[Event] = []
-            reply = self._streamed_reply
-            if reply is not None and self._writer.started:  # what filters still hold
-                deltas = reply.flush_pending()
-                if self._call_filter is not None:
-                    deltas = [*self._call_filter.feed(deltas), *self._call_filter.flush_pending()]
-                events = self._writer.feed(deltas)
-                if self._calls is not None:
-                    events = self._calls.feed(events)
+            if self._calls is not None:
+                events = self._calls.feed(events)
             await self._sink.send_events([*events, *self._writer.fail(error)], is_last=True)
         elif self._relayed:
             await self._sink.send_events([ErrorEvent(error)], is_last=True)
         else:
             await self._sink.send_error_response(error)
+
+    def flush_reply(self) -> list[Event]:
+        """Return the events of what the decoder and the filters of a failed reply still hold, and count it as received.
+        A second call returns an empty list.
+        """
+        if self._reply is None or not self._writer.started or self._writer.finished:
+            return []
+        deltas = self._reply.flush_pending()
+        if self._call_filter is not None:
+            deltas = [*self._call_filter.feed(deltas), *self._call_filter.flush_pending()]
+        return self._writer.feed(deltas)
 
     async def finish(self) -> None:
         """Stop the watchdog, and complete the receipt with the usage of the calls."""
@@ -337,6 +342,9 @@ class Delivery:
                 await self._stream(reply)
             else:
                 await self._fold(reply)
+        except BaseException:
+            self._reply = None if type(reply) is RelayStream else reply
+            raise
         finally:
             self.watchdog.stop()  # complete or failed: a disconnect has no effect now
             if (usage := reply.usage_so_far) is not None:
@@ -356,7 +364,6 @@ class Delivery:
         slot = self._slot
         states = None if self._hidden is None else self._hidden.unsaved
         writer.signature = reply.default_signature
-        self._streamed_reply = reply
         holds_request = True
         last_events: list[Event] = []
         while (deltas := await reply.read()) is not None:

@@ -90,20 +90,25 @@ class Exchange:
         except ProxyError as error:
             await self._fail(error, delivery)
         except ClientDisconnected:
-            receipt.outcome = "cancelled"
+            self._note_disconnect(delivery)
         except asyncio.CancelledError:
             if delivery is None or not delivery.watchdog.reason:
                 await self._fail(ShuttingDown(), delivery)
                 raise
             uncancel()
             if delivery.watchdog.reason == "gone":
-                receipt.outcome = "cancelled"
+                self._note_disconnect(delivery)
             else:
                 await self._fail(idle_timeout_error(receipt.prefix, delivery.watchdog.upstream_limit), delivery)
         except Exception as error:  # noqa: BLE001  # any other exception is a defect of the proxy
             await self._fail(log_internal_error(error, engine, receipt.request_id), delivery)
         finally:
             await self._finish(delivery, clock)
+
+    def _note_disconnect(self, delivery: Delivery | None) -> None:
+        self._receipt.outcome = "cancelled"
+        if delivery is not None:
+            delivery.flush_reply()
 
     async def _admit(self, clock: Callable[[], float]) -> Delivery:
         """Read, plan and admit the request. Return what calls the provider. The first failure is raised.

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TypeVar, TypeVarTuple
 
+from msgspec import structs
+
 from anthropic_proxy.engine.background import PayerWork
 from anthropic_proxy.engine.exchange.final_calls import Restore
 from anthropic_proxy.engine.exchange.usage_bounds import UsageBounds
@@ -31,12 +33,12 @@ from anthropic_proxy.engine.messages.deltas import (
     ToolEnd,
     TrailingThinkingBuffer,
     Usage,
-    merge_latest,
 )
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.engine.messages.loaded_tools import CALLER, LoadedToolCalls
 from anthropic_proxy.engine.messages.models import Tool
 from anthropic_proxy.engine.messages.reply_filter import ReplyFilter
+from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.slices import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.engine.wires.calls import TranslatedCall
@@ -152,7 +154,7 @@ class UpstreamStream(DeltaStream):
     has_thinking: bool | None = None
     """True if the first deltas contain thinking."""
     unread_usage = Usage()
-    """Token usage of a response that has failed before its first content."""
+    """Token usage of a response that has failed, or was cancelled, before the client could get content of it."""
     _failure: UpstreamError | None = None
     _broken: UpstreamError | None = None
     """Error of the connection. It is raised only if the response is incomplete."""
@@ -245,10 +247,8 @@ class UpstreamStream(DeltaStream):
                 first += deltas
                 # of a failed reply that is not streamed, the client gets nothing, so the call may be retried
                 has_content = any(map(_has_content, deltas)) and not (self._reader is None and self._failure)
-        except UpstreamError:
-            for delta in first:
-                if isinstance(delta, Usage):
-                    self.unread_usage = merge_latest(self.unread_usage, delta)
+        except BaseException:
+            self.unread_usage = _count_unread([*first, *self.flush_pending()])
             raise
         self._watchdog.note_content()
         if self._bytes_unless_error:
@@ -479,6 +479,14 @@ def _is_ndjson(start: bytes) -> bool | None:
     if line is None:
         return True if len(start) > _MAX_BEGINNING_BYTES else None
     return line[0].rstrip()[-1:] in (b"}", b"]")
+
+
+def _count_unread(deltas: Sequence[Delta]) -> Usage:
+    writer = MessageWriter(message_id="", model="", signature="")
+    writer.start(0)
+    writer.feed(deltas)
+    output = writer.counts.output_tokens
+    return structs.replace(writer.usage, output_tokens=output) if output else writer.usage
 
 
 def _ends_normally(deltas: Sequence[Delta]) -> bool:

@@ -1,5 +1,6 @@
 """Replies that break off while deltas are buffered: the client receives the buffered deltas, and then the error."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from anthropic_proxy.errors import UpstreamProtocolError
 from tests.support.fake_upstream import KEYS, frame
 from tests.support.golden_runner import GoldenCase, find_cases
-from tests.support.harness import STALL, FakeResponse, ProxyHarness
+from tests.support.harness import STALL, FakeResponse, ProxyHarness, RecordingSink
 from tests.support.paths import GOLDEN
 from tests.support.virtual_time import in_virtual_time
 
@@ -152,3 +153,45 @@ async def test_of_an_error_with_too_many_parts_only_the_status_is_read() -> None
     sink = await proxy.post(model="openai/gpt-4.1")
     assert sink.error is not None
     assert sink.error.message == "openai returned HTTP 400"
+
+
+CUT = "word " * 80
+HELD: dict[str, tuple[bytes, dict[str, Any]]] = {
+    "arguments": (
+        frame({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "Read", "arguments": '{"p": "' + CUT}}]}),
+        {"tools": [TOOL]},
+    ),
+    "a call as text": (
+        frame({"content": '<tool_call>\n{"name": "Read", "arguments": {"p": "' + CUT}),
+        {"tools": [TOOL]},
+    ),
+    "a fence": (
+        frame({"content": '```json\n{"a": "' + CUT}),
+        {"output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}}},
+    ),
+    "text": (frame({"content": CUT}), {}),
+}
+
+
+@pytest.mark.parametrize("name", HELD)
+@in_virtual_time
+async def test_what_is_held_back_when_the_client_disconnects_counts_as_received(name: str) -> None:
+    chunk, fields = HELD[name]
+    is_sent = asyncio.Event()
+
+    class Upstream(FakeResponse):
+        async def read(self) -> bytes:
+            if self.chunks[0] is STALL:
+                is_sent.set()
+            return await super().read()
+
+    class Gone(RecordingSink):
+        async def wait_disconnected(self) -> None:
+            await is_sent.wait()
+            await asyncio.sleep(1)
+
+    proxy = ProxyHarness(lambda *_: Upstream(200, chunk, STALL), OPENAI_BASE_URL="http://127.0.0.1:9/v1")
+    await proxy.post(sink=Gone(), model="openai/local", stream=True, **fields)
+    (receipt,) = proxy.receipts
+    assert receipt.outcome == "cancelled", receipt.error
+    assert len(CUT) / 4 <= receipt.output_tokens <= len(CUT) / 4 + 15

@@ -584,17 +584,18 @@ class GeminiDecoder(Decoder):
             deltas += self.flush_pending()
             return
         kind = find_finish_kind(reason)
-        is_unknown = kind == "unknown"
-        if is_unknown and (reason in NO_VALUES or (reason.endswith(_NOT_STATED) and not self._answered)):
-            return
-        if kind in ("unreadable", "failed") or (is_unknown and not self._answered):
-            told = (candidate.finish_message or "")[:_MAX_FINISH_MESSAGE_LENGTH]
-            words = told or "the model's reply could not be read"
-            provider = self._call.provider_prefix
-            quotes = describe_quotes([told], "reply")
-            self._unreadable = UnreadableReply(f"{provider}: {words} ({reason})", provider=provider, quotes=quotes)
-            self._ended_normally = False
-            return
+        if kind not in ("end", "calls"):
+            is_unknown = kind == "unknown"
+            if is_unknown and (reason in NO_VALUES or (reason.endswith(_NOT_STATED) and not self._answered)):
+                return
+            if kind in ("unreadable", "failed") or (is_unknown and not self._answered):
+                told = (candidate.finish_message or "")[:_MAX_FINISH_MESSAGE_LENGTH]
+                words = told or "the model's reply could not be read"
+                provider = self._call.provider_prefix
+                quotes = describe_quotes([told], "reply")
+                self._unreadable = UnreadableReply(f"{provider}: {words} ({reason})", provider=provider, quotes=quotes)
+                self._ended_normally = False
+                return
         totals = self._usage
         message = candidate.finish_message
         counts = (totals.prompt_token_count, totals.candidates_token_count, totals.thoughts_token_count)
