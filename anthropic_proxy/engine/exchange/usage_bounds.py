@@ -86,7 +86,7 @@ class UsageBounds(Struct):
         return structs.replace(usage, iterations=None)
 
     def _leave_out_impossible(self, usage: Usage) -> Usage:
-        if (usage.input_tokens or 0) < 0 < (usage.cache_read_tokens or 0) <= self.max_input:
+        if usage.input_tokens == -1 and 0 < (usage.cache_read_tokens or 0) <= self.max_input:
             # Kimi's -1: the whole prompt came from the cache (kolega-code pull 473, read 2026-11-30)
             usage = structs.replace(usage, input_tokens=0)
         left_out = dict[str, None]()
