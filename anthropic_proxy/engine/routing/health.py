@@ -153,7 +153,10 @@ class CircuitBreakers:
         self._breakers.pop((upstream, _ALL), None)
 
     def open_circuit_count(self) -> int:
-        return len(self.list_open_circuits())
+        """Return the number of upstreams that are called for nobody. A circuit of one client is that of its requests."""
+        now = self._clock()
+        found = ((scope, breaker) for (_, scope), breaker in self._breakers.copy().items())
+        return sum(scope == _ALL and breaker.retry_at > now for scope, breaker in found)
 
     def list_open_circuits(self) -> dict[str, OpenCircuit]:
         """Return the open circuits by upstream, that for all clients before one of a client. Any thread may call the

@@ -225,7 +225,11 @@ BUDGET_USED_RATIO = MetricFamily(
 )
 REQUESTS_IN_FLIGHT = MetricFamily("anthropic_proxy_requests_in_flight", (), "HTTP requests in progress.", kind="gauge")
 OPEN_CIRCUITS = MetricFamily(
-    "anthropic_proxy_open_circuits", (), "Upstreams with an open circuit.", join=max, kind="gauge"
+    "anthropic_proxy_open_circuits",
+    (),
+    "Upstreams with an open circuit, which are called for no client.",
+    join=max,
+    kind="gauge",
 )
 KEYS_IN_COOLDOWN = MetricFamily(
     "anthropic_proxy_keys_in_cooldown",

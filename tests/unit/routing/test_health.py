@@ -100,6 +100,7 @@ def test_failures_that_a_request_can_cause_open_the_circuit_for_its_client(failu
         breakers.require_closed("groq", "key_a")
     shown = f"{failure.message}. Other clients are not concerned."
     assert breakers.list_open_circuits() == {"groq": (MIN_OPEN_SECONDS, shown)}
+    assert breakers.open_circuit_count() == 0
     breakers.record_success("groq", "key_c")
     with pytest.raises(CircuitOpen):
         breakers.require_closed("groq", "key_a")
@@ -121,6 +122,7 @@ def test_an_upstream_that_is_not_available_is_called_for_no_client(failure: Upst
         breakers.require_closed("groq", "key_d")
         breakers.record_failure("groq", failure, client)
     assert breakers.list_open_circuits() == {"groq": (MIN_OPEN_SECONDS, failure.message)}
+    assert breakers.open_circuit_count() == 1
     for client in ("key_a", "key_d"):
         with pytest.raises(CircuitOpen):
             breakers.require_closed("groq", client)
