@@ -99,6 +99,9 @@ MAX_OVERLAP_SECONDS = 30 * 86_400
 """Maximum time in seconds for which the old secret of a rotated key is still accepted."""
 MAX_OWN_SECRETS_PER_DAY = 100
 """Maximum number of new secrets within a day for the keys that a person creates. Each instance keeps all in memory."""
+MAX_CHANGES_PER_DAY = 300
+"""Maximum number of changes within a day by a user who does not manage all keys. The audit log keeps all of them."""
+_LATEST_ENTRIES = 10 * MAX_CHANGES_PER_DAY
 MAX_EXPIRY = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 """Latest expiry of a key, in seconds since the epoch: the end of the year 9999, so that every time zone can show it."""
 _RESERVED_LABEL = compile_anchored(r"local|admin|doctor|((admin|monitor) )?key \d+", re.IGNORECASE)
@@ -260,6 +263,8 @@ class KeyAdministration:
         if key.id:
             self.rights.require_change(key, of_fields=action == "change")
         _require_expected(key, command)
+        if not dry_run and action != "revoke":
+            self._require_few_changes()
         match action:
             case "create" | "change":
                 return self._set_key(key, command, dry_run=dry_run)
@@ -275,6 +280,19 @@ class KeyAdministration:
                 return self._leave_address(key, dry_run=dry_run)
             case "move":
                 return self._move_person(key, dry_run=dry_run)
+
+    def _require_few_changes(self) -> None:
+        """Of many users who change keys at once, each may make some more: only the latest entries are read."""
+        if may(self.rights.role, "manage all keys"):
+            return
+        latest = f"SELECT actor, at FROM audit_log ORDER BY id DESC LIMIT {_LATEST_ENTRIES}"
+        sql = f"SELECT count(*) FROM ({latest}) AS latest WHERE actor = ? AND at > ?"
+        ((number,),) = self._connection.query(sql, (self._actor, to_microseconds(self._clock() - DAY_SECONDS)))
+        if number >= MAX_CHANGES_PER_DAY:
+            raise field_error(
+                f"You have made {number} changes within a day, and more are not made. Keys can still be revoked. Try "
+                "again tomorrow."
+            )
 
     def _set_key(self, before: VirtualKey, command: KeyCommand, *, dry_run: bool) -> KeyOutcome:
         """Create the key, or change the given fields."""

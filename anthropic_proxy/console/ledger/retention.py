@@ -281,13 +281,14 @@ def _format_day(seconds: float) -> str:
 
 
 def measure_used_bytes(connection: Connection) -> int:
-    """Return the size in bytes of the stored rows and indexes in the database, without free pages. On PostgreSQL, the
-    size is an estimate.
+    """Return the size in bytes of the stored rows and indexes in the database, without free pages and the audit log,
+    which no deletion makes smaller. On PostgreSQL, the size is an estimate.
     """
     if not connection.is_postgres:
         names = ("page_count", "freelist_count", "page_size")
         used, free, size = (connection.query(f"PRAGMA {name}")[0][0] for name in names)
-        return int((used - free) * size)
+        entries = connection.query("SELECT sum(length(object) + length(changes)) FROM audit_log")[0][0] or 0
+        return int((used - free) * size) - int(entries)
     count, sample = _sample_rows(connection, "requests")
     row_bytes = connection.query(f"SELECT avg(pg_column_size(sampled.*)) FROM ({sample}) AS sampled")[0][0] or 0
     texts = connection.query("SELECT sum(octet_length(data)) FROM contents")[0][0] or 0

@@ -1,5 +1,6 @@
 """What a person, the administrator of a team and an administrator may do with virtual keys."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +11,7 @@ from msgspec import structs
 
 from anthropic_proxy.console.keys.acceptance import list_key_states
 from anthropic_proxy.console.keys.administration import (
+    MAX_CHANGES_PER_DAY,
     MAX_OWN_SECRETS_PER_DAY,
     KeyAdministration,
     KeyCommand,
@@ -116,6 +118,25 @@ def test_a_person_gets_a_bounded_number_of_texts_each_day(office: Office) -> Non
     assert office.execute(ADMIN, "rotate", "laptop").text
     office.now += 86_401
     assert office.execute(ANN, "rotate", "laptop").text
+
+
+@pytest.mark.parametrize("fields", [{"label": "{}"}, {"models": ["{}"]}], ids=["label", "rules"])
+def test_a_person_makes_a_bounded_number_of_changes_each_day(office: Office, fields: dict[str, Any]) -> None:
+    """The audit log keeps each one, and the ledger each former label."""
+    key = office.execute(ANN, "create", label="laptop").key
+    for number in range(MAX_CHANGES_PER_DAY - 2):  # the first entry is that of the person
+        office.execute(ANN, "change", key.id, **json.loads(json.dumps(fields).replace("{}", f"v{number}")))
+    refusal = (
+        "400 You have made 300 changes within a day, and more are not made. Keys can still be revoked. Try again "
+        "tomorrow."
+    )
+    assert office.refuse(ANN, "change", key.id, models=("other",)) == refusal
+    assert office.refuse(ANN, "rotate", key.id) == refusal
+    assert office.refuse(ANN, "create", label="phone") == refusal
+    assert office.execute(ADMIN, "change", key.id, models=("other",)).changes
+    office.now += 86_401
+    assert office.execute(ANN, "change", key.id, models=()).changes
+    assert office.execute(ANN, "revoke", key.id).key.revoked_at is not None
 
 
 def test_a_person_gets_no_more_than_its_group(office: Office) -> None:

@@ -256,6 +256,17 @@ async def test_the_oldest_rows_are_deleted_by_size(database: Settings) -> None:
     assert sum(row["requests"] for row in read_hourly(database)) == 5_500
 
 
+async def test_entries_of_the_audit_log_delete_no_requests(database: Settings) -> None:
+    """They are kept for ever."""
+    await store(database, *(new_receipt(number) for number in range(100)))
+    with closing(open_for_writing(database)) as connection:
+        entries = [(0, "x" * 50_000) for _ in range(100)]
+        with connection.transaction():
+            connection.insert("audit_log", ("at", "changes"), entries)
+        Retention(structs.replace(database, ledger_max_mb=1), clock=lambda: NOON + 100).delete_expired(connection)
+        assert connection.query("SELECT count(*) FROM requests") == [(100,)]
+
+
 async def test_sums_are_deleted_by_size_if_they_need_more_than_half_of_it(database: Settings) -> None:
     """Requests of many projects and sessions, one each: the sums are larger than the requests."""
     receipts = (
