@@ -205,7 +205,8 @@ class ReceiptQueue:
         if receipt.path != EXCHANGE_PATH and receipt.outcome != "error" and not receipt.all_tokens:
             return
         # requests that no provider was called for leave room for those that are billed
-        places = self._max_rows if receipt.provider else -(-self._max_rows // 2)
+        is_called = receipt.attempts or receipt.input_tokens or receipt.output_tokens
+        places = self._max_rows if is_called else -(-self._max_rows // 2)
         if len(self._waiting) + self.in_batch >= places:
             self.state.dropped_rows += 1
             for buffer in self._buffers:

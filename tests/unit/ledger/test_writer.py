@@ -549,12 +549,17 @@ async def test_a_full_queue_drops_new_receipts_and_counts_them(sqlite: Settings)
 
 @pytest.mark.parametrize(
     ("fields", "refused_rows"),
-    [({"error_type": "authentication_error"}, ["00"]), ({"path": "/nothing"}, ["00", "01", "02"])],
+    [
+        ({"outcome": "error", "error_type": "authentication_error", "provider": ""}, ["00"]),
+        ({"outcome": "error", "path": "/nothing", "provider": ""}, ["00", "01", "02"]),
+        ({"outcome": "max_tokens"}, ["00", "01", "02"]),
+    ],
+    ids=["no key", "no path", "no call"],
 )
-async def test_requests_without_a_provider_leave_room_for_others_in_the_queue(
+async def test_requests_without_a_call_leave_room_for_others_in_the_queue(
     sqlite: Settings, fields: dict[str, str], refused_rows: list[str]
 ) -> None:
-    refused = {"outcome": "error", "provider": "", **fields}
+    refused = {"input_tokens": 0, "output_tokens": 0, **fields}
     with running_ledger(sqlite, max_rows=6) as ledger:
         other = open_for_writing(sqlite)
         with other.transaction():  # holds the lock
