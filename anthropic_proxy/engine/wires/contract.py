@@ -49,7 +49,8 @@ class Decoder(ABC):
     foreign: ForeignLines | None = None
     """What a stream has beside the reply. None: nothing was read as a stream."""
     bytes_on_loop = MAX_REPLY_BYTES_ON_LOOP
-    """Maximum size of a body or frame that is now decoded on the event loop. A thread decodes larger ones."""
+    """Maximum size of a body or frame that is now decoded on the event loop. A thread decodes larger ones. -1: each,
+    because any may end what is held."""
     _frames_without_reply = 0
     _frame_repair: FrameRepair | None = None
     """None: each frame so far was valid."""

@@ -129,6 +129,45 @@ async def test_a_large_relayed_body_is_read_in_the_thread_for_large_work() -> No
     assert (sink.error, sink.stream) == (None, body)
 
 
+OLLAMA = {
+    "PREFERRED_PROVIDER": "ollama",
+    "OLLAMA_BASE_URL": "http://127.0.0.1:1",
+    "BIG_MODEL": "m",
+    "MIDDLE_MODEL": "m",
+}
+LONG = '{"a": "' + "word " * 4_000
+HELD = {
+    "listed calls": '[TOOL_CALLS]look[ARGS]{"a": 1}' * 500,
+    "listed calls without an end": "[TOOL_CALLS]look[ARGS]{" * 500,
+    "a long call": f'<tool_call>{{"name": "look", "arguments": {LONG}"}}}}</tool_call>',
+    "a long call that is broken": f'<tool_call>{{"name": "look", "arguments": {LONG}</tool_call>',
+    "a reply of one call": f'{{"name": "look", "parameters": {LONG}"}}}}',
+}
+
+
+@pytest.mark.parametrize("words", [1, 2_000], ids=["small request", "large request"])
+@pytest.mark.parametrize("wire", ["chat", "ollama"])
+@pytest.mark.parametrize("case", HELD)
+async def test_a_long_text_that_may_be_calls_is_read_in_the_thread(case: str, wire: str, words: int) -> None:
+    pieces = [HELD[case][start : start + 500] for start in range(0, len(HELD[case]), 500)]
+    if wire == "chat":
+        frames = [*map(chunk, [{"content": piece} for piece in pieces]), chunk({}).replace(b"null", b'"stop"')]
+    else:
+        lines: list[Any] = [{"message": {"role": "assistant", "content": piece}, "done": False} for piece in pieces]
+        lines.append({"message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop"})
+        frames = [msgspec.json.encode(line) + b"\n" for line in lines]
+    kind = "text/event-stream" if wire == "chat" else "application/x-ndjson"
+
+    def answer(_: str, request: Any, __: Any) -> FakeResponse:
+        if request.path == "/api/show":
+            return FakeResponse(200, b'{"capabilities": ["completion", "tools"]}')
+        return FakeResponse(200, *frames, headers={"content-type": kind})
+
+    proxy = ProxyHarness(answer, **(KEYS | LOCAL if wire == "chat" else OLLAMA))
+    sink = await post_behind_other_work(proxy, stream=True, tools=TOOLS, text="word " * words, max_tokens=50_000)
+    assert sink.error is None
+
+
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_large_body_in_another_form_is_converted_between_turns_of_others(stream: bool) -> None:
     whole = msgspec.json.decode(MESSAGES.whole(Reply()))

@@ -199,6 +199,8 @@ class OllamaDecoder(Decoder):
                 else:
                     self._content.append(part.content)
                     deltas += self._text.feed(part.content)
+                    if self._text.held_characters > MAX_REPAIRED_ON_LOOP:
+                        self.bytes_on_loop = -1
             for call in part.tool_calls or ():
                 self._read_call(call, deltas)
         if read.done:

@@ -334,10 +334,12 @@ class ChatDecoder(Decoder):
             self._calls.end_complete_calls(deltas)
         if self._details is not None:
             self._sign_details(deltas)
-        if self._text is not None:
-            deltas += self._text.pass_text(text) if is_refusal else self._text.feed(text)
-        else:
+        if self._text is None:
             deltas.append(Text(text))
+        elif found := self._text.pass_text(text) if is_refusal else self._text.feed(text):
+            deltas += found
+        elif self._text.held_characters > MAX_REPAIRED_ON_LOOP:
+            self.bytes_on_loop = -1
 
     def _read_calls(self, piece: ChoiceDelta, deltas: list[Delta], source: _Source) -> None:
         calls = piece.tool_calls
@@ -371,7 +373,7 @@ class ChatDecoder(Decoder):
         if source == "message":
             self._calls.read_message(calls, deltas)
         if self._calls.held_characters > MAX_REPAIRED_ON_LOOP:
-            self.bytes_on_loop = 0
+            self.bytes_on_loop = -1
         if self._details is not None:  # after the ids of the calls are known
             self._sign_details(deltas, place_of_details)
 

@@ -190,6 +190,11 @@ class TextSplitter:
         """Fidelity notes on this reply: one for each tool call that was found in the reply text."""
         return self._calls.notes if self._calls is not None else ()
 
+    @property
+    def held_characters(self) -> int:
+        """Number of characters that may be calls. They are read at once at their end."""
+        return self._calls.held_characters if self._calls is not None else 0
+
     def feed(self, text: str) -> list[Delta]:
         """Return the deltas for one more fragment of reply text.
 

@@ -65,6 +65,8 @@ searched."""
 class TextCallDetector:
     """Converts tool calls in streamed reply text into deltas. Call `feed` for each fragment, then `finish`."""
 
+    held_characters = 0
+    """Number of characters that were received since the last delta, or more."""
     _state = "start"
     _held = ""
     _blank = False
@@ -156,6 +158,7 @@ class TextCallDetector:
         self._later_offset = 0
         self._read_on(deltas)
         self._pass_free(deltas)
+        self.held_characters = len(self._held) if deltas else self.held_characters + len(text)
         return deltas
 
     def finish(self, *, reply_ended_early: bool = False) -> list[Delta]:
