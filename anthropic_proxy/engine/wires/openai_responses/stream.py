@@ -333,10 +333,16 @@ class ResponsesDecoder(Decoder):
 
     def _read_text(self, event: StreamEvent, deltas: list[Delta]) -> None:
         state = self._find(event)
-        if event.delta and not state.complete:
+        if event.delta and (not state.complete or self._goes_on(state)):
             text = state.find_text(("text", event.content_index)).add(event.delta)
             if text:
                 self._deliver_text(text, event.content_index, deltas)
+
+    def _goes_on(self, state: OutputItemState) -> bool:
+        """Return True if a complete item is the latest text, whose fragments are known. Some gateways end an item with
+        its first fragment (OmniRoute issue 13693).
+        """
+        return self._spoken == state.index and state.latest_part is not None
 
     def _read_refusal(self, event: StreamEvent, deltas: list[Delta]) -> None:
         if event.delta:
@@ -382,7 +388,7 @@ class ResponsesDecoder(Decoder):
             kind = "reasoning" if content.type == "reasoning_text" else kind
             whole = content.text or content.refusal
         state = self._find(event)
-        if whole and not state.complete:
+        if whole and (not state.complete or (kind == "text" and self._goes_on(state))):
             self._complete_parts([(_find_part(kind, event), whole)], state, deltas, event.type)
 
     def _complete_parts(
@@ -464,6 +470,8 @@ class ResponsesDecoder(Decoder):
         if state.complete:
             if state.tool_call is not None and item.type in _CALLS:
                 state.tool_call.end_call(item, deltas)
+            elif item.type == "message" and self._goes_on(state):
+                self._complete_texts(state, item.content or [], deltas)
             return
         state.complete = True
         if item.type == "reasoning":
@@ -489,8 +497,7 @@ class ResponsesDecoder(Decoder):
 
     def _complete_message(self, state: OutputItemState, parts: list[OutputContent], deltas: list[Delta]) -> None:
         if state.latest_part is not None:
-            texts = [(("text", index), part.text or part.refusal or "") for index, part in enumerate(parts)]
-            self._complete_parts(texts, state, deltas, "message")
+            self._complete_texts(state, parts, deltas)
             deltas += self._search.decode_remaining_citations(parts, state.citation_count)
         else:
             for part in parts:
@@ -502,6 +509,10 @@ class ResponsesDecoder(Decoder):
                     else:
                         self._put([piece], deltas)
         deltas += self._search.release_buffered_deltas()
+
+    def _complete_texts(self, state: OutputItemState, parts: list[OutputContent], deltas: list[Delta]) -> None:
+        texts = [(("text", index), part.text or part.refusal or "") for index, part in enumerate(parts)]
+        self._complete_parts(texts, state, deltas, "message")
 
     def _deliver_text(self, text: str, content_index: int, deltas: list[Delta]) -> None:
         self._emit_text(text, deltas)
