@@ -533,16 +533,19 @@ def sum_budget_uses(
     names = _find_counted_names(connection, [*{scope.counter: scope for scope, _ in budgets}.values()])
     uses = []
     for scope, budget in budgets:
+        counted = names[scope.counter]
         rows = [
-            (table, first, last, _COLUMNS[scope.kind], name)
+            (table, first, last, _COLUMNS[scope.kind], counted[place : place + _MAX_NAMES])
             for table, first, last in _list_counted_parts(scope, budget, now, oldest)
-            for name in names[scope.counter]
+            for place in range(0, len(counted), _MAX_NAMES)
         ]
         uses.append(_sum_rows(connection, budget, rows, prefixes))
     return uses
 
 
 _REQUESTS, _SUMS = "requests", "hourly"
+_MAX_NAMES = 500
+"""Maximum number of names of one query. A person may have had many, and keys with many."""
 
 
 def _list_counted_parts(scope: Scope, budget: Budget, now: float, oldest: int | None) -> Sequence[tuple[str, int, int]]:
@@ -564,19 +567,20 @@ def _list_counted_parts(scope: Scope, budget: Budget, now: float, oldest: int | 
 def _sum_rows(
     connection: Reader,
     budget: Budget,
-    rows: Sequence[tuple[str, int, int, str, str]],
+    rows: Sequence[tuple[str, int, int, str, Sequence[str]]],
     prefixes: Mapping[str, str],
 ) -> int:
-    """`rows`: a table, a range of its times, and a column with its value; "": all rows of the range count."""
+    """`rows`: a table, a range of its times, and a column with its values; "": all rows of the range count."""
     added = "cost" if budget.unit == "usd" else _TOKENS
     total = 0
-    for table, first, last, column, name in rows:
+    for table, first, last, column, names in rows:
         time = "started_at" if table == _REQUESTS else "hour"
         values: tuple[object, ...] = (first, last)
         condition = f"{time} >= ? AND {time} < ?"
         if column:
-            condition, values = f"{condition} AND {column} = ?", (first, last, name)
-        if column and table == _REQUESTS and name != COMMON_VALUES[column]:  # the index leaves this value out
+            condition = f"{condition} AND {column} IN ({', '.join('?' * len(names))})"
+            values = (first, last, *names)
+        if column and table == _REQUESTS and COMMON_VALUES[column] not in names:  # the index leaves this value out
             condition += f" AND {column} != '{COMMON_VALUES[column]}'"
         if not budget.models:
             sql = f"SELECT sum({added}) FROM {table} WHERE {condition}"

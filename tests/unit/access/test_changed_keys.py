@@ -3,7 +3,7 @@ and each sign-in what a table says that has read all.
 """
 
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -323,6 +323,32 @@ LOOKUPS: Mapping[str, Callable[[Connection, Settings], object]] = {
     "forecast of a team": lambda connection, settings: forecast(connection, settings, ONE_TEAM),
     "keys of a person": lambda connection, _: list_owned_keys(connection, "key_0", "p0"),
 }
+
+
+class CountedQueries:
+    """A `Reader`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.is_postgres = connection.is_postgres
+        self.count = 0
+
+    def query(self, sql: str, values: Sequence[object] = ()) -> list[Any]:
+        self.count += 1
+        return self._connection.query(sql, values)
+
+
+def test_a_key_that_has_had_many_names_costs_few_queries(database: Settings) -> None:
+    labels = ["p0", *(f"former {number}" for number in range(1_200))]
+    with closing(open_for_writing(database)) as connection, connection.transaction():
+        connection.insert("virtual_keys", ("id", "label", "rules", "created_at"), [("key_0", "p0", "", 0)])
+        connection.insert("former_labels", ("label", "key_id"), [(label, "key_0") for label in labels[1:]])
+        names = [name for name in HOURLY.columns if name not in ("key_label", "hour", "cost")]
+        rows = [(HOURS[0], label, 1, *(SUMS[name] for name in names)) for label in (*labels, "other")]
+        connection.insert("hourly", ("hour", "key_label", "cost", *names), rows)
+        counted = CountedQueries(connection)
+        assert sum_budget_uses(counted, database, [(ONE_KEY, MONTH)], NOON) == [len(labels)]
+    assert counted.count < 20
 
 
 @pytest.mark.parametrize("look", LOOKUPS.values(), ids=LOOKUPS)
