@@ -153,7 +153,7 @@ class CircuitBreakers:
         self._breakers.pop((upstream, _ALL), None)
 
     def open_circuit_count(self) -> int:
-        """Return the number of upstreams that are called for nobody. A circuit of one client is that of its requests."""
+        """Return the number of upstreams that are called for nobody. A circuit may be open for one client only."""
         now = self._clock()
         found = ((scope, breaker) for (_, scope), breaker in self._breakers.copy().items())
         return sum(scope == _ALL and breaker.retry_at > now for scope, breaker in found)

@@ -176,6 +176,28 @@ FINAL_OBJECTS: dict[str, tuple[str, list[Json], Any]] = {
         chat(called("Read", WHOLE[:3]), called("null", WHOLE[3:-1], call_id=""), called("None", "}", call_id="None")),
         [WHOLE],
     ),
+    "whole arguments at another index, under the id and name of a call without any": (
+        "openai_chat",
+        chat(called("Read", ""), called("Read", WHOLE, index=1), called("Read", WHOLE, index=2)),
+        [WHOLE],
+    ),
+    "the head of a call at the index of the next arguments": (
+        "openai_chat",
+        chat(
+            called("Read", "", index=2),
+            called(None, WHOLE, index=1, call_id=None),
+            called("Write_File", "", index=3, call_id="d"),
+            called(None, '{"b": 2}', index=2, call_id=None),
+        ),
+        [WHOLE, '{"b": 2}'],
+    ),
+    "nameless calls without arguments": (
+        "openai_chat",
+        chat(
+            called("Read", WHOLE), called(None, "{}{}", index=1, call_id="d"), called(None, "{}", index=2, call_id="e")
+        ),
+        [WHOLE],
+    ),
     "one id for two tools": (
         "openai_chat",
         chat(called("Read", WHOLE), called("Write_File", '{"b": 2}')),

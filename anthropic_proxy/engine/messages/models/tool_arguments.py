@@ -165,15 +165,16 @@ def divide_arguments(text: str) -> list[str]:
     return found
 
 
-def repeats_arguments(written: str, whole: str) -> bool:
+def repeats_arguments(written: str, whole: str, *, is_named: bool) -> bool:
     """Return True if the arguments in a final object are those that were written, perhaps in another way, or are those
     of one of the calls that were joined. LM Studio repeats any object as an empty one (earendil-works/pi pull 917).
+    `is_named`: True if both are those of one id.
     """
     if written == whole:
         return True
     known, repeated = ([*map(_read_arguments, divide_arguments(text))] for text in (written, whole))
     with suppress(RecursionError):
-        is_empty = repeated == [("", {})] and all(isinstance(value, dict) for _, value in known)
+        is_empty = is_named and repeated == [("", {})] and all(isinstance(value, dict) for _, value in known)
         return is_empty or known == repeated or (len(repeated) == 1 and repeated[0] in known)
     return False
 

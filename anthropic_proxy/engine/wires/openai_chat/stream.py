@@ -403,12 +403,14 @@ class ChatDecoder(Decoder):
         if self._stop is not None or self._unreadable is not None:
             return
         kind = find_finish_kind(reason, self._native_reason)
-        if kind in {"end", "calls"} and self._calls is not None and self._calls.has_cut_arguments():
-            if not is_last:
-                self._postponed = reason
-                return
-            if (self._usage.output_tokens or 0) >= self._call.request.max_tokens:
-                kind = "limit"  # vLLM still sends `tool_calls`
+        if self._calls is not None and kind in {"end", "calls"}:
+            self._calls.are_stated = kind == "calls"
+            if self._calls.has_cut_arguments():
+                if not is_last:
+                    self._postponed = reason
+                    return
+                if (self._usage.output_tokens or 0) >= self._call.request.max_tokens:
+                    kind = "limit"  # vLLM still sends `tool_calls`
         is_early = kind not in {"end", "calls"}
         if is_early:
             if reason in NO_VALUES:
@@ -646,6 +648,7 @@ def _objects(raw: Raw) -> list[dict[str, Any]]:
     return [detail for detail in content if isinstance(detail, dict)] if isinstance(content, list) else []
 
 
+_EMPTY_OBJECTS = dict.fromkeys(map(ord, "{}"))
 _NO_FUNCTION = FunctionCall()
 _MAX_REPEATED_CHARACTERS = 4 * 1024 * 1024
 """Maximum number of characters of arguments that complete messages are compared with beyond their own."""
@@ -736,6 +739,8 @@ class ToolCallDecoder:
         """Characters that complete messages state shorter than they are known."""
         self.call_count = 0
         self.has_incomplete_arguments = False
+        self.are_stated = False
+        """True if the finish reason states calls."""
         self.has_stopped = False
         """True after the finish reason: a call that begins now is made only if it becomes complete."""
         self.held_characters = 0
@@ -876,7 +881,9 @@ class ToolCallDecoder:
         missing = None if is_other else call.written.complete(arguments)
         if missing is not None:
             self._add(calls[-1], whole, missing, deltas)
-        elif not means_no_arguments(arguments) and not repeats_arguments(call.written.text, arguments):
+        elif not means_no_arguments(arguments) and not repeats_arguments(
+            call.written.text, arguments, is_named=bool(whole.id) and whole.id == call.id
+        ):
             raise self._call.build_call_error("its fragments differ from its complete arguments")
 
     def _begin(self, fragment: ToolCallDelta, deltas: list[Delta]) -> _OpenCall:
@@ -938,8 +945,8 @@ class ToolCallDecoder:
         for call in list(self._open.values()):
             text = call.arguments.text
             is_late = self.has_stopped and not call.is_shown
-            if (is_late and (reply_ended_early or is_truncated_object(text))) or not (
-                call.name or call.name_start or text.strip()
+            if (is_late and (reply_ended_early or is_truncated_object(text))) or (
+                not (call.name or call.name_start) and self._is_no_call(text)
             ):
                 del self._open[call.key]
                 call.ended = True
@@ -950,6 +957,14 @@ class ToolCallDecoder:
             if is_truncated_object(text) or (reply_ended_early and not text):
                 self.has_incomplete_arguments = True
         self.has_stopped = True
+
+    def _is_no_call(self, arguments: str) -> bool:
+        """Return True for arguments without a name that are nothing, or empty objects beside another call or before a
+        finish reason that states no calls (litellm issue 9127).
+        """
+        if arguments.translate(_EMPTY_OBJECTS).strip():
+            return False
+        return not (arguments.strip() and self.are_stated) or any(other.name for other in self._known)
 
     def _name(self, call: _OpenCall, deltas: list[Delta]) -> None:
         call.is_shown = True
@@ -1007,20 +1022,23 @@ class ToolCallDecoder:
         return self._doubled is not None and self._doubled.add(name, arguments, has_begun=has_begun)
 
     def _find_elsewhere(self, index: int, call_id: str | None, function: FunctionCall) -> _OpenCall | None:
-        """Return the open call that a fragment with a new index continues: the one with its id, if no name begins
-        another call, or the last one, if that had no index so far, or if the fragment without a name may continue it.
-        None: there is none.
+        """Return the open call that a fragment with the index of no open call continues. None: there is none.
+
+        That is the one with its id, unless a name begins another call, because the first one has arguments, or the last
+        one, if that had no index so far, or if the fragment without a name may continue it.
         """
         name = function.name
-        call = self._by_id.get(call_id) if call_id and not name else None
+        call = self._by_id.get(call_id) if call_id else None
+        if call is not None and name and call.arguments.text.strip():
+            return None
         if call is None:
             call = self._last
             if call is None or is_other_call(call_id, call.id):
                 return None
             if call.has_index and (name or not call.arguments.may_continue_with(function.arguments or "")):
                 return None
-            if name and call.name not in ("", name):
-                return None
+        if name and call.name not in ("", name):
+            return None
         if call.ended or call.arguments.is_whole:
             return None
         call.has_index = True
@@ -1070,8 +1088,12 @@ class ToolCallDecoder:
         """Return the open call that a fragment continues. None: the fragment begins a new call."""
         if fragment.index is not None:
             call = self._slots.get(fragment.index) or self._find_stated(fragment.index, fragment.id)
-            if call is None:
-                call = self._find_elsewhere(fragment.index, fragment.id, function)
+            if call is None or (
+                call.ended
+                and not (fragment.id or function.name)
+                and not is_same_object(call.arguments.text, function.arguments or "")
+            ):
+                call = self._find_elsewhere(fragment.index, fragment.id, function) or call
             if fragment.id and call is not None and is_other_call(fragment.id, call.id):
                 call = self._by_id.get(fragment.id, call)  # a server that gives all calls one index
         else:

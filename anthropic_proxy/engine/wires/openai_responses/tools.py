@@ -330,7 +330,11 @@ class ToolCallItemDecoder:
         missing = None if self._ended or is_other else self._written.complete(arguments)
         if missing:
             self._read(missing, deltas)
-        elif missing is None and not may_be_cut and not repeats_arguments(self._written.text, arguments):
+        elif (
+            missing is None
+            and not may_be_cut
+            and not repeats_arguments(self._written.text, arguments, is_named=not is_other)
+        ):
             raise self._reader.call.build_call_error("its fragments differ from its complete arguments")
 
     def end_call(self, item: OutputItem | None, deltas: list[Delta], *, reply_ended_early: bool = False) -> None:
