@@ -189,6 +189,8 @@ def _choose(choice: ToolChoice, offered: dict[str, dict[str, str]], call: Transl
     return {"type": "allowed_tools", "mode": "required", "tools": [wanted]}
 
 
+_CUT_ARGUMENTS = "{"
+"""Arguments of a call of which none have arrived. Without any, the client would run it with an empty object."""
 _NOT_IN_LABELS = compile_later(r"[^a-zA-Z0-9_-]")
 
 
@@ -371,9 +373,11 @@ class ToolCallItemDecoder:
             if item is not None:
                 self.incomplete = is_cut or is_truncated_object(item.arguments or written)
             else:
-                self.incomplete = reply_ended_early or (written != "" and not written.rstrip().endswith("}"))
+                self.incomplete = reply_ended_early or not written.rstrip().endswith("}")
             if held := self._arguments.finish():
                 deltas.append(ToolArgs(self._key, held))
+            elif self.incomplete and not written:
+                deltas.append(ToolArgs(self._key, _CUT_ARGUMENTS))
             deltas.append(ToolEnd(self._key))
             if self._rest:
                 _, *others = divide_arguments(self._arguments.text + "".join(self._rest))
