@@ -562,6 +562,8 @@ class ResponsesDecoder(Decoder):
             deltas += some
 
     def _end_stream(self, event: StreamEvent, deltas: list[Delta]) -> None:
+        if event.response is ABSENT:  # Bifrost states an error in the place of the response (bifrost issue 6783)
+            self._read_untyped(event, deltas)
         self.finished = True
         self._read_end(self._decode(decode_response, event.response), event.response, deltas)
 
