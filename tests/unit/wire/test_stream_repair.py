@@ -399,6 +399,40 @@ def test_a_call_with_the_id_of_another_one_is_a_call_only_if_it_differs(
     assert (check_events(events), find_type_faults(events), list_calls(events)) == ([], [], calls)
 
 
+@pytest.mark.parametrize("is_joined", [True, False], ids=["one packet", "packets"])
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ([WHOLE, WHOLE], ""),
+        ([WHOLE, WHOLE, WHOLE], ""),
+        ([WHOLE[:3], WHOLE[3:5], WHOLE[5:], WHOLE], ""),
+        ([WHOLE, '{"a":3}'], "its arguments are incomplete"),
+        ([WHOLE[:-1], WHOLE], "its arguments are incomplete"),
+    ],
+)
+def test_whole_arguments_once_more_are_left_out(arguments: list[str], error: str, is_joined: bool) -> None:
+    repair, sent = new_repair(), with_ends(repeated_call(0, *arguments))
+    out = feed(repair, [b"".join(sent)] if is_joined else sent)
+    assert str(repair.error or "") == error
+    if not error:
+        assert list_calls(read(out)) == {"toolu_1": ("Read", json.loads(WHOLE))}
+
+
+@pytest.mark.parametrize("further", [WHOLE, '{"a":3}'])
+def test_whole_arguments_behind_their_call_are_left_out(further: str) -> None:
+    start, delta, stop = repeated_call(0, WHOLE)
+    repair = new_repair()
+    out = feed(repair, with_ends([start, delta, stop, repeated_call(0, further)[1], stop]))
+    assert str(repair.error or "") == ("" if further == WHOLE else "a part of its arguments has no place")
+    assert list_calls(read(out)) == {"toolu_1": ("Read", json.loads(WHOLE))}
+
+
+def test_an_object_within_arguments_that_equals_what_is_before_it_stays() -> None:
+    parts = ['{"a": ', '{"a": ', "1}}"]
+    repair = new_repair()
+    assert list_calls(read(feed(repair, with_ends(repeated_call(0, *parts))))) == {"toolu_1": ("Read", {"a": {"a": 1}})}
+
+
 OPEN_CALL = repeated_call(0, WHOLE)[:-1]
 NEXT_CALL = repeated_call(1, '{"a": 2}', id="toolu_2")
 WITHIN: dict[str, list[Json]] = {
