@@ -462,8 +462,9 @@ class ResponsesDecoder(Decoder):
         self._learn(state, item)
         if not state.lacks_content(item):
             self._complete(state, item, deltas)
-        elif item.type in _CALLS and state.tool_call is None:
-            self._begin_call(state, item, deltas)
+        elif item.type in _CALLS:
+            call = state.tool_call or self._begin_call(state, item, deltas)
+            call.is_done = True
 
     def _complete(self, state: OutputItemState, item: OutputItem, deltas: list[Delta]) -> None:
         """Append the content of a complete output item to `deltas`, except content of earlier events."""

@@ -254,7 +254,7 @@ class ToolCallItemDecoder:
 
     __slots__ = (
         *("_announced", "_arguments", "_began", "_call_id", "_ended", "_key", "_may_repeat", "_name", "_reader"),
-        *("_rest", "_streams", "_written", "incomplete"),
+        *("_rest", "_streams", "_written", "incomplete", "is_done"),
     )
 
     def __init__(self, reader: "ToolCallContext") -> None:
@@ -275,6 +275,8 @@ class ToolCallItemDecoder:
         """Fragments of the arguments of further calls that the server joined to this one."""
         self.incomplete = False
         """True if the call ended early. Its item has the status `incomplete`, or its arguments are cut."""
+        self.is_done = False
+        """True after an `output_item.done` without arguments: the call has none, or the complete response has them."""
 
     @property
     def has_arguments(self) -> bool:
@@ -373,10 +375,11 @@ class ToolCallItemDecoder:
             if item is not None:
                 self.incomplete = is_cut or is_truncated_object(item.arguments or written)
             else:
-                self.incomplete = reply_ended_early or not written.rstrip().endswith("}")
+                is_whole = written.rstrip().endswith("}") or (self.is_done and not written)
+                self.incomplete = reply_ended_early or not is_whole
             if held := self._arguments.finish():
                 deltas.append(ToolArgs(self._key, held))
-            elif self.incomplete and not written:
+            elif self.incomplete and not written and not self.is_done:
                 deltas.append(ToolArgs(self._key, _CUT_ARGUMENTS))
             deltas.append(ToolEnd(self._key))
             if self._rest:
