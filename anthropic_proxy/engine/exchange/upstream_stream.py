@@ -386,8 +386,8 @@ class UpstreamStream(DeltaStream):
 
     def _states_no_error(self, data: bytes) -> bool:
         """Return True for a frame or body before the first content that is not compared with the request."""
-        holds_much = self._decoder.bytes_on_loop < 0
-        return not holds_much and len(data) <= self._bytes_unless_error and MAY_STATE_ERROR.search(data) is None
+        is_small = len(data) <= self._bytes_unless_error and self._decoder.bytes_on_loop >= 0
+        return is_small and MAY_STATE_ERROR.search(data) is None
 
     def _filter(self, deltas: list[Delta]) -> list[Delta]:
         if self._loaded_calls is not None:

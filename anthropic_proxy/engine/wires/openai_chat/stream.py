@@ -334,12 +334,12 @@ class ChatDecoder(Decoder):
             self._calls.end_complete_calls(deltas)
         if self._details is not None:
             self._sign_details(deltas)
-        if self._text is None:
+        if self._text is not None:
+            deltas += self._text.pass_text(text) if is_refusal else self._text.feed(text)
+            if not deltas and self._text.held_characters > MAX_REPAIRED_ON_LOOP:
+                self.bytes_on_loop = -1
+        else:
             deltas.append(Text(text))
-        elif found := self._text.pass_text(text) if is_refusal else self._text.feed(text):
-            deltas += found
-        elif self._text.held_characters > MAX_REPAIRED_ON_LOOP:
-            self.bytes_on_loop = -1
 
     def _read_calls(self, piece: ChoiceDelta, deltas: list[Delta], source: _Source) -> None:
         calls = piece.tool_calls
@@ -541,14 +541,10 @@ def decode_usage(counts: ChatUsage, tier: str | None = None, stated_cost: int | 
     within = counts.prompt_tokens_details or counts.prompt_token_details or _NO_DETAILS
     spent = counts.completion_tokens_details or _NO_DETAILS
     cached = within.cached_tokens
-    for read in (
-        counts.prompt_cache_hit_tokens,
-        counts.cached_tokens,
-        counts.num_cached_tokens,
-        counts.cache_read_input_tokens,
-    ):
-        if read is not None:
-            cached = max(read, cached or 0)
+    read = counts.prompt_cache_hit_tokens or counts.cached_tokens
+    read = read or counts.num_cached_tokens or counts.cache_read_input_tokens
+    if read:
+        cached = max(read, cached or 0)
     prompt = counts.prompt_tokens
     output = counts.completion_tokens
     thinking = spent.reasoning_tokens

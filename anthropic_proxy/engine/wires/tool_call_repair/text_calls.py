@@ -158,7 +158,10 @@ class TextCallDetector:
         self._later_offset = 0
         self._read_on(deltas)
         self._pass_free(deltas)
-        self.held_characters = len(self._held) if deltas else self.held_characters + len(text)
+        if deltas:
+            self.held_characters = 0
+        else:
+            self.held_characters += len(text)
         return deltas
 
     def finish(self, *, reply_ended_early: bool = False) -> list[Delta]:
