@@ -125,6 +125,18 @@ class OutputItemState:
             self.latest_text = self.parts.setdefault(part, DeliveredText())
         return self.latest_text
 
+    def has_in_parts(self, kind: str, whole: str, source: str) -> bool:
+        """Return True if all parts of a kind together are a whole text: vLLM has counted each fragment as a part (its
+        pull 23741). `source`: see `_complete_parts`. It has stated none of the parts.
+        """
+        if not 1 < len(self.parts) <= len(whole):
+            return False
+        parts = {part: text for part, text in self.parts.items() if part[0] == kind}
+        if sum(text.size for text in parts.values()) != len(whole):
+            return False
+        is_stated = any((part, source) in self.wholes for part in parts)
+        return not is_stated and "".join(text.text for text in parts.values()) == whole
+
     def lacks_content(self, item: OutputItem) -> bool:
         """Return True if nothing of a complete message or call is known, so that the end of the reply may have it."""
         if item.type == "message":
@@ -405,6 +417,9 @@ class ResponsesDecoder(Decoder):
                 known = state.parts.get(part)
                 if known is not None and known.is_equal(whole):
                     continue
+                if state.has_in_parts(part[0], whole, source):
+                    state.wholes.add((latest, source))
+                    continue
                 if state.latest_text.is_equal(whole) and (latest, source) not in state.wholes:
                     # some servers count the parts of whole texts otherwise than those of fragments
                     state.parts[part] = state.latest_text
@@ -619,7 +634,8 @@ class ResponsesDecoder(Decoder):
         """Append what the items of the complete response have beyond their fragments."""
         items: list[OutputItem] = [self._decode(decode_item, raw) for raw in output]
         self._search.record_source_titles(items)
-        known = self._states.copy()
+        # a message of which only the announcement is known may be the beginning of another one
+        known = [one for one in self._states if one.type != "message" or one.complete or one.latest_part is not None]
         final = [build_keys(item.type, item.id, item.call_id) for item in items]
         found = find_counterparts([state.keys for state in known], final)
         latest_known = max((place for place, index in enumerate(found) if index is not None), default=-1)
