@@ -225,6 +225,20 @@ async def test_one_payer_keeps_no_other_out_and_keeps_what_has_begun(crowd: Crow
         assert (reply.startswith(b"HTTP/1.1 200 "), reply.endswith(b"4\r\nlast\r\n0\r\n\r\n")) == (True, True)
 
 
+async def test_what_a_payer_sends_again_after_a_refusal_holds_nobody_up(
+    crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it gets a place: each round of the reserve would be another second."""
+    crowd.send("ann", 7)
+    await crowd.wait_running(ann=7)
+    crowd.send("ann", 2)
+    await wait_for_async(lambda: len(crowd.app.refused), lambda count: count == 1)
+    monkeypatch.setattr(places, "LOOK_SECONDS", 10_000.0)
+    crowd.send("ann", 5)
+    crowd.send("bob")
+    await crowd.wait_running(ann=7, bob=1)
+
+
 async def test_a_payer_waits_for_its_own_requests_while_nobody_is_in_the_backlog(
     crowd: Crowd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
