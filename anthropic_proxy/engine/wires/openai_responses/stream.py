@@ -527,6 +527,8 @@ class ResponsesDecoder(Decoder):
         deltas += self._search.release_buffered_deltas()
 
     def _complete_texts(self, state: OutputItemState, parts: list[OutputContent], deltas: list[Delta]) -> None:
+        if len(parts) == 1 and len(parts[0].text or "") == state.latest_text.size:
+            return  # the usual end: nothing lacks
         texts = [(("text", index), part.text or part.refusal or "") for index, part in enumerate(parts)]
         self._complete_parts(texts, state, deltas, "message")
 
@@ -615,7 +617,6 @@ class ResponsesDecoder(Decoder):
         self._end_open(deltas, reply_ended_early=response.status == "incomplete")
         self._read_usage(response, deltas)
         self._stopped = True
-        is_cut = any(state.tool_call.incomplete for state in self._states if state.tool_call is not None)
         counts = response.usage
         total = 0 if counts is None else (counts.input_tokens or 0) + (counts.output_tokens or 0)
         fills = self._call.is_window_filled(total)
@@ -625,7 +626,7 @@ class ResponsesDecoder(Decoder):
                 self._call.provider_prefix,
                 reason,
                 refusal="".join(self._refusal),
-                is_cut=is_cut,
+                is_cut=self._calls.has_cut_call,
                 fills_window=fills,
             )
         )
@@ -634,8 +635,9 @@ class ResponsesDecoder(Decoder):
         """Append what the items of the complete response have beyond their fragments."""
         items: list[OutputItem] = [self._decode(decode_item, raw) for raw in output]
         self._search.record_source_titles(items)
-        # a message of which only the announcement is known may be the beginning of another one
-        known = [one for one in self._states if one.type != "message" or one.complete or one.latest_part is not None]
+        known = self._states.copy()
+        if len(known) > len(items):  # a message of which only the announcement is known may be that of another one
+            known = [one for one in known if one.type != "message" or one.complete or one.latest_part is not None]
         final = [build_keys(item.type, item.id, item.call_id) for item in items]
         found = find_counterparts([state.keys for state in known], final)
         latest_known = max((place for place, index in enumerate(found) if index is not None), default=-1)

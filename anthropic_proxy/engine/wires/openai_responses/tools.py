@@ -254,7 +254,7 @@ class ToolCallItemDecoder:
 
     __slots__ = (
         *("_announced", "_arguments", "_began", "_call_id", "_ended", "_key", "_may_repeat", "_name", "_reader"),
-        *("_rest", "_streams", "_written", "incomplete", "is_done"),
+        *("_rest", "_streams", "_written", "is_done"),
     )
 
     def __init__(self, reader: "ToolCallContext") -> None:
@@ -273,8 +273,6 @@ class ToolCallItemDecoder:
         self._arguments = ArgumentsReader()
         self._rest: list[str] = []
         """Fragments of the arguments of further calls that the server joined to this one."""
-        self.incomplete = False
-        """True if the call ended early. Its item has the status `incomplete`, or its arguments are cut."""
         self.is_done = False
         """True after an `output_item.done` without arguments: the call has none, or the complete response has them."""
 
@@ -373,24 +371,26 @@ class ToolCallItemDecoder:
         elif self._began:
             written = "".join(self._rest) or self._arguments.text
             if item is not None:
-                self.incomplete = is_cut or is_truncated_object(item.arguments or written)
+                is_incomplete = is_cut or is_truncated_object(item.arguments or written)
             else:
                 is_whole = written.rstrip().endswith("}") or (self.is_done and not written)
-                self.incomplete = reply_ended_early or not is_whole
+                is_incomplete = reply_ended_early or not is_whole
             if held := self._arguments.finish():
                 deltas.append(ToolArgs(self._key, held))
-            elif self.incomplete and not written and not self.is_done:
+            elif is_incomplete and not written and not self.is_done:
                 deltas.append(ToolArgs(self._key, _CUT_ARGUMENTS))
             deltas.append(ToolEnd(self._key))
             if self._rest:
                 _, *others = divide_arguments(self._arguments.text + "".join(self._rest))
                 if others and is_truncated_object(others[-1]):
                     if means_no_arguments(whole) or len(divide_arguments(whole)) > len(others):
-                        self.incomplete = True
+                        is_incomplete = True
                     else:  # the complete item does not have it
                         others.pop()
                 for position, text in enumerate(others):
                     self._reader.emit(f"{self._key}.{position}", None, self._name, text, deltas)
+            if is_incomplete:
+                self._reader.has_cut_call = True
         elif item is not None:
             raise self._reader.call.build_protocol_error(" sent a tool call without a name.")
         self._ended = True
@@ -403,6 +403,8 @@ class ToolCallContext:
         self.call = call
         self.ids = ToolCallIds(call)
         self.repair = ToolCallRepair(call, names=False)
+        self.has_cut_call = False
+        """True if a call ended early: its item has the status `incomplete`, or its arguments are cut."""
         self._count = 0
         self._servers: dict[str, str] | None = None
 
