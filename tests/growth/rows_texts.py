@@ -132,7 +132,7 @@ def complete_between_fragments(text: str) -> None:
 
 def compare_joined_calls(text: str) -> bool:
     """Compare joined calls with the arguments of another one of their length."""
-    return repeats_arguments(text, msgspec.json.encode({"a": [*text]}).decode())
+    return repeats_arguments(text, msgspec.json.encode({"a": [*text]}).decode(), is_named=True)
 
 
 def find_url(text: str) -> bool:
