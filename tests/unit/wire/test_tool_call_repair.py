@@ -704,15 +704,17 @@ TAGGED = {
     "brackets": "[THINK]Hm.[/THINK]",
     "triangles": "◁think▷Hm.◁/think▷",
     "seed": "<seed:think>Hm.</seed:think>",
+    "minimax": "<mm:think>Hm.</mm:think>",
     "channel": "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>",
     "thought_channel": "<|channel>thought\nHm.<channel|>",
     "unopened": "Hm.</think>",
 }
 UNPAIRED = {
-    "think": ("<think>Hm.</thinking>", "<think>Hm.</thought>"),
+    "think": ("<think>Hm.</thinking>", "<think>Hm.</thought>", "<think>Hm.</mm:think>"),
+    "minimax": ("<mm:think>Hm.</think>",),
     "thinking": ("<thinking>Hm.</think>",),
     "thought": ("<thought>\nHm.\n</think>\n",),
-    "unopened": ("Hm.</thinking>", "Hm.</thought>", "Hm.<channel|>"),
+    "unopened": ("Hm.</thinking>", "Hm.</thought>", "Hm.</mm:think>", "Hm.<channel|>"),
 }
 
 

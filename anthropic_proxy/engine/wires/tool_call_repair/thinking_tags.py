@@ -15,7 +15,7 @@ from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.wires.tool_call_repair.quoting import begins_alone, find_line, find_open_fence
 
 ThinkingTags = Literal[
-    "think", "thinking", "thought", "brackets", "triangles", "seed", "channel", "thought_channel", "unopened"
+    "think", "thinking", "thought", "brackets", "triangles", "seed", "minimax", "channel", "thought_channel", "unopened"
 ]
 """Names of tag pairs; `_FORMS` has the tags. `unopened`: the prompt ends with `<think>`, so the reply starts with
 reasoning and has only `</think>` (chat templates of DeepSeek R1, QwQ, MiniMax M2 and Qwen's thinking models), or the
@@ -36,25 +36,26 @@ class _Form(NamedTuple):
 
 
 _FORMS: dict[str, _Form] = {
-    "think": _Form("<think>", "</think>", ("</thinking>", "</thought>")),
+    "think": _Form("<think>", "</think>", ("</thinking>", "</thought>", "</mm:think>")),
     "thinking": _Form("<thinking>", "</thinking>", ("</think>", "</thought>")),
     "thought": _Form("<thought>", "</thought>", ("</think>", "</thinking>")),
     "brackets": _Form("[THINK]", "[/THINK]"),
     "triangles": _Form("◁think▷", "◁/think▷"),
     "seed": _Form("<seed:think>", "</seed:think>"),
+    "minimax": _Form("<mm:think>", "</mm:think>", ("</think>",)),
     "channel": _Form("<|channel|>analysis<|message|>", "<|end|>", then="<|start|>assistant<|channel|>final<|message|>"),
     "thought_channel": _Form("<|channel>thought", "<channel|>"),
 }
 """Name of a tag pair → its tags. `brackets`: Magistral; `triangles`: Kimi's vision models and early K2 Thinking;
-`seed`: Seed-OSS; `channel`: gpt-oss; `thought_channel`: Gemma 4. Sources: the models' chat templates, SGLang's
-"Reasoning Parser" and vLLM's `reasoning` modules, read 2026-11."""
+`seed`: Seed-OSS; `minimax`: MiniMax M3 (GoModel pull 1041); `channel`: gpt-oss; `thought_channel`: Gemma 4. Sources:
+the models' chat templates, SGLang's "Reasoning Parser" and vLLM's `reasoning` modules, read 2026-11."""
 
-_UNOPENED = _Form("", "</think>", ("</thinking>", "</thought>", "<channel|>"))
+_UNOPENED = _Form("", "</think>", ("</thinking>", "</thought>", "</mm:think>", "<channel|>"))
 _QUOTES = frozenset("`'\"")
 _MAX_EXAMINED = 512 * 1024
 """Maximum number of characters of a complete reply that are searched for an end tag alone, which takes a few
 milliseconds."""
-_PLAIN_TAGS = compile_later(r"</?(?:think|thinking|thought)>")
+_PLAIN_TAGS = compile_later(r"</?(?:(?:mm:)?think|thinking|thought)>")
 _END_OF_LINE = compile_anchored(r"[^\S\r\n]*(?:[\r\n]|\Z)")
 _GLUED = compile_anchored(r"[\w<*#]")
 """Beginning of a reply directly behind an end tag."""
@@ -66,7 +67,7 @@ def has_unopened_reasoning(text: str) -> bool:
     The tag is the only one of the text, and no code fence is open before it. It stands by itself: on its own line,
     directly behind a word at the end of a line, or directly between the end of a sentence and a word.
     """
-    if len(text) > _MAX_EXAMINED or "</th" not in text:
+    if len(text) > _MAX_EXAMINED or "</" not in text:
         return False
     tags = list(islice(_PLAIN_TAGS.finditer(text), 2))
     if len(tags) != 1 or not tags[0].group().startswith("</"):
