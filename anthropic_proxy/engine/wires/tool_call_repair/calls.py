@@ -25,9 +25,9 @@ UNNAMED_TOOL = "unnamed_tool"
 """Tool name in the reply for a call without a name, if its tool cannot be found. A name is necessary, because all
 providers reject an empty one in later requests. Clients return an error for the unknown tool, and the model calls
 again."""
-_ENDING = compile_later(r"(?::\d+)?\s*<\|.*|:\d+$", re.DOTALL, most=1_000)
-"""Pattern of what models append to a tool name: a counter, `functions.Read:0`, special tokens of their chat format,
-`Read<|channel|>commentary`, or both (Kimi)."""
+_ENDING = compile_later(r"(?::\d+)?\s*(?:<[|/\w]|\[ARGS\]).*|:\d+$", re.DOTALL, most=1_000)
+"""Pattern of what models append to a tool name: a counter, `functions.Read:0`, tokens of their chat format,
+`Read<|channel|>commentary` or `Read</arg_value>` (GLM: Fireworks' python-sdk issue 119), or both (Kimi)."""
 _NAMESPACE = compile_anchored(r"[^.:/]*[.:/]")
 _MAX_COMPARED = 50_000
 """Maximum number of tools that are compared with all calls without a name of one reply. Each one costs a microsecond on
