@@ -234,7 +234,7 @@ class _CountedHours(Struct):
             others = [
                 key
                 for *key, has_use in rows
-                if not has_use or key[0] < min(by_label.get(key[label], end), by_team.get(key[team], end))
+                if not has_use or key[0] < min(end, by_label.get(key[label], end), by_team.get(key[team], end))
             ]
             if others:
                 with connection.transaction():

@@ -16,6 +16,7 @@ completes it.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from anthropic_proxy.engine.background import is_large
@@ -108,7 +109,8 @@ class Exchange:
     def _note_disconnect(self, delivery: Delivery | None) -> None:
         self._receipt.outcome = "cancelled"
         if delivery is not None:
-            delivery.flush_reply()
+            with suppress(ProxyError):
+                delivery.flush_reply()
 
     async def _admit(self, clock: Callable[[], float]) -> Delivery:
         """Read, plan and admit the request. Return what calls the provider. The first failure is raised.

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from codecs import BOM_UTF8
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar, TypeVarTuple
 
@@ -68,6 +69,9 @@ error body is ignored."""
 
 TRAILING_USAGE_TIMEOUT_SECONDS = 2.0
 """Maximum wait for token usage or the end of the stream after the stop reason. The reply itself is complete by then."""
+_EARLY_REASON_SECONDS = 120.0
+"""Maximum silence behind a normal reason before the first content, after which the reply is empty. Models that think
+send nothing for a minute (CLIProxyAPI issue 5651)."""
 _REPEATED_REASON_SECONDS = 10.0
 """The same behind a reason that has content beside it or behind it: some servers state one in each frame (one-hub issue
 402, CLIProxyAPI issue 5651), so that content may follow."""
@@ -173,7 +177,8 @@ class UpstreamStream(DeltaStream):
     """A normal end in front of the first content, which counts once the response has ended."""
     _drain_until = 0.0
     """Time on the loop clock until which token usage is awaited after `Stop`. 0: the wait has not started."""
-    _drain_seconds = TRAILING_USAGE_TIMEOUT_SECONDS
+    _drain_seconds = 0.0
+    """Time for it. 0: there was no `Stop`."""
 
     def __init__(
         self,
@@ -248,7 +253,9 @@ class UpstreamStream(DeltaStream):
                 # of a failed reply that is not streamed, the client gets nothing, so the call may be retried
                 has_content = any(map(_has_content, deltas)) and not (self._reader is None and self._failure)
         except BaseException:
-            self.unread_usage = _count_unread([*first, *self.flush_pending()])
+            with suppress(UpstreamError):
+                first += self.flush_pending()
+            self.unread_usage = _count_unread(first)
             raise
         self._watchdog.note_content()
         if self._bytes_unless_error:
@@ -288,7 +295,7 @@ class UpstreamStream(DeltaStream):
             else:
                 # a chunk
                 try:
-                    if self._stopped:
+                    if self._drain_seconds:
                         chunk = await self._read_after_stop()
                     else:
                         chunk = await self._response.read()
@@ -340,10 +347,12 @@ class UpstreamStream(DeltaStream):
                     has_content = not _CONTENT.isdisjoint(map(type, deltas))
                     if has_content or self.has_thinking is not None or self._ended or not _ends_normally(deltas):
                         self._stopped = True
+                        self._drain_seconds = TRAILING_USAGE_TIMEOUT_SECONDS
                         if has_content and chunk and 2 * len(frame) > len(chunk):  # in one frame
                             self._drain_seconds = _REPEATED_REASON_SECONDS
                     else:
                         self._early_stop = deltas.pop()
+                        self._drain_seconds = _EARLY_REASON_SECONDS
                 elif self._stopped and any(map(_has_content, deltas)) and not self._is_cut:
                     self._drain_until = 0.0  # the provider repeats its stop reason
                     self._drain_seconds = _REPEATED_REASON_SECONDS
@@ -365,6 +374,7 @@ class UpstreamStream(DeltaStream):
                         deltas += self.reply_filter.flush()  # also before a failure, because it was received
                     if self.reply_filter.is_cut and Stop in map(type, deltas):
                         self._stopped = True
+                        self._drain_seconds = TRAILING_USAGE_TIMEOUT_SECONDS
             if not deltas:
                 continue
             if received:
@@ -430,6 +440,8 @@ class UpstreamStream(DeltaStream):
 
     async def _read_after_stop(self) -> bytes:
         now = self._watchdog.now()
+        if self._early_stop is not None:
+            self._drain_until = 0.0  # each silence counts
         self._drain_until = self._drain_until or now + self._drain_seconds
         if now >= self._drain_until:
             return b""

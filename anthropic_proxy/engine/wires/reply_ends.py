@@ -133,6 +133,6 @@ def explain_total(total: int, prompt: int, output: _Count, thinking: _Count, cac
     more = total - prompt - spent
     if prompt < 0 or spent < 0:
         return prompt, output, thinking
-    if more == thinking or not cached:
-        return prompt, spent + more, thinking or more
-    return prompt + (more if more == cached else 0), output, thinking
+    if cached and more in (cached, cached + (thinking or 0)) and more != thinking:
+        return prompt + cached, spent + more - cached if more > cached else output, thinking
+    return prompt, spent + more, thinking or more

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from anthropic_proxy.errors import UpstreamUnreachable
-from tests.support.harness import FakeResponse, ProxyHarness
+from tests.support.harness import STALL, FakeResponse, ProxyHarness
 from tests.support.replies import MESSAGES, Reply
 from tests.support.virtual_time import in_virtual_time
 
@@ -134,3 +134,14 @@ async def test_a_connection_that_breaks_behind_an_early_reason_is_an_error(wire:
     await proxy.post(stream=True)
     (receipt,) = proxy.receipts
     assert receipt.error == f"{'openai' if wire == 'chat' else wire}: The connection broke."
+
+
+@pytest.mark.parametrize(
+    ("wire", "chunk"), [("chat", chat("", "stop")), ("gemini", gemini("", "STOP"))], ids=["chat", "gemini"]
+)
+@in_virtual_time
+async def test_an_empty_reply_of_a_server_that_keeps_the_connection_open_ends(wire: str, chunk: bytes) -> None:
+    proxy = ProxyHarness(lambda *_: FakeResponse(200, chunk, STALL, headers=SSE), RETRIES="0", **KEYS[wire])
+    sink = await proxy.post(stream=True)
+    (receipt,) = proxy.receipts
+    assert (receipt.outcome, sink.error) == ("end_turn", None)

@@ -63,16 +63,22 @@ async def test_rows_and_sums_are_deleted_by_age(database: Settings) -> None:
         ({"ledger_max_mb": 0}, "1USD/month", 33),
     ],
 )
-@pytest.mark.parametrize("place", ["key", "former label", "key of the person", "suspended person", "team", "proxy"])
+@pytest.mark.parametrize(
+    "place", ["key", "former label", "key of the person", "suspended person", "team", "proxy", "proxy alone"]
+)
 async def test_a_budget_keeps_its_use_when_requests_are_deleted(
     database: Settings, place: str, limits: dict[str, int], budget: str, kept: int
 ) -> None:
     """`kept`: days of which the sums are kept, at least. The other key has the same budget, and is revoked for good."""
     rules = Rules(budgets=(decode_budget(budget),))
+    is_proxy = place in ("proxy", "proxy alone")
     scope = Scope(
-        *{"team": ("team", "t", "team/t"), "proxy": ("proxy", "", "proxy")}.get(place, ("key", "a", "key/key_1")), rules
+        *{"team": ("team", "t", "team/t")}.get(
+            place, ("proxy", "", "proxy") if is_proxy else ("key", "a", "key/key_1")
+        ),
+        rules,
     )
-    settings = structs.replace(database, **limits, budgets=rules.budgets if place == "proxy" else ())
+    settings = structs.replace(database, **limits, budgets=rules.budgets if is_proxy else ())
     counted = {"former label": "before", "key of the person": "personal"}.get(place, "a")
     clients = {"counted": Client(counted, team="t"), "other": Client("b", team="u")}
     receipts = [
@@ -81,8 +87,10 @@ async def test_a_budget_keeps_its_use_when_requests_are_deleted(
         for day in range(100)
     ]
     encoded = msgspec.json.encode(rules).decode()
+    # its key and its team count later sums than the proxy
+    short = msgspec.json.encode(Rules(budgets=(decode_budget("1USD/day"),))).decode() if place == "proxy" else ""
     with closing(open_for_writing(database)) as connection:
-        of_key = encoded if scope.kind == "key" else ""
+        of_key = encoded if scope.kind == "key" else short
         rows = [
             ("key_1", "a", of_key, 0, "", 1 if place == "suspended person" else None),
             ("key_2", "b", of_key, 0, "", 1),
@@ -91,7 +99,7 @@ async def test_a_budget_keeps_its_use_when_requests_are_deleted(
         connection.insert("virtual_keys", ("id", "label", "rules", "created_at", "person", "revoked_at"), rows)
         connection.insert("key_hashes", ("hash", "key_id", "created_at"), [("secret", "key_2", 0)])
         connection.insert("former_labels", ("label", "key_id"), [("before", "key_1")])
-        connection.insert("teams", ("name", "rules"), [("t", encoded if scope.kind == "team" else "{}")])
+        connection.insert("teams", ("name", "rules"), [("t", encoded if scope.kind == "team" else short or "{}")])
         await store(
             structs.replace(settings, ledger_days=1_000, ledger_max_mb=1_000), *receipts, cost=Cost(1_000, None, "list")
         )
@@ -106,7 +114,7 @@ async def test_a_budget_keeps_its_use_when_requests_are_deleted(
     of_counted = [row for row in read_hourly(database) if row["key_label"] == counted]
     assert len(of_counted) >= kept
     of_other = [row for row in read_hourly(database) if row["key_label"] == "b"]
-    assert len(of_other) <= (len(of_counted) if place == "proxy" else settings.ledger_days + 1)
+    assert len(of_other) <= (len(of_counted) if is_proxy else settings.ledger_days + 1)
 
 
 def test_sums_without_use_are_deleted_beside_those_that_a_budget_counts(database: Settings) -> None:

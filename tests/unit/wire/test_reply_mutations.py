@@ -621,6 +621,17 @@ FINAL_OBJECTS: dict[str, tuple[str, list[Json], Any]] = {
         ),
         ["{}"],
     ),
+    "whole arguments without their item, behind a call without arguments": (
+        "openai_responses",
+        responses(
+            BEGIN,
+            {"type": "function_call_arguments.done", "output_index": 0, "arguments": ""},
+            {"type": "output_item.added", "output_index": 1, "item": {**SECOND, "arguments": ""}},
+            {"type": "function_call_arguments.delta", "output_index": 1, "delta": '{"b": 2}'},
+            {"type": "function_call_arguments.done", "arguments": '{"b": 2}'},
+        ),
+        ["{}", '{"b": 2}'],
+    ),
     "two whole texts with another index": (
         "openai_responses",
         responses(

@@ -788,7 +788,9 @@ class StreamRepair:
 
     def _repeats(self, fragment: str) -> bool:
         """Return True for whole arguments that have arrived already: 9router sends them twice (its pull 2869)."""
-        return bool(self._arguments) and fragment == self._read_arguments() and _is_object(fragment)
+        if not self._arguments or len(self._arguments[0]) > len(fragment):  # not joined for each fragment
+            return False
+        return fragment == self._read_arguments() and _is_object(fragment)
 
     def _write_arguments(self, fragment: str, event: bytes) -> None:
         self._out.append(event)

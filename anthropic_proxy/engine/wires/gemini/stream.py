@@ -586,7 +586,8 @@ class GeminiDecoder(Decoder):
         kind = find_finish_kind(reason)
         if kind not in ("end", "calls"):
             is_unknown = kind == "unknown"
-            if is_unknown and (reason in NO_VALUES or (reason.endswith(_NOT_STATED) and not self._answered)):
+            has_no_value = reason in NO_VALUES and self._call.streams_upstream
+            if is_unknown and (has_no_value or (reason.endswith(_NOT_STATED) and not self._answered)):
                 return
             if kind in ("unreadable", "failed") or (is_unknown and not self._answered):
                 told = (candidate.finish_message or "")[:_MAX_FINISH_MESSAGE_LENGTH]

@@ -413,7 +413,7 @@ class ChatDecoder(Decoder):
                     kind = "limit"  # vLLM still sends `tool_calls`
         is_early = kind not in {"end", "calls"}
         if is_early:
-            if reason in NO_VALUES:
+            if reason in NO_VALUES and self._call.streams_upstream:
                 return
             if kind == "failed":
                 fault = UpstreamFault(message=f"the answer ended with {reason!r}", codes=frozenset((reason,)))

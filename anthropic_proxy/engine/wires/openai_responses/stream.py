@@ -310,18 +310,21 @@ class ResponsesDecoder(Decoder):
         return self._add_state(self._last) if state is None else state
 
     def _find_by_arguments(self, arguments: str) -> OutputItemState | None:
-        """Return the first call that lacks its complete arguments and may have these. An event of llama.cpp states no
-        item (oh-my-pi issue 1970).
+        """Return the first call that lacks its complete arguments and may have these, if possible one with a part of
+        them. An event of llama.cpp states no item (oh-my-pi issue 1970).
         """
         states, first = self._states, self._first_unfinished
         while first < len(states) and (states[first].complete or states[first].tool_call is None):
             first += 1
         self._first_unfinished = first
-        for place, state in enumerate(states[first : first + _MAX_EXAMINED_CALLS], first):
-            if state.tool_call is not None and state.tool_call.may_have(arguments):
-                self._first_unfinished += place == first
-                return state
-        return None
+        near = states[first : first + _MAX_EXAMINED_CALLS]
+        found = [state for state in near if state.tool_call is not None and state.tool_call.may_have(arguments)]
+        if not found:
+            return None
+        begun = (state for state in found if state.tool_call is not None and state.tool_call.has_arguments)
+        state = next(begun, found[0])
+        self._first_unfinished += state is states[first]
+        return state
 
     def _learn(self, state: OutputItemState, item: OutputItem) -> None:
         state.learn(item)
@@ -388,8 +391,11 @@ class ResponsesDecoder(Decoder):
         if event.arguments and event.output_index is None and not (event.item_id or event.call_id):
             state = self._find_by_arguments(event.arguments)
         state = state or self._find_by_id(event)
-        if state.tool_call is not None and event.arguments:
-            state.tool_call.add_complete_arguments(event.arguments, deltas)
+        if state.tool_call is not None:
+            if event.arguments:
+                state.tool_call.add_complete_arguments(event.arguments, deltas)
+            else:
+                state.tool_call.is_done = True
         elif state.server_tool is not None:
             self._put_hosted(state.server_tool.start_call(event.arguments or event.code or ""), deltas)
 

@@ -274,7 +274,8 @@ class ToolCallItemDecoder:
         self._rest: list[str] = []
         """Fragments of the arguments of further calls that the server joined to this one."""
         self.is_done = False
-        """True after an `output_item.done` without arguments: the call has none, or the complete response has them."""
+        """True after an event that ends the arguments or the item without any: the call has none, or the complete
+        response has them."""
 
     @property
     def has_arguments(self) -> bool:

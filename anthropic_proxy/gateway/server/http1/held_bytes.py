@@ -55,7 +55,8 @@ class HeldBytes:
         before, since = (0, holder.loop.time()) if held is None else held[1:]
         self._held[holder] = payer, size, since
         self._take_back(payer, before - size)
-        self._end_excess(holder.loop)
+        if self._timer is None:  # which looks at all of them
+            self._end_excess(holder.loop)
 
     def release(self, holder: Holder) -> None:
         """A connection that holds nothing is ignored."""
