@@ -18,12 +18,14 @@ _ALONE = compile_later(
     r"[\r\n] {0,3}\Z"
     # behind a sentence
     rf"|[^\s.][{SENTENCE_ENDS}]+[*_)\"'”’»」]*[^\S\r\n]*\Z"
-    # directly behind a colon, without a space; but not behind the name of a file, as `grep` writes it
-    r"|(?:\A|[^\w./\\:])[\w'’]+[*_)]*[:：][*_)]*\Z"
+    # directly behind a colon, without a space
+    r"|\w[*_)]*[:：][*_)]*\Z"
     # directly behind reasoning or another message, which may end without a full stop
     rf"|[\r\n\w:：)*{SENTENCE_ENDS}](?:</(?:think|thinking|thought)>|\[/THINK\]|<channel\|>|<\|(?:end|call)\|>)[^\S\r\n]*\Z",
     most=_MAX_NEAR,
 )
+_FOUND = compile_later(r"[./\\]\S*:\d+[:：]\Z|(?:\A|[\r\n])\S*[./\\]\S*[:：]\Z", most=_MAX_NEAR)
+"""Beginning of a line of `grep`: the name of a file, perhaps with a number. A sentence may end with such a name too."""
 Container = Literal["", "quotation", "item"]
 """What is open in a text: nothing, the paragraph of a quotation, or an item of a list."""
 _LINE = compile_later(
@@ -39,7 +41,8 @@ def begins_alone(before: str, container: Container = "") -> bool:
     `before`: text before it. `container`: what is open at its beginning. A call below an item belongs to it if it is
     indented. Templates put calls below it without a blank line, so it is no lazy continuation of the item.
     """
-    if _ALONE.search(before[-_MAX_NEAR:]) is None:
+    near = before[-_MAX_NEAR:]
+    if _ALONE.search(near) is None or _FOUND.search(near) is not None:
         return False
     container = find_container(before, container)
     return not container or (container == "item" and before[-1] in "\r\n")
