@@ -32,7 +32,7 @@ from anthropic_proxy.plugins import Client, Receipt
 from anthropic_proxy.secrets import Secret
 
 DAYS = 90
-MAX_WAITING_RECEIPTS = 8_000
+MAX_WAITING_RECEIPTS = 2_500
 """Number of receipts in the queue above which no further ones are added, so that none is dropped."""
 STOP_SECONDS = 60.0
 """Maximum time to store the last receipts."""

@@ -136,8 +136,8 @@ def _count_bytes(content: BufferedContent) -> int:
 
 
 MAX_QUEUED_ROWS = 10_000
-"""Maximum number of requests of one process that wait for the database, and twice that of those for which no provider
-was called. Further requests are not stored."""
+"""Maximum number of requests of one process that wait for the database. Of those for which no provider was called, half
+as many wait. Further requests are not stored."""
 BATCH_INTERVAL_SECONDS = 0.5
 DISK_CHECK_SECONDS = 5.0
 """Pause between two looks at the disk of a SQLite database, and for rows that another worker has put into the file for
