@@ -156,7 +156,7 @@ class UpstreamStream(DeltaStream):
     begins_with_thinking = False
     """True if the first deltas are only thinking. Then the call may still be repeated."""
     has_thinking: bool | None = None
-    """True if the first deltas contain thinking."""
+    """True if the first deltas contain thinking. None: `wait_for_content` has found no content so far."""
     unread_usage = Usage()
     """Token usage of a response that has failed, or was cancelled, before the client could get content of it."""
     _failure: UpstreamError | None = None
@@ -178,7 +178,7 @@ class UpstreamStream(DeltaStream):
     _drain_until = 0.0
     """Time on the loop clock until which token usage is awaited after `Stop`. 0: the wait has not started."""
     _drain_seconds = 0.0
-    """Time for it. 0: there was no `Stop`."""
+    """Maximum wait for the end of the response. 0: there was no `Stop`."""
 
     def __init__(
         self,

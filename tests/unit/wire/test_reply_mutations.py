@@ -117,46 +117,26 @@ FINAL_OBJECTS: dict[str, tuple[str, list[Json], Any]] = {
     ),
     "a name that grows": ("openai_chat", chat(called("Re", ""), called("Read", WHOLE)), [WHOLE]),
     "a name in pieces and no arguments": ("openai_chat", chat(called("Re", ""), called("ad", "")), ["{}"]),
-    "an index that comes with the arguments": (
-        "openai_chat",
-        chat(
-            called("Read", "", index=None),
-            called(None, WHOLE[:3], call_id=None),
-            called(None, WHOLE[3:], call_id=None),
-            in_message(called("Read", WHOLE, index=None, call_id=None)),
-        ),
-        [WHOLE],
-    ),
-    "an index that comes with the arguments and the id": (
-        "openai_chat",
-        chat(
-            called("Read", "", index=None),
-            called(None, WHOLE[:3]),
-            called(None, WHOLE[3:], call_id=None),
-            in_message(called("Read", WHOLE, index=None, call_id=None)),
-        ),
-        [WHOLE],
-    ),
-    "an index that comes with the arguments and the name": (
-        "openai_chat",
-        chat(
-            called("Read", "", index=None),
-            called("Read", WHOLE[:3]),
-            called(None, WHOLE[3:], call_id=None),
-            in_message(called("Read", WHOLE, index=None, call_id=None)),
-        ),
-        [WHOLE],
-    ),
-    "an index that comes with the arguments of a call without an id": (
-        "openai_chat",
-        chat(
-            called("Read", "", index=None, call_id=None),
-            called("Read", WHOLE[:3], call_id=None),
-            called(None, WHOLE[3:], call_id=None),
-            in_message(called("Read", WHOLE, index=None, call_id=None)),
-        ),
-        [WHOLE],
-    ),
+    **{
+        f"an index that comes with the arguments{rest}": (
+            "openai_chat",
+            chat(
+                *fragments,
+                called(None, WHOLE[3:], call_id=None),
+                in_message(called("Read", WHOLE, index=None, call_id=None)),
+            ),
+            [WHOLE],
+        )
+        for rest, fragments in {
+            "": (called("Read", "", index=None), called(None, WHOLE[:3], call_id=None)),
+            " and the id": (called("Read", "", index=None), called(None, WHOLE[:3])),
+            " and the name": (called("Read", "", index=None), called("Read", WHOLE[:3])),
+            " of a call without an id": (
+                called("Read", "", index=None, call_id=None),
+                called("Read", WHOLE[:3], call_id=None),
+            ),
+        }.items()
+    },
     "another index for the second part of the arguments": (
         "openai_chat",
         chat(

@@ -658,7 +658,7 @@ class _OpenCall:
         *("key", "name", "name_start", "own_name", "place", "written"),
     )
 
-    def __init__(self, key: int, upstream_id: str, event: list[Delta], *, held: bool) -> None:
+    def __init__(self, key: int, upstream_id: str, event: list[Delta], *, has_index: bool, held: bool) -> None:
         self.key = key
         self.id = upstream_id
         self.name = ""
@@ -669,7 +669,7 @@ class _OpenCall:
         """Index in `ToolCallDecoder._known`. -1: it is not there."""
         self.arguments = ArgumentsReader()
         self.held = held  # until the arguments are complete
-        self.has_index = True
+        self.has_index = has_index
         """False: its first fragment had none, and the next one may state it."""
         self.is_shown = False
         """True if the client knows the call."""
@@ -884,10 +884,11 @@ class ToolCallDecoder:
 
     def _begin(self, fragment: ToolCallDelta, deltas: list[Delta]) -> _OpenCall:
         self.end_complete_calls(deltas)
-        call = self._last = _OpenCall(self.call_count, fragment.id or "", deltas, held=self._holds)
+        has_index = fragment.index is not None
+        call = _OpenCall(self.call_count, fragment.id or "", deltas, has_index=has_index, held=self._holds)
+        self._last = call
         self.call_count += 1
         self._open[call.key] = call
-        call.has_index = fragment.index is not None
         if fragment.index is not None:
             self._slots[fragment.index] = call
         if fragment.id:
