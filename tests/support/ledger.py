@@ -17,6 +17,7 @@ from anthropic_proxy.console.ledger.database import SCHEMA, connect_for_writing,
 from anthropic_proxy.console.ledger.engines import open_reading_engine
 from anthropic_proxy.console.ledger.migrations import upgrade_schema
 from anthropic_proxy.console.ledger.receipt_queue import ReceiptQueue
+from anthropic_proxy.console.ledger.spool import MAX_SPOOL_BYTES
 from anthropic_proxy.console.ledger.tables import hourly, requests
 from anthropic_proxy.console.ledger.writer import ANSWER_SECONDS, LedgerWriter
 from anthropic_proxy.gateway.settings import Settings
@@ -216,6 +217,7 @@ class RunningLedger:
         batch_seconds: float = 0.001,
         answer_seconds: float = ANSWER_SECONDS,
         stop_seconds: float = WAIT_SECONDS,
+        max_spool_bytes: int = MAX_SPOOL_BYTES,
         **options: Any,
     ) -> None:
         self.settings = settings
@@ -225,6 +227,7 @@ class RunningLedger:
         self._cost = cost
         self._answer_seconds = answer_seconds
         self._stop_seconds = stop_seconds
+        self._max_spool_bytes = max_spool_bytes
 
     def _run(self, queue: ReceiptQueue) -> None:
         LedgerWriter(
@@ -237,6 +240,7 @@ class RunningLedger:
             clock=lambda: NOON,
             is_disk_full=lambda _: self.full_disk.is_set(),
             disk_check_seconds=0.01,
+            max_spool_bytes=self._max_spool_bytes,
         ).run()
 
     async def record(self, *receipts: Receipt) -> None:

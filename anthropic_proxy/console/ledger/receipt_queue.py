@@ -137,7 +137,7 @@ def _count_bytes(content: BufferedContent) -> int:
 
 MAX_QUEUED_ROWS = 10_000
 """Maximum number of requests of one process that wait for the database. Of those for which no provider was called, half
-as many wait. Further requests are not stored."""
+as many wait, and none while half of the file for waiting rows is full. Further requests are not stored."""
 BATCH_INTERVAL_SECONDS = 0.5
 DISK_CHECK_SECONDS = 5.0
 """Pause between two looks at the disk of a SQLite database, and for rows that another worker has put into the file for
@@ -172,6 +172,7 @@ class ReceiptQueue:
         """Number of requests in the file for rows that the database does not take, as the thread last counted them."""
         self.spool_problem = ""
         """Sentence for the user: why this file cannot be used. "": it can."""
+        self.spool_is_half_full = False
         self.in_batch = 0
         """Number of receipts that the thread has removed from the queue and not yet written to the database."""
         self._run = run
@@ -206,7 +207,7 @@ class ReceiptQueue:
             return
         # requests that no provider was called for leave room for those that are billed
         is_called = receipt.attempts or receipt.input_tokens or receipt.output_tokens
-        places = self._max_rows if is_called else -(-self._max_rows // 2)
+        places = self._max_rows if is_called else 0 if self.spool_is_half_full else -(-self._max_rows // 2)
         if len(self._waiting) + self.in_batch >= places:
             self.state.dropped_rows += 1
             for buffer in self._buffers:
@@ -244,6 +245,11 @@ class ReceiptQueue:
 
     def __len__(self) -> int:
         return len(self._waiting) + self.in_batch
+
+    @property
+    def is_crowded(self) -> bool:
+        """True: requests for which a provider was called wait in more than half of the places left to them."""
+        return len(self) > self._max_rows * 3 // 4
 
     def drop_batch(self) -> int:
         """Called in the thread of the ledger."""

@@ -90,6 +90,8 @@ class Spool:
         self._row_count = 0
         self.problem = ""
         """Reason why the last use of the file failed. "": it did not."""
+        self.is_half_full = False
+        """True if more than half of its room was taken after its last use."""
 
     def append(self, block: SpooledBlock) -> bool:
         """False: the file is full or cannot be written."""
@@ -164,7 +166,9 @@ class Spool:
             database.execute(_SPOOL_TABLE)
             database.execute(_SPOOL_INDEX)
             rows = database.execute(sql, values).fetchall()
-        if os.path.samestat(used, self.file.stat()):
+        now = self.file.stat()
+        if os.path.samestat(used, now):
+            self.is_half_full = now.st_size > self._max_pages * _PAGE_BYTES // 2
             return rows
         return self._run(sql, values, timeout_seconds)  # another worker has replaced a damaged file
 

@@ -6,7 +6,7 @@ writes the state of the ledger, and puts what the database does not take into a 
 attempt, worker or start stores it:
 
 - the batch, if the attempt fails, or if the database has been silent for `ANSWER_SECONDS`,
-- requests that arrive while it is silent for more than a moment, or between two attempts,
+- requests that arrive while it is silent for more than a moment, between two attempts, or faster than it stores them,
 - all that waits, at the stop.
 
 A batch that was given up may have been stored. So a repeated batch leaves out the rows that are stored.
@@ -37,7 +37,7 @@ from anthropic_proxy.console.ledger.database import (
 from anthropic_proxy.console.ledger.receipt_queue import DISK_CHECK_SECONDS, ReceiptQueue
 from anthropic_proxy.console.ledger.records import FacetLimits, RowBuilder, StoredRequest
 from anthropic_proxy.console.ledger.retention import Retention
-from anthropic_proxy.console.ledger.spool import Spool, SpooledBlock
+from anthropic_proxy.console.ledger.spool import MAX_SPOOL_BYTES, Spool, SpooledBlock
 from anthropic_proxy.engine.own_thread import start_in_own_thread
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.database_address import DatabaseAddress
@@ -75,6 +75,7 @@ class LedgerWriter:
         clock: Callable[[], float] = time.time,
         is_disk_full: Callable[[DatabaseAddress], bool] = is_disk_full,
         disk_check_seconds: float = DISK_CHECK_SECONDS,
+        max_spool_bytes: int = MAX_SPOOL_BYTES,
     ) -> None:
         self._queue = queue
         self._is_disk_full = is_disk_full
@@ -104,7 +105,9 @@ class LedgerWriter:
         """True if the log has the file in which requests wait."""
         self._address = find_database(settings)
         spool_file = find_spool_file(settings)
-        self._spool = None if spool_file is None else Spool(spool_file, self._note_damage)
+        self._spool = None
+        if spool_file is not None:
+            self._spool = Spool(spool_file, self._note_damage, max_bytes=max_spool_bytes)
         self._spool_problems: dict[Literal["append", "read"], str] = {}
         """Use of the spool → reason why its latest attempt failed. "": it did not."""
 
@@ -183,7 +186,11 @@ class LedgerWriter:
         last = time.monotonic()
         stopped_at: float | None = None
         is_late = False
-        while not wait([call], timeout=_MOMENT_SECONDS).done:
+        while True:
+            if is_late or self._queue.is_crowded:
+                self._spool_arrivals()
+            if wait([call], timeout=_MOMENT_SECONDS).done:
+                break
             now = time.monotonic()
             last = max(last, self._storage.answered_at)
             limit = self._answer_seconds
@@ -195,8 +202,6 @@ class LedgerWriter:
                 last = now
             if now - last > limit:
                 raise NoAnswerError(f"no answer for {limit:g} s")
-            if is_late:
-                self._spool_arrivals()
             is_late = True
         self._call = None
 
@@ -344,6 +349,7 @@ class LedgerWriter:
 
     def _note_spool_problem(self, use: Literal["append", "read"]) -> None:
         assert self._spool is not None
+        self._queue.spool_is_half_full = self._spool.is_half_full
         self._spool_problems[use] = self._spool.problem
         reason = next(filter(None, self._spool_problems.values()), "")
         file = self._spool.file

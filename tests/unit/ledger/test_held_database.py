@@ -216,6 +216,28 @@ async def test_what_was_given_up_is_stored_once_after_the_release(held: Held) ->
     assert count_rows(held.database) == sum(row["requests"] for row in read_hourly(held.database)) == 3
 
 
+async def test_requests_without_a_call_leave_half_of_the_file_to_others(tmp_path: Path) -> None:
+    settings = Settings(database_url=Secret(f"sqlite:///{tmp_path / 'ledger.sqlite3'}"), data_directory=tmp_path)
+    open_for_writing(settings).close()
+    refused = {"outcome": "error", "path": "/x" * 500, "provider": "", "input_tokens": 0, "output_tokens": 0}
+    with ExitStack() as stack, running_ledger(settings, max_rows=40, max_spool_bytes=400_000) as ledger:
+        state = ledger.queue.state
+        FileHolder(settings, stack).hold()
+        numbers = iter(range(1_000))
+        while not ledger.queue.spool_is_half_full:
+            await ledger.record(
+                *(new_receipt(number, **refused) for number, _ in zip(numbers, range(20), strict=False))
+            )
+            ledger.wait_until(lambda: not len(ledger.queue))
+        before = ledger.queue.spooled_rows
+        await ledger.record(new_receipt(1_000, **refused), *map(new_receipt, range(1_001, 1_031)))
+        ledger.wait_until(lambda: not len(ledger.queue))
+        assert (state.dropped_rows, ledger.queue.spooled_rows) == (1, before + 30)
+        stack.close()
+        ledger.wait_until(lambda: not state.queued_rows)
+    assert sum(row["requests"] for row in read_hourly(settings)) == before + 30
+
+
 @pytest.mark.parametrize("has_file", [True, False], ids=["in a file", "in memory"])
 async def test_what_waited_counts_as_stored_late(tmp_path: Path, *, has_file: bool) -> None:
     """Budgets are compared with the ledger after such rows."""

@@ -12,7 +12,7 @@ from msgspec.structs import astuple
 from sqlalchemy import func, select
 
 from anthropic_proxy.console.ledger.connection import MAX_ROWS_PER_STATEMENT, DatabaseError
-from anthropic_proxy.console.ledger.database import classify_database_error, open_for_writing
+from anthropic_proxy.console.ledger.database import classify_database_error, find_spool_file, open_for_writing
 from anthropic_proxy.console.ledger.engines import find_database_problems
 from anthropic_proxy.console.ledger.histograms import decode_histogram, find_percentile
 from anthropic_proxy.console.ledger.periods import RequestSelection
@@ -570,6 +570,23 @@ async def test_requests_without_a_call_leave_room_for_others_in_the_queue(
         other.close()
     assert [row["id"][-2:] for row in read_rows(sqlite)] == [*refused_rows, "10", "11", "12"]
     assert sum(row["requests"] for row in read_hourly(sqlite)) == 6
+
+
+async def test_rows_that_arrive_faster_than_they_are_stored_wait_in_the_file(
+    database: Settings, tmp_path: Path
+) -> None:
+    settings = structs.replace(database, data_directory=tmp_path / "spool")
+    file = find_spool_file(settings)
+    assert file is not None
+    with running_ledger(settings, max_rows=2_000) as ledger:
+        await ledger.record(*map(new_receipt, range(1_000)))
+        ledger.wait_written(1_000)
+        assert not file.exists()
+        await ledger.record(*map(new_receipt, range(1_000, 3_000)))
+        ledger.wait_written(3_000)
+        assert (ledger.queue.state.condition, ledger.queue.state.dropped_rows) == ("ok", 0)
+    assert file.exists()
+    assert sum(row["requests"] for row in read_hourly(settings)) == 3_000
 
 
 async def test_a_deleted_request_changes_no_sums(database: Settings) -> None:
