@@ -293,6 +293,11 @@ ROWS = [
         Row(f"calls joined to one: {unit}", OPENAI, one_call(lambda n, unit=unit: [unit * n]), 500)
         for unit in ('{"path":"a"}', '{"path":"a"}{}')
     ),
+    Row(
+        "objects in arguments",
+        ("server", "responses", "relay"),
+        one_call(lambda n: ['{"path":[', *['{"path":[1]}', ","] * n, "1]}"]),
+    ),
     Row("empty objects before arguments", ("server", "responses", "ollama"), one_call(lambda n: ["{}" * n]), 500, 1),
     *(
         Row(f"arguments without an end: {unit}", OPENAI, one_call(lambda n, unit=unit: ['{"a":[' + unit * n]), 500, 8)

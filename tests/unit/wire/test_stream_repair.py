@@ -407,10 +407,12 @@ def test_a_call_with_the_id_of_another_one_is_a_call_only_if_it_differs(
         ([WHOLE, WHOLE, WHOLE], ""),
         ([WHOLE[:3], WHOLE[3:5], WHOLE[5:], WHOLE], ""),
         ([WHOLE, '{"a":3}'], "its arguments are incomplete"),
-        ([WHOLE[:-1], WHOLE], "its arguments are incomplete"),
+        ([WHOLE[:-1], WHOLE], ""),
+        ([WHOLE[:2], WHOLE[2:7], WHOLE.replace(" ", "")], ""),
+        ([WHOLE[:4], '{"c":3}'], "its arguments are incomplete"),
     ],
 )
-def test_whole_arguments_once_more_are_left_out(arguments: list[str], error: str, is_joined: bool) -> None:
+def test_whole_arguments_once_more_add_what_was_missing(arguments: list[str], error: str, is_joined: bool) -> None:
     repair, sent = new_repair(), with_ends(repeated_call(0, *arguments))
     out = feed(repair, [b"".join(sent)] if is_joined else sent)
     assert str(repair.error or "") == error

@@ -6,6 +6,7 @@ Claude Code make of the same text. A truncated object keeps its complete members
 """
 
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -196,8 +197,29 @@ def _is_object(text: str) -> bool:
 
 _EMPTY_OBJECTS = compile_anchored(r"(?:\{[ \t\r\n]*+\}[ \t\r\n]*+)+(?=\{)")
 _NOT_SPACE = compile_later(r"[^ \t\r\n]")
+_LETTER = compile_later(r"\S")
 _MAX_SPACE = 32
 """Maximum length of white space in front of a value."""
+_MAX_COMPARED = 16
+"""Maximum number of fragments that are compared with all arguments before them."""
+
+
+def find_missing(known: str, text: str) -> str | None:
+    """Return what arguments lack of a text that has all of them once more, as an object or as a JSON string of it.
+
+    White space may differ. None: the text is something else.
+    """
+    if text.startswith('"'):
+        try:
+            text = _decode_string(text)
+        except msgspec.DecodeError:
+            return None
+    letters = "".join(known.split())
+    if not ("".join(text.split()).startswith(letters) and _is_object(text)):
+        return None
+    last = next(islice(_LETTER.finditer(text), len(letters) - 1, None))
+    missing, space = text[last.end() :], known[len(known.rstrip()) :]
+    return missing.removeprefix(space) if missing.startswith(space) else missing.lstrip()
 
 
 class ArgumentsReader:
@@ -205,11 +227,12 @@ class ArgumentsReader:
 
     Some servers join calls: `{}{"city": "Paris"}`, `{"path": "a"}{"path": "b"}` (OpenRouter with Venice and with
     gemini-2.5-flash-lite, recorded; unslothai/unsloth issue 10059). An empty object before another one is dropped. Text
-    that begins another object behind one with members belongs to the next call. Text that is no valid JSON passes
-    unchanged.
+    that begins another object behind one with members belongs to the next call. Of a fragment that has all arguments
+    once more, what they lack is read (vLLM at the end of a call: its issues 42167 and 51697, pull 35421; SGLang issue
+    23071). Text that is no valid JSON passes unchanged.
     """
 
-    __slots__ = ("_end", "_held", "_passes", "_pieces", "_spaces", "is_whole")
+    __slots__ = ("_again", "_compared", "_end", "_held", "_passes", "_pieces", "_spaces", "is_whole")
 
     def __init__(self) -> None:
         self._pieces: list[str] = []
@@ -221,6 +244,10 @@ class ArgumentsReader:
         """End of the object that has begun. None: none is open."""
         self._passes = False
         """True if the text is not divided, because it is not a JSON object."""
+        self._again: tuple[ObjectEnd, str] | None = None
+        """The open object and a fragment that has all arguments once more, if no other one follows it: else it is a
+        value in them. `_held` has what they lack of it."""
+        self._compared = 0
         self.is_whole = False
         """True if the text is a whole JSON object."""
 
@@ -252,11 +279,19 @@ class ArgumentsReader:
         """
         position = start
         passed: list[str] = []
+        if self._again is not None and not text.isspace():
+            self._end, value = self._again
+            self._end.feed(value)
+            self._again, self._held = None, ""
+            self._pass(value, passed)
         while position < len(text):
             if self._passes:
                 self._pass(text[position:], passed)
                 break
             if self._end is not None:
+                may_be_whole = text.startswith(("{", '"{'), position) and text.endswith(("}", '}"'))
+                if may_be_whole and self._reads_again(text[position:], passed):
+                    break
                 end = self._end.feed(text, position)
                 self._pass(text[position:end], passed)
                 position = end
@@ -275,6 +310,8 @@ class ArgumentsReader:
                 break
             if first[0] == "{" and (empty := _EMPTY_OBJECTS.match(text, position)) is not None:
                 position = empty.end()  # they are dropped, as other ones follow
+            if first[0] == '"' and self.is_whole and find_missing(self.text, text[position:]) == "":
+                break
             if first[0] != "{":
                 self._passes, self.is_whole = True, False
                 passed.append(self.finish())
@@ -308,6 +345,21 @@ class ArgumentsReader:
     def _pass(self, text: str, passed: list[str]) -> None:
         self._pieces.append(text)
         passed.append(text)
+
+    def _reads_again(self, text: str, passed: list[str]) -> bool:
+        """Read a fragment that has all arguments once more, while their object is open, or return False."""
+        self._compared += 1
+        known, end = self.passed, self._end
+        missing = find_missing(known, text) if self._compared <= _MAX_COMPARED else None
+        if not missing or end is None:
+            return False
+        self._end = None
+        if end.expects_value(known[-_MAX_SPACE:]):
+            self._again, self._held = (end, text), missing
+        else:
+            self._pass(missing, passed)
+            self._end_object(passed)
+        return True
 
     def _end_object(self, passed: list[str]) -> None:
         whole = self.text

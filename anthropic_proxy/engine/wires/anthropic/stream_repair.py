@@ -35,6 +35,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Raw, Struct, defstruct
 
+from anthropic_proxy.engine.messages.models.tool_arguments import find_missing
 from anthropic_proxy.engine.messages.server_tools import CALL_TYPES, SERVER_CALL_TYPES
 from anthropic_proxy.engine.messages.stream_grammar import BLOCK_FIELDS, COUNTS, CUTTING_REASONS, DELTAS, EMPTY_STARTS
 from anthropic_proxy.engine.messages.writer import MAX_REPLY_CHARACTERS, require_bounded_reply
@@ -769,6 +770,9 @@ class StreamRepair:
         elif self._accepts_arguments(fragment):
             is_same = event and content.get("index") == self._next
             self._write_arguments(fragment, event if is_same else encode_event({**content, "index": self._next}))
+        elif not self._cut_stop and (missing := self._find_missing(fragment)):
+            content = {"type": "content_block_delta", "index": self._next, "delta": _state(missing)}
+            self._write_arguments(missing, encode_event(content))
 
     def _accepts_arguments(self, fragment: str) -> bool:
         """Return False if a fragment is left out, or cannot be one of the open call."""
@@ -778,7 +782,7 @@ class StreamRepair:
             if self._call_name not in self._eager_tools:
                 self._fail("its arguments are no JSON object")
                 return False
-        if fragment[:1] == "{" and fragment[-1] == "}" and self._repeats(fragment):
+        if fragment[:1] == "{" and fragment[-1] == "}" and self._find_missing(fragment) is not None:
             return False
         if self._cut_stop:
             if fragment.strip():
@@ -786,11 +790,14 @@ class StreamRepair:
             return False
         return True
 
-    def _repeats(self, fragment: str) -> bool:
-        """Return True for whole arguments that have arrived already: 9router sends them twice (its pull 2869)."""
+    def _find_missing(self, fragment: str) -> str | None:
+        """Return what the arguments so far lack of a fragment that has all of them: 9router sends them twice (its pull
+        2869), and vLLM at the end of a call. None: it has not, or is perhaps a value in them.
+        """
         if not self._arguments or len(self._arguments[0]) > len(fragment):  # not joined for each fragment
-            return False
-        return fragment == self._read_arguments() and _is_object(fragment)
+            return None
+        known = self._read_arguments()
+        return None if known.rstrip().endswith((":", ",", "[")) else find_missing(known, fragment)
 
     def _write_arguments(self, fragment: str, event: bytes) -> None:
         self._out.append(event)

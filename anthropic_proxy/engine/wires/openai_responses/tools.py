@@ -336,7 +336,7 @@ class ToolCallItemDecoder:
         elif (
             missing is None
             and not may_be_cut
-            and not repeats_arguments(self._written.text, arguments, is_named=not is_other)
+            and not repeats_arguments("".join((self._arguments.text, *self._rest)), arguments, is_named=not is_other)
         ):
             raise self._reader.call.build_call_error("its fragments differ from its complete arguments")
 
