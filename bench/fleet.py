@@ -18,6 +18,8 @@ from random import Random
 
 from msgspec import Struct, structs
 
+from anthropic_proxy.engine.memory_plan import DEFAULT_BYTES, divide_memory
+
 MANY_STREAMS = 1_000_000
 """Streams open at one moment, for the last column: all resources grow linearly."""
 _SECTION = re.compile(r"(<!-- bench: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -67,9 +69,6 @@ class Costs(Struct, frozen=True, kw_only=True):
     """CPU seconds of a stream besides its events."""
     event_cpu: float = 0.000_014
     """CPU seconds of an event that arrives in a packet of its own."""
-    idle_bytes: float = 47.3 * 2**20
-    """Memory of a process without streams, after its first ones."""
-    stream_bytes: float = 32.6 * 2**10
     stream_descriptors: int = 2
     """The client's connection and the provider's."""
     core_limit: float = 0.6
@@ -177,7 +176,6 @@ def list_needs(peak: Peak, costs: Costs, behavior: Behavior) -> list[Need]:
         + peak.request_bytes / peak.seconds * costs.byte_cpu
         + peak.events / peak.seconds * costs.event_cpu
     )
-    cores = cpu / costs.core_limit
     tokens = peak.request_bytes / peak.seconds / behavior.bytes_per_token * 60
     needs = [
         Need(
@@ -203,8 +201,8 @@ def list_needs(peak: Peak, costs: Costs, behavior: Behavior) -> list[Need]:
             "the proxy raises its limit at the start; more instances",
         ),
         Need(
-            "memory of streams", (peak.max_open * costs.stream_bytes + math.ceil(cores) * costs.idle_bytes) / 2**30,
-            "GiB", 2.0, "instances of 2 GiB", "more instances",
+            "connections by the memory plan", float(peak.max_open), "",
+            float(divide_memory(DEFAULT_BYTES).connections), "instances of 2 GiB", "more memory, more instances",
         ),
     ]  # fmt: skip
     return sorted(needs, key=lambda need: -need.units)

@@ -15,7 +15,14 @@ from anthropic_proxy.engine.documents.reader import PROCESSES, DocumentReader
 from anthropic_proxy.engine.engine import PATTERN_SEARCHES, Engine, build_engine_fields
 from anthropic_proxy.engine.hooks import Receipt
 from anthropic_proxy.engine.ids import new_id
-from anthropic_proxy.engine.memory_plan import LARGEST_BODY_BYTES, MIB, USUAL_BODY_BYTES, MemoryPlan
+from anthropic_proxy.engine.memory_plan import (
+    LARGEST_BODY_BYTES,
+    MIB,
+    SMALL_BODY_BYTES,
+    UNCOUNTED_BODIES,
+    USUAL_BODY_BYTES,
+    MemoryPlan,
+)
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.own_keys import OwnKeys
 from anthropic_proxy.engine.patterns import AnchoredPattern, compile_anchored, compile_later
@@ -54,7 +61,14 @@ from anthropic_proxy.plugins import Condition, Inspector, LedgerState, Limit, Pl
 BODY_MEMORY_TIMEOUT_SECONDS = 30.0
 """Maximum time for which a large request body waits for memory. A longer wait is rejected with 529."""
 MAX_WAITING_BODIES = 100
-"""Each may have received a megabyte that does not count."""
+"""Each may have received a megabyte that does not count. Small ones have the memory of their connections meanwhile."""
+SMALL_BODIES = SharedWorker(
+    name="the memory for small bodies",
+    places=SMALL_BODY_BYTES,
+    share=SMALL_BODY_BYTES,
+    max_waiting=10 * MAX_WAITING_BODIES,
+    max_wait_seconds=BODY_MEMORY_TIMEOUT_SECONDS,
+)
 USUAL_BODIES = SharedWorker(
     name="the memory for usual bodies",
     places=USUAL_BODY_BYTES,
@@ -69,7 +83,7 @@ LARGE_BODIES = SharedWorker(
     max_waiting=MAX_WAITING_BODIES,
     max_wait_seconds=BODY_MEMORY_TIMEOUT_SECONDS,
 )
-"""Both with the least share of a payer: the largest body of the kind. The memory plan has their places."""
+"""Each with the least share of a payer: the largest body of the kind. The memory plan has their places."""
 _PARAMETER = compile_later(r"\{([a-z_]+\*?)\}")
 
 
@@ -141,7 +155,7 @@ class Services(Engine, frozen=True, kw_only=True):
     """Object that returns freed memory of this process to the system. A reload keeps it."""
     running: RunningRequests = field(default_factory=RunningRequests)
     """The running client requests. A reload keeps it."""
-    body_memory: tuple[Turns, Turns]
+    body_memory: tuple[Turns, Turns, Turns]
     """Bytes of memory for the bodies of requests (`MAX_BODY_MEMORY_MB`): for usual ones, and for larger ones."""
 
     def list_conditions(self) -> Sequence[Condition]:
@@ -410,22 +424,24 @@ def build_services(
     )
 
 
-def _build_body_memory(plan: MemoryPlan) -> tuple[Turns, Turns]:
-    def refuse(_: int) -> ProxyBusy:
-        return ProxyBusy(
-            f"The bodies of other requests need the part of the {plan.body_bytes // MIB} MB for bodies of this size "
-            "(MAX_BODY_MEMORY_MB). Try again in a moment.",
-            code="body-memory",
-            retry_after=RETRY_AFTER_SECONDS,
-        )
+def _build_body_memory(plan: MemoryPlan) -> tuple[Turns, Turns, Turns]:
+    def build(worker: SharedWorker, size: int, part: str) -> Turns:
+        def refuse(_: int) -> ProxyBusy:
+            return ProxyBusy(
+                f"The bodies of other requests need {part}. Try again in a moment.",
+                code="body-memory",
+                retry_after=RETRY_AFTER_SECONDS,
+            )
 
-    def build(worker: SharedWorker, size: int) -> Turns:
         share, share_while_others_wait = max(size // 4 * 3, worker.share), max(size // 2, worker.share)
         sized = structs.replace(worker, places=size, share=share, share_while_others_wait=share_while_others_wait)
         return Turns(sized, refuse)
 
+    small = f"the {plan.small_bytes // MIB} MB for bodies up to 128 KB (MEMORY_LIMIT_MB)"
+    more = f"the part of the {plan.body_bytes // MIB} MB for bodies of this size (MAX_BODY_MEMORY_MB)"
+    counted = plan.small_bytes - UNCOUNTED_BODIES * SMALL_BODY_BYTES
     usual, larger = plan.divide_body_bytes()
-    return build(USUAL_BODIES, usual), build(LARGE_BODIES, larger)
+    return build(SMALL_BODIES, counted, small), build(USUAL_BODIES, usual, more), build(LARGE_BODIES, larger, more)
 
 
 def _replace_listed_prices(servers: Collection[str], prices: ListedPrices) -> None:

@@ -17,6 +17,7 @@ QUICK = (
     "2,000,000 keys in a relayed body",
     "2,000,000 keys in a request of a batch",
     "80,000 requests of a batch with routes",
+    "400 bodies of 120 KB that wait for their provider",
     "reply: '```json\\n' × 60,000 in one piece",
     "provider: a trailer of 50 MB",
     "client: HTTP/1.0 with Upgrade and chunks",

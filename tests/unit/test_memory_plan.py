@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import structs
 
 from anthropic_proxy.console.ledger.receipt_queue import MAX_BUFFERED_BYTES
 from anthropic_proxy.engine.documents.reader import PDF_PROGRAM, PROCESSES
@@ -16,17 +15,13 @@ from anthropic_proxy.engine.exchange.tool_loop.tool_search import REGEX_PROGRAM
 from anthropic_proxy.engine.memory_plan import (
     DEFAULT_BYTES,
     LARGEST_BODY_BYTES,
-    MAX_BODY_BYTES,
     MAX_PROCESSES,
-    MAX_UNREAD_BYTES,
     MIB,
-    MIN_BODY_BYTES,
     MIN_BYTES,
     PAGE_BYTES,
     PATTERN_BYTES,
     PDF_BYTES,
     SUPERVISOR_BYTES,
-    UNREAD_BYTES,
     USUAL_BODY_BYTES,
     WORKER_BYTES,
     divide_memory,
@@ -43,17 +38,19 @@ from tests.support.paths import ROOT
 @pytest.mark.parametrize(
     ("megabytes", "workers", "expected"),
     [
-        (1_376, 1, (1, MIN_BODY_BYTES, UNREAD_BYTES, 5_504)),
-        (1_500, 1, (1, MIN_BODY_BYTES + 15 * MIB + MIB // 2, UNREAD_BYTES, 6_000)),
-        (2_048, 1, (2, MIN_BODY_BYTES + 8 * MIB, UNREAD_BYTES, 8_192)),
-        (2_944, 2, (1, MIN_BODY_BYTES, UNREAD_BYTES, 5_504)),
-        (5_860, 1, (2, MAX_BODY_BYTES, UNREAD_BYTES + 100 * MIB, 23_440)),
-        (65_536, 4, (2, MAX_BODY_BYTES, MAX_UNREAD_BYTES, 65_344)),
-        (512, 1, (1, MIN_BODY_BYTES, UNREAD_BYTES, 5_504)),
+        (1_824, 1, (1, 40, 16, 32, 1_024)),
+        (2_048, 1, (1, 49, 22, 32, 1_322)),
+        (2_432, 1, (2, 40, 16, 32, 1_024)),
+        (3_840, 2, (1, 40, 16, 32, 1_024)),
+        (5_860, 1, (2, 182, 111, 32, 5_594)),
+        (65_536, 4, (2, 512, 128, 512, 19_562)),
+        (512, 1, (1, 40, 16, 32, 1_024)),
     ],
 )
 def test_the_memory_of_the_deployment_is_divided(megabytes: int, workers: int, expected: tuple[int, ...]) -> None:
-    assert structs.astuple(divide_memory(megabytes * MIB, workers)) == expected
+    plan = divide_memory(megabytes * MIB, workers)
+    found = (plan.body_bytes // MIB, plan.small_bytes // MIB, plan.unread_bytes // MIB)
+    assert (plan.processes, *found, plan.connections) == expected
 
 
 @given(st.integers(1, 64), st.integers(0, 1 << 36))
@@ -148,18 +145,18 @@ def test_a_system_without_control_groups_states_no_limit(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("variables", "workers", "expected"),
     [
-        ({"MEMORY_LIMIT_MB": "1376"}, 1, ""),
-        ({"MEMORY_LIMIT_MB": "2944"}, 2, ""),
+        ({"MEMORY_LIMIT_MB": "1824"}, 1, ""),
+        ({"MEMORY_LIMIT_MB": "3840"}, 2, ""),
         (
             {"MEMORY_LIMIT_MB": "512"},
             1,
-            "The memory is limited to 512 MB (MEMORY_LIMIT_MB), but large requests, PDFs and pages may need 1376 MB, "
+            "The memory is limited to 512 MB (MEMORY_LIMIT_MB), but large requests, PDFs and pages may need 1824 MB, "
             "so that the system could end the proxy. Raise the limit.",
         ),
         (
             {"MEMORY_LIMIT_MB": "2048", "MAX_BODY_MEMORY_MB": "512"},
             4,
-            "The memory is limited to 2048 MB (MEMORY_LIMIT_MB), but large requests, PDFs and pages may need 20800 MB, "
+            "The memory is limited to 2048 MB (MEMORY_LIMIT_MB), but large requests, PDFs and pages may need 22592 MB, "
             "so that the system could end the proxy. Raise the limit, or use fewer workers, or lower "
             "MAX_BODY_MEMORY_MB=512.",
         ),

@@ -12,7 +12,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.engine.exchange.client_side import ResponseSink, encode_error_response
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected
-from anthropic_proxy.engine.memory_plan import COUNTED_BODY_BYTES, LARGEST_BODY_BYTES, USUAL_BODY_BYTES
+from anthropic_proxy.engine.memory_plan import LARGEST_BODY_BYTES, SMALL_BODY_BYTES, USUAL_BODY_BYTES
 from anthropic_proxy.engine.turns import Turns
 from anthropic_proxy.errors import MethodNotAllowed, ProxyError, RequestTimeout
 from anthropic_proxy.gateway.error_catalog import error_help_headers
@@ -43,22 +43,15 @@ class BodyMemory(Struct, eq=False):
     services: Services
     payer: str = ""
     size: int = 0
-    """Reserved bytes. 0: the body is small, or was freed."""
+    """Reserved bytes. 0: the body is small (`endpoints.py`), or was freed."""
     turns: Turns | None = None
-    """Of usual or of large bodies, as was reserved."""
+    """Of small, usual or large bodies, as was reserved."""
     read_size: int = 0
     """Those of the reserved bytes that are for what was read besides the body."""
 
-    async def reserve(self, size: int) -> None:
-        """Wait until other bodies have left so much memory, if there is none so far. Raises `ProxyBusy`."""
-        turns = self.services.body_memory[size > USUAL_BODY_BYTES]
-        if not turns.acquire_free(self.payer, size):
-            await turns.acquire(self.payer, size)
-        self.turns, self.size = turns, size
-
     async def grow(self, size: int) -> None:
-        """Have so much memory in all. Raises `ProxyBusy`."""
-        await self._take(self.services.body_memory[size > USUAL_BODY_BYTES], size)
+        """Wait until other bodies have left so much memory in all. Raises `ProxyBusy`."""
+        await self._take(self.services.body_memory[(size > SMALL_BODY_BYTES) + (size > USUAL_BODY_BYTES)], size)
 
     async def _take(self, turns: Turns, size: int) -> None:
         """Have `size` bytes of a part in all. What already has some of a part never waits for more of it: two that
@@ -69,8 +62,8 @@ class BodyMemory(Struct, eq=False):
             if held:
                 raise turns.build_refusal()
             await turns.acquire(self.payer, size)
-        if self.size and self.turns is not None and self.turns is not turns:
-            self.turns.release(self.payer, self.size)
+        if not held:
+            self.release()
         self.turns, self.size = turns, size
 
     def is_waited_for(self) -> bool:
@@ -89,8 +82,8 @@ class BodyMemory(Struct, eq=False):
         if not self.size:
             self.read_size = 0
         more = min(size, LARGEST_BODY_BYTES - (self.size - self.read_size)) - self.read_size
-        if size > COUNTED_BODY_BYTES and more > 0:
-            await self._take(self.services.body_memory[1], self.size + more)
+        if size > SMALL_BODY_BYTES and more > 0:
+            await self._take(self.services.body_memory[2], self.size + more)
             self.read_size += more
 
     def free(self, size: int) -> None:
@@ -113,10 +106,10 @@ async def read_body(
     pieces: list[bytes] = []
     size = 0
     announced = int(content_length) if content_length.isdecimal() else 0
-    if announced > COUNTED_BODY_BYTES:
+    if announced > SMALL_BODY_BYTES:
         if announced > max_bytes:
             raise build_size_error(max_bytes)
-        await memory.reserve(announced)
+        await memory.grow(announced)
     begin = 0.0
     try:
         async with asyncio.timeout(COUNTED_READ_TIMEOUT_SECONDS if memory.size else read_timeout_seconds) as limit:
@@ -129,7 +122,7 @@ async def read_body(
                 if size > max_bytes:
                     raise build_size_error(max_bytes)
                 pieces.append(piece)
-                if size > max(memory.size, COUNTED_BODY_BYTES):  # a body without a length
+                if size > SMALL_BODY_BYTES and size > memory.size:  # a body without a length
                     limit.reschedule(None)
                     waits_since = asyncio.get_running_loop().time()
                     next_size = USUAL_BODY_BYTES if size <= USUAL_BODY_BYTES else MAX_REQUEST_BYTES

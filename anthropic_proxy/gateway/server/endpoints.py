@@ -19,7 +19,7 @@ from anthropic_proxy.engine.exchange.exchange import Exchange, log_internal_erro
 from anthropic_proxy.engine.exchange.forwarding import RESOURCE_PATHS, forward_resource
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected
 from anthropic_proxy.engine.hooks import NEGOTIATED
-from anthropic_proxy.engine.memory_plan import COUNTED_BODY_BYTES
+from anthropic_proxy.engine.memory_plan import SMALL_BODY_BYTES, UNCOUNTED_BODIES, UNCOUNTED_BODY_BYTES
 from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.platforms.program import COMMANDS_USER_AGENT
 from anthropic_proxy.engine.routing.model_listing import find_model, open_model_list
@@ -155,8 +155,12 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
             # what a stranger without a key may send is small, and needs no memory of others
             most = MAX_REQUEST_BYTES if route is None else route.max_body_bytes
             body = await read_body(receive, memory, headers.get("content-length", ""), most)
-        elif len(body) > COUNTED_BODY_BYTES:
-            await memory.reserve(len(body))
+        if (
+            (size := len(body)) > UNCOUNTED_BODY_BYTES
+            and not memory.size
+            and (size > SMALL_BODY_BYTES or services.running.count > UNCOUNTED_BODIES)
+        ):
+            await memory.grow(size)
         body_read = True
         request = ClientRequest(
             receipt=receipt,

@@ -1,8 +1,13 @@
-"""Bodies of 25 MB with millions of fields, list elements or escapes. Most are invalid, so they are decoded twice."""
+"""Bodies of 25 MB with millions of fields, list elements or escapes. Most are invalid, so they are decoded twice. And
+hundreds of small bodies, whose provider lets them wait.
+"""
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from tests.attacks.lab import Attack, Row
+from tests.attacks.upstream import UpstreamCall, reply_text
 from tests.faults.client import Answer
 
 _NUMBERS = b"1," * 12_000_000 + b"1"
@@ -75,6 +80,31 @@ _RESOURCES: dict[str, tuple[str, Callable[[], bytes]]] = {
         lambda: b'{"requests":[%b{"params":{"model":"openai/m"}}]}' % (b'{"params":{"model":"m"}},' * 80_000),
     ),
 }
+_SMALL = b'{"model":"openai/gpt-4.1","max_tokens":9,"messages":[{"role":"user","content":"\xf0\x9f\x98\x80%b"}]}'
+_SMALL_BODIES = 400
+_SETTLED_SECONDS = 1.0
+
+
+def _wait_for_provider(attack: Attack) -> list[Answer]:
+    """Send small bodies whose provider answers once no more of them arrive."""
+    arrived, may_answer, usual = threading.Event(), threading.Event(), reply_text("All is well.")
+
+    def reply(call: UpstreamCall) -> bytes:
+        arrived.set()
+        may_answer.wait()
+        answer = usual(call)
+        assert isinstance(answer, bytes)
+        return answer
+
+    attack.upstream.reply = reply
+    with ThreadPoolExecutor(_SMALL_BODIES) as pool:
+        answers = [pool.submit(attack.post, _SMALL % (b"a" * 120_000)) for _ in range(_SMALL_BODIES)]
+        while arrived.wait(_SETTLED_SECONDS):
+            arrived.clear()
+        may_answer.set()
+        return [answer.result() for answer in answers]
+
+
 _ROUTES = """
 [[routes]]
 name = "long"
@@ -83,21 +113,33 @@ targets = ["openai/gpt-4.1"]
 """
 
 
-BODIES: tuple[Row, ...] = tuple(
-    Row(
-        name=f"{name}, {path}",
-        run=_post(build, path),
-        input_mib=0 if ",000,000 keys" in name or "numbers" in name else 25,
+BODIES: tuple[Row, ...] = (
+    tuple(
+        Row(
+            name=f"{name}, {path}",
+            run=_post(build, path),
+            input_mib=0 if ",000,000 keys" in name or "numbers" in name else 25,
+        )
+        for name, build in _BODIES.items()
+        for path in ("/v1/messages", "/v1/messages/count_tokens")
     )
-    for name, build in _BODIES.items()
-    for path in ("/v1/messages", "/v1/messages/count_tokens")
-) + tuple(
-    Row(
-        name=name,
-        run=_post(build, path),
-        statuses=frozenset({400}),
-        settings={"PREFERRED_PROVIDER": "anthropic"},
-        configuration=_ROUTES if name.endswith("with routes") else "",
+    + tuple(
+        Row(
+            name=name,
+            run=_post(build, path),
+            statuses=frozenset({400}),
+            settings={"PREFERRED_PROVIDER": "anthropic"},
+            configuration=_ROUTES if name.endswith("with routes") else "",
+        )
+        for name, (path, build) in _RESOURCES.items()
     )
-    for name, (path, build) in _RESOURCES.items()
+    + (
+        Row(
+            name=f"{_SMALL_BODIES} bodies of 120 KB that wait for their provider",
+            run=_wait_for_provider,
+            statuses=frozenset({200}),
+            settings={"MEMORY_LIMIT_MB": "1824"},
+            input_mib=16,  # those that the plan lets wait at the same time
+        ),
+    )
 )

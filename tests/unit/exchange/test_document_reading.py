@@ -206,7 +206,7 @@ class MeasuredProxy(Proxy):
         self.held: list[int] = []
 
     def count_held(self) -> int:
-        return self.harness.services.body_memory[1].count_before("nobody")
+        return self.harness.services.body_memory[2].count_before("nobody")
 
     def _answer(self, upstream: FakeUpstream, body: dict[str, Any]) -> FakeResponse:
         self.held.append(self.count_held())

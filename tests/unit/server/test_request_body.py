@@ -128,7 +128,7 @@ async def test_the_wait_for_memory_is_no_slowness_of_the_client() -> None:
     services = new_services(MAX_BODY_MEMORY_MB="128")
     held = [new_memory(services, f"key {number}") for number in range(8)]
     for memory in held:
-        await memory.reserve(4 << 20)  # all of the part of usual bodies
+        await memory.grow(4 << 20)  # all of the part of usual bodies
     pieces = [piece(b"x" * 100_000, more=True) for _ in range(3)]
 
     async def receive() -> Message:
@@ -149,11 +149,11 @@ async def test_what_has_memory_never_waits_for_more_of_the_same_part() -> None:
     services = new_services(MAX_BODY_MEMORY_MB="128")
     ann, bob, carol = (new_memory(services, client) for client in ("ann", "bob", "carol"))
     for memory in (ann, bob, carol):
-        await memory.reserve(30 << 20)  # 90 of 96 MB
+        await memory.grow(30 << 20)  # 90 of 96 MB
     await ann.count_read(2 << 20)
     await bob.count_read(4 << 20)  # no more than the largest body needs
     dave = new_memory(services, "dave")
-    await dave.reserve(1 << 20)
+    await dave.grow(1 << 20)
     waiting = asyncio.create_task(dave.count_read(32 << 20))
     await asyncio.sleep(1)
     with pytest.raises(ProxyBusy):
@@ -161,7 +161,7 @@ async def test_what_has_memory_never_waits_for_more_of_the_same_part() -> None:
     assert (ann.size, bob.size, carol.size, dave.size) == (32 << 20, 32 << 20, 30 << 20, 1 << 20)
     ann.release()
     await waiting
-    assert (dave.size, services.body_memory[0].acquire_free("eve", 32 << 20)) == (32 << 20, True)
+    assert (dave.size, services.body_memory[1].acquire_free("eve", 32 << 20)) == (32 << 20, True)
 
 
 @in_virtual_time
@@ -223,7 +223,7 @@ async def test_what_is_read_for_a_request_waits_for_the_memory_of_large_bodies()
 
 async def test_a_usual_body_with_documents_has_its_memory_in_the_part_of_large_ones() -> None:
     services = new_services(MAX_BODY_MEMORY_MB="128")
-    usual, larger = services.body_memory
+    _, usual, larger = services.body_memory
     memory = new_memory(services)
     await read_body(sends(piece(USUAL)), memory, str(len(USUAL)))
     for read in (1 << 20, 3 << 20):

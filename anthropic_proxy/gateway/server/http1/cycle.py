@@ -18,7 +18,7 @@ from http import HTTPStatus
 from typing import Any, Literal, Protocol, assert_never
 
 from anthropic_proxy.engine.hooks import Receipt
-from anthropic_proxy.engine.memory_plan import COUNTED_BODY_BYTES
+from anthropic_proxy.engine.memory_plan import SMALL_BODY_BYTES
 from anthropic_proxy.engine.patterns import compile_anchored
 
 CYCLE_EXTENSION = "anthropic_proxy.cycle"
@@ -73,7 +73,7 @@ class FlowControl:
         await self._writable.wait()
 
 
-MAX_BUFFERED_BODY_BYTES = COUNTED_BODY_BYTES
+MAX_BUFFERED_BODY_BYTES = SMALL_BODY_BYTES
 """Bytes of buffered request body above which the socket is not read until the application calls `receive`."""
 MAX_JOINED_BODY_BYTES = 1024 * 1024
 """Size of the buffered part of a request body that the application receives at once, before the rest has arrived."""
