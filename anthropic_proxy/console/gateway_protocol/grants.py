@@ -418,7 +418,7 @@ class Grants:
 
     def _administer(self, connection: Connection, user: OidcUser | None) -> KeyAdministration:
         actor = "sign-in" if user is None else f"sign-in ({user.unique_name})"
-        return KeyAdministration(connection, actor, self._clock)
+        return KeyAdministration(connection, actor, self._clock, settings=self._settings)
 
     @contextmanager
     def _open(self) -> Iterator[Connection]:

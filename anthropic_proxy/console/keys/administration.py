@@ -28,6 +28,7 @@ from anthropic_proxy.console.keys.descriptions import (
     list_settable_fields,
     new_key,
 )
+from anthropic_proxy.console.keys.limits import build_key_scope, build_team_scope
 from anthropic_proxy.console.keys.person_keys import (
     PersonElsewhere,
     find_free_name,
@@ -36,6 +37,7 @@ from anthropic_proxy.console.keys.person_keys import (
     list_people_elsewhere,
 )
 from anthropic_proxy.console.keys.queries import (
+    add_earlier_use,
     build_ambiguity_error,
     find_key,
     find_people,
@@ -330,6 +332,9 @@ class KeyAdministration:
         outcome = KeyOutcome(key=after, changes=changes, sentence=f"Key {after.label} is {verb}d.")
         if dry_run:
             return outcome
+        after = structs.replace(
+            after, rules=add_earlier_use(self._connection, self._settings, build_key_scope(after), now)
+        )
         values: dict[str, Any] = {name: getattr(after, name) for name in _STORED_TEXTS}
         times = {name: getattr(after, name) for name in _STORED_TIMES}
         values |= {name: None if at is None else to_microseconds(at) for name, at in times.items()}
@@ -855,6 +860,8 @@ class KeyAdministration:
         after = require_valid_rules(_set_rules(before.rules, command.fields, now))
         changes = _compare(list_rule_fields(before.rules), list_rule_fields(after))
         if not dry_run:
+            scope = build_team_scope(Team(name, after))
+            after = add_earlier_use(self._connection, self._settings, scope, now)
             self._connection.execute("DELETE FROM teams WHERE name = ?", (name,))
             if after != Rules():
                 self._connection.insert_row("teams", {"name": name, "rules": msgspec.json.encode(after).decode()})
@@ -922,11 +929,13 @@ def _set_rules(before: Rules, fields: Mapping[str, Any], now: float) -> Rules:
     """
     given = {name: value for name, value in fields.items() if name in Rules.__struct_fields__}
     after = structs.replace(before, **given)
-    times = {(budget.unit, budget.period, budget.models): budget.since for budget in before.budgets}
-    dated = [
-        structs.replace(budget, since=times.get((budget.unit, budget.period, budget.models), now))
-        for budget in after.budgets
-    ]
+    known = {
+        (budget.unit, budget.period, budget.models): (budget.since, budget.used_before) for budget in before.budgets
+    }
+    dated = []
+    for budget in after.budgets:
+        since, used_before = known.get((budget.unit, budget.period, budget.models), (now, 0))
+        dated.append(structs.replace(budget, since=since, used_before=used_before))
     return structs.replace(after, budgets=tuple(dated))
 
 

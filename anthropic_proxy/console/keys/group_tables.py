@@ -64,7 +64,7 @@ def apply_group_tables(settings: Settings, is_stopped: Callable[[], bool] = lamb
     if settings.sign_in is None:
         return
     with closing(open_for_writing(settings)) as connection:
-        administration = KeyAdministration(connection, _ACTOR)
+        administration = KeyAdministration(connection, _ACTOR, settings=settings)
         differing = [key.id for key, _ in _list_differences(connection, settings, None)]
         for start in range(0, len(differing), _PEOPLE_PER_TRANSACTION):
             if is_stopped():
@@ -89,7 +89,7 @@ def apply_marked_tables(
     after = ""
     failure: Exception | None = None
     with closing(open_for_writing(settings)) as connection:
-        administration = KeyAdministration(connection, _ACTOR)
+        administration = KeyAdministration(connection, _ACTOR, settings=settings)
         while has_marked_people(connection) and not is_stopped():
             began_at = time.monotonic()
             part: Sequence[str] | None = ()
@@ -155,8 +155,8 @@ def _list_differences(
 
 
 def _is_equal(key: VirtualKey, name: str, value: object) -> bool:
-    if name == "budgets":  # the stored ones have the time at which they were set
-        return tuple(structs.replace(budget, since=0.0) for budget in key.rules.budgets) == value
+    if name == "budgets":  # the stored ones have what belongs to the time at which they were set
+        return tuple(structs.replace(budget, since=0.0, used_before=0) for budget in key.rules.budgets) == value
     return bool(getattr(key if name in NAME_FIELDS else key.rules, name) == value)
 
 

@@ -32,7 +32,13 @@ from anthropic_proxy.console.ledger.records import (
 )
 from anthropic_proxy.console.ledger.schema import AUDIT_LOG, KEY_HASHES, VIRTUAL_KEYS, TableDefinition
 from anthropic_proxy.console.ledger.users import escape_pattern, list_people_ids
-from anthropic_proxy.console.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
+from anthropic_proxy.console.units import (
+    DAY_SECONDS,
+    HOUR_SECONDS,
+    MICROSECONDS,
+    MICROSECONDS_PER_HOUR,
+    to_microseconds,
+)
 from anthropic_proxy.engine.options import matches_model
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.errors import InvalidRequest, UnknownModel
@@ -528,15 +534,44 @@ def sum_budget_uses(
 ) -> Sequence[int]:
     """Return the use of each budget in its period that contains `now`, by the ledger: nano-dollars, or tokens."""
     ((oldest,),) = connection.query("SELECT min(started_at) FROM requests")
-    has_models = any(budget.models for _, budget in budgets)
-    prefixes = {row.name: row.prefix for row in find_registry(settings)} if has_models else {}
+    parts = [_list_counted_parts(scope, budget, now, oldest) for scope, budget in budgets]
+    uses = list[int]()
+    for (_, budget), counted, used in zip(
+        budgets, parts, _sum_parts(connection, settings, budgets, parts), strict=True
+    ):
+        has_hour_of_start = counted[0][:2] == (_SUMS, to_microseconds(budget.since) // MICROSECONDS_PER_HOUR)
+        uses.append(max(used - budget.used_before, 0) if has_hour_of_start else used)
+    return uses
+
+
+def add_earlier_use(connection: Reader, settings: Settings | None, scope: Scope, now: float) -> Rules:
+    """Return the rules of a scope. Those of its budgets that are set at the time `now` get `used_before`."""
+    budgets = scope.rules.budgets
+    chosen = [(scope, budget) for budget in budgets if budget.since == now]
+    end = to_microseconds(now)
+    parts = [(_REQUESTS, end - end % MICROSECONDS_PER_HOUR, end)]
+    uses = iter(_sum_parts(connection, settings, chosen, [parts] * len(chosen)))
+    dated = [structs.replace(one, used_before=next(uses)) if one.since == now else one for one in budgets]
+    return structs.replace(scope.rules, budgets=tuple(dated))
+
+
+_Parts = Sequence[tuple[str, int, int]]
+"""Tables, each with a range of its times."""
+
+
+def _sum_parts(
+    connection: Reader, settings: Settings | None, budgets: Sequence[tuple[Scope, Budget]], parts: Sequence[_Parts]
+) -> Sequence[int]:
+    needs_prefixes = any(budget.models for _, budget in budgets)
+    rows_of_registry = find_registry(settings) if needs_prefixes and settings is not None else ()
+    prefixes = {row.name: row.prefix for row in rows_of_registry}
     names = _find_counted_names(connection, [*{scope.counter: scope for scope, _ in budgets}.values()])
     uses = []
-    for scope, budget in budgets:
+    for (scope, budget), parts_of_budget in zip(budgets, parts, strict=True):
         counted = names[scope.counter]
         rows = [
             (table, first, last, _COLUMNS[scope.kind], counted[place : place + _MAX_NAMES])
-            for table, first, last in _list_counted_parts(scope, budget, now, oldest)
+            for table, first, last in parts_of_budget
             for place in range(0, len(counted), _MAX_NAMES)
         ]
         uses.append(_sum_rows(connection, budget, rows, prefixes))
@@ -548,8 +583,8 @@ _MAX_NAMES = 500
 """Maximum number of names of one query. A person may have had many, and keys with many."""
 
 
-def _list_counted_parts(scope: Scope, budget: Budget, now: float, oldest: int | None) -> Sequence[tuple[str, int, int]]:
-    """Return tables, each with a range of its times. `oldest`: start of the oldest stored request."""
+def _list_counted_parts(scope: Scope, budget: Budget, now: float, oldest: int | None) -> _Parts:
+    """`oldest`: start of the oldest stored request."""
     start = scope.find_budget_start(budget, now)
     period_end = scope.find_budget_end(budget, now)
     # to the end of the period: rows have the time of their server, whose clock may be ahead of that of the budgets

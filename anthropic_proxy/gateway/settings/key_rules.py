@@ -52,6 +52,8 @@ class Budget(Struct, frozen=True, omit_defaults=True):
     since: float = 0.0
     """Time at which a budget of this unit and period was set and none existed, in seconds since the epoch. 0: before
     the period, or stored by an earlier version."""
+    used_before: int = 0
+    """Nano-dollars or tokens that were used in the hour of `since` before it. The sums of an hour have them too."""
     soft: bool = False
     """True: the budget warns, and refuses no request."""
     models: str = ""
@@ -193,7 +195,7 @@ def require_valid_rules(rules: Rules) -> Rules:
             raise InvalidRequest(
                 f"budgets has the amount {budget.amount:g} in tokens. Use a whole number.", code="virtual-key-limits"
             )
-        kind = structs.replace(budget, amount=0, since=0)
+        kind = structs.replace(budget, amount=0, since=0, used_before=0)
         if kind in seen:
             raise InvalidRequest(
                 f"budgets has two amounts in {budget.format_with(budget.unit)}. Use one of them.",

@@ -20,20 +20,26 @@ from anthropic_proxy.console.keys.virtual_keys import VirtualKey
 from anthropic_proxy.console.ledger.database import open_for_reading, open_for_writing
 from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.queries import sum_usage
+from anthropic_proxy.console.ledger.retention import Retention
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.plugin_packages import open_plugins
 from anthropic_proxy.gateway.settings import Settings, load_settings
-from anthropic_proxy.gateway.settings.key_rules import Budget, Period, Rules
-from anthropic_proxy.plugins import Client
+from anthropic_proxy.gateway.settings.key_rules import Budget, Period, Rules, decode_budget
+from anthropic_proxy.plugins import Client, Cost, Receipt
 from tests.support.command_line import run_command
 from tests.support.ledger import NOON, new_receipt, reading, running_ledger, store
 from tests.support.secret_canaries import find_leaks
-from tests.support.virtual_keys import change_key, change_team, create_key, running_app, send, store_key
+from tests.support.virtual_keys import admit, change_key, change_team, create_key, running_app, send, store_key
 from tests.support.waiting import wait_for_async
 
+DAY = 86_400
 ASKED = {"model": "demo/demo", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
 OTHERS = {"PROXY_API_KEY": "pk-0123456789", "ADMIN_API_KEY": "admin-0123456789"}
+
+
+def find_tokens(receipt: Receipt) -> Cost:
+    return Cost(receipt.input_tokens, None, "list")
 
 
 async def test_administrators_let_the_proxy_forget_what_refusals_have_shown(tmp_path: Path) -> None:
@@ -346,6 +352,48 @@ async def test_the_use_of_a_budget_begins_to_the_second_also_days_later(database
         for models, used in {"groq/*": 1_110, "SMALL": 1_110, "*/s?all": 1_110, "openai/*": 0, "gpt-*": 0}.items():
             one = structs.replace(stored, models=models)
             assert sum_budget_uses(connection, Settings(), [(scope, one)], now) == [used], models
+
+
+@pytest.mark.parametrize("place", ["key", "team", "person"])
+async def test_a_budget_that_is_set_within_an_hour_keeps_its_use_when_the_requests_are_deleted(
+    database: Settings, place: str
+) -> None:
+    """It is removed, set again, and gets another amount later."""
+    texts = ("1USD/total", "1000000tokens/month", "1000000tokens/total for groq/* soft", "9USD/total for openai/*")
+    budgets = tuple(map(decode_budget, texts))
+    first_at, set_at, changed_at = NOON, NOON + 1_200, NOON + 1_300
+    settings = structs.replace(database, ledger_days=1)
+    label = "ci@example.com"
+    with closing(open_for_writing(settings)) as connection, running_ledger(settings, cost=find_tokens) as ledger:
+
+        def change(at: float, budgets: Sequence[Budget]) -> tuple[Budget, ...]:
+            administration = KeyAdministration(connection, "test", lambda: at, settings=settings)
+            if place == "team":
+                return change_team(administration, "t", {"budgets": budgets}).rules.budgets
+            if place == "person":
+                return admit(connection, label, clock=lambda: at, budgets=budgets).rules.budgets
+            return change_key(administration, label, budgets=budgets).rules.budgets
+
+        key = admit(connection, label, clock=lambda: first_at)
+        change(first_at, budgets)
+        client = Client(name=label, key_id=key.id, team="t")
+        for number, at in enumerate((NOON + 60, set_at - 1, set_at + 1, set_at + 1_800, set_at + 3_600)):
+            await ledger.record(
+                new_receipt(number, client=client, started_at=at, input_tokens=10**number, output_tokens=0)
+            )
+        await ledger.record(
+            *(new_receipt(5 + days, client=Client("b"), started_at=NOON + days * DAY) for days in range(4))
+        )
+        ledger.wait_written(9)
+        change(set_at, ())
+        change(set_at, budgets)
+        stored = change(changed_at, [structs.replace(one, amount=2 * one.amount) for one in budgets])
+        scope = Scope(*(("team", "t", "team/t") if place == "team" else ("key", label, f"key/{key.id}")), Rules())
+        chosen = [(scope, one) for one in stored]
+        before = sum_budget_uses(connection, settings, chosen, NOON + 3 * DAY)
+        Retention(settings, clock=lambda: NOON + 3 * DAY).delete_expired(connection)
+        assert connection.query("SELECT count(*) FROM requests WHERE key_label != 'b'") == [(0,)]
+        assert sum_budget_uses(connection, settings, chosen, NOON + 3 * DAY) == before == [11_100, 11_100, 11_100, 0]
 
 
 @pytest.mark.parametrize(("period", "used"), [("day", 11), ("month", 111), ("total", 1_111)])

@@ -220,13 +220,13 @@ async def test_requests_without_a_call_leave_half_of_the_file_to_others(tmp_path
     settings = Settings(database_url=Secret(f"sqlite:///{tmp_path / 'ledger.sqlite3'}"), data_directory=tmp_path)
     open_for_writing(settings).close()
     refused = {"outcome": "error", "path": "/x" * 500, "provider": "", "input_tokens": 0, "output_tokens": 0}
-    with ExitStack() as stack, running_ledger(settings, max_rows=40, max_spool_bytes=400_000) as ledger:
+    with ExitStack() as stack, running_ledger(settings, max_rows=400, max_spool_bytes=400_000) as ledger:
         state = ledger.queue.state
         FileHolder(settings, stack).hold()
         numbers = iter(range(1_000))
         while not ledger.queue.spool_is_half_full:
             await ledger.record(
-                *(new_receipt(number, **refused) for number, _ in zip(numbers, range(20), strict=False))
+                *(new_receipt(number, **refused) for number, _ in zip(numbers, range(200), strict=False))
             )
             ledger.wait_until(lambda: not len(ledger.queue))
         before = ledger.queue.spooled_rows
