@@ -174,7 +174,7 @@ class UpstreamStream(DeltaStream):
     """Maximum size of a frame or body that is decoded on the event loop if it states no error. 0: since the first
     content, or beside a small request, `bytes_on_loop` of the decoder alone says so."""
     _early_stop: Delta | None = None
-    """A normal end in front of the first content, which counts once the response has ended."""
+    """A normal end that counts once the response has ended (`_postpones_end`)."""
     _drain_until = 0.0
     """Time on the loop clock until which token usage is awaited after `Stop`. 0: the wait has not started."""
     _drain_seconds = 0.0
@@ -291,7 +291,10 @@ class UpstreamStream(DeltaStream):
                         await self._decode_in_thread(self._decode_complete, body, deltas)
                 except UpstreamError as error:
                     self._fail(error, deltas)
-                deltas = self._late_thinking.feed(deltas)
+                if Thinking in map(type, deltas):
+                    deltas = self._late_thinking.feed(deltas)
+                    if Stop in map(type, deltas):
+                        self._postpones_end(deltas)
             else:
                 # a chunk
                 try:
@@ -337,22 +340,18 @@ class UpstreamStream(DeltaStream):
                             deltas += await self._run_in_thread(decoder.decode_kept)
                         deltas += decoder.decode_end()
                         if self._early_stop is not None:
-                            if self._broken is not None:
+                            if self._broken is not None and not self._late_thinking.is_alone:
                                 raise self._broken
-                            deltas.append(self._early_stop)
+                            deltas += (*self._late_thinking.take_text(), self._early_stop)
                 except UpstreamError as error:
                     self._fail(error, deltas)  # raised after the client has received the earlier deltas
                 deltas = self._late_thinking.feed(deltas)
                 if Stop in map(type, deltas):
-                    has_content = not _CONTENT.isdisjoint(map(type, deltas))
-                    if has_content or self.has_thinking is not None or self._ended or not _ends_normally(deltas):
+                    if self.has_thinking is False or not self._postpones_end(deltas):
                         self._stopped = True
                         self._drain_seconds = TRAILING_USAGE_TIMEOUT_SECONDS
-                        if has_content and chunk and 2 * len(frame) > len(chunk):  # in one frame
-                            self._drain_seconds = _REPEATED_REASON_SECONDS
-                    else:
-                        self._early_stop = deltas.pop()
-                        self._drain_seconds = _EARLY_REASON_SECONDS
+                        if chunk and 2 * len(frame) > len(chunk) and not _CONTENT.isdisjoint(map(type, deltas)):
+                            self._drain_seconds = _REPEATED_REASON_SECONDS  # content and reason are in one frame
                 elif self._stopped and any(map(_has_content, deltas)) and not self._is_cut:
                     self._drain_until = 0.0  # the provider repeats its stop reason
                     self._drain_seconds = _REPEATED_REASON_SECONDS
@@ -393,6 +392,25 @@ class UpstreamStream(DeltaStream):
         if self._failure is not None:
             raise self._failure
         return None
+
+    def _postpones_end(self, deltas: list[Delta]) -> bool:
+        """Take a normal end out of `deltas` that counts once the response has ended: before the first content, or
+        behind thinking alone that the client has not asked for. This becomes the text of the reply if nothing follows.
+        """
+        place = [*map(type, deltas)].index(Stop)
+        stop = deltas[place]
+        if not isinstance(stop, Stop) or stop.reason not in NORMAL_ENDS:
+            return False
+        if self._late_thinking.is_alone and not self.call.request.asks_for_thinking:
+            if self._ended:
+                deltas[place:place] = self._late_thinking.take_text()
+        elif self.has_thinking or not _CONTENT.isdisjoint(map(type, deltas)):
+            return False
+        if self._ended:
+            return False
+        self._early_stop = deltas.pop(place)
+        self._drain_seconds = _EARLY_REASON_SECONDS
+        return True
 
     def _states_no_error(self, data: bytes) -> bool:
         """Return True for a frame or body before the first content that is not compared with the request."""
@@ -500,11 +518,6 @@ def _count_unread(deltas: Sequence[Delta]) -> Usage:
     writer.feed(deltas)
     output = writer.counts.output_tokens
     return structs.replace(writer.usage, output_tokens=output) if output else writer.usage
-
-
-def _ends_normally(deltas: Sequence[Delta]) -> bool:
-    """Return True if the last delta is a normal end."""
-    return isinstance(stop := deltas[-1], Stop) and stop.reason in NORMAL_ENDS
 
 
 def _has_content(delta: Delta) -> bool:

@@ -227,35 +227,65 @@ def _is_answer(delta: Delta) -> bool:
             return False
 
 
+_MAX_ALONE = 256 * 1024
+"""Maximum number of characters of thinking that may be the text of a reply."""
+
+
 class TrailingThinkingBuffer(Struct, eq=False):
     """Buffers thinking after text or tool calls, and drops it if the reply ends before other content follows.
 
     The Messages API rejects a history in which a reply ends with such thinking. Thinking alone may be the complete
-    reply.
+    reply, or be its text (`take_text`).
     """
 
     _answered: bool = False
     """True after text, a tool call or a block. Thinking before it is never buffered."""
+    _is_watching: bool = False
+    """True while there is something in the lists."""
     _kept: "list[Delta]" = []
+    _alone: list[str] = []
+    """Texts of the thinking so far, of which a reply has nothing else."""
+    _size: int = 0
+
+    @property
+    def is_alone(self) -> bool:
+        """True if the reply has a text of thinking and nothing else."""
+        return bool(self._alone)
 
     def feed(self, deltas: list[Delta]) -> list[Delta]:
         """Add the next deltas of the reply and return those to send now."""
-        if not self._kept and Thinking not in map(type, deltas):
-            self._answered = self._answered or any(map(_is_answer, deltas))
+        if not self._is_watching and Thinking not in map(type, deltas):
+            if not self._answered and any(map(_is_answer, deltas)):
+                self._answered = True
             return deltas
         released: list[Delta] = []
         for delta in deltas:
-            if type(delta) is Thinking and self._answered:
-                self._kept.append(delta)
-                continue
-            if type(delta) is Stop:
+            if type(delta) is Thinking:
+                if self._answered:
+                    self._kept.append(delta)
+                    continue
+                self._size += len(delta.text)
+                if self._alone or delta.text.strip():
+                    self._alone.append(delta.text)
+                if self._size > _MAX_ALONE:
+                    self._alone.clear()
+            elif type(delta) is Stop:
                 self._kept = []
             elif _is_answer(delta):
                 self._answered = True
                 released += self._kept
-                self._kept = []
+                self._kept, self._alone = [], []
             released.append(delta)
+        self._is_watching = bool(self._kept or self._alone)
         return released
+
+    def take_text(self) -> list[Delta]:
+        """Return the text of a reply that has ended with thinking alone, which its client has not asked for: vLLM takes
+        a reply without tags for thinking (its issues 17349 and 17609).
+        """
+        text = "".join(self._alone)
+        self._alone.clear()
+        return [Text(text)] if text else []
 
     def flush_pending(self) -> list[Delta]:
         """Return the buffered deltas and empty the buffer. Call this when the provider's response breaks off."""

@@ -26,6 +26,7 @@ from tests.support.fakes.prefix_cache import CachePolicy, Script, wire_of
 from tests.support.fakes.thinking_model import WORDS, ThinkingProvider, list_states
 from tests.support.golden_runner import fold_events
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
+from tests.support.replies import CHAT, GEMINI, OLLAMA, RESPONSES, Reply
 from tests.support.stores import Clock, open_store
 from tests.support.virtual_time import in_virtual_time
 
@@ -433,6 +434,52 @@ async def test_hidden_thinking_goes_back_as_the_provider_has_written_it(stream: 
     assert state is not None
     assert state.startswith("The user says: My key is REDACTED_TEST_KEY_")
     assert "thinking" not in [kind for kind, _ in reader.read]
+
+
+FORMS = {"gemini": GEMINI, "responses": RESPONSES, "deepseek": CHAT, "kimi": CHAT, "ollama": OLLAMA}
+THOUGHTS = ["The key is ", f"{SECRET}, ", "or so."]
+ANSWER = {"type": "text", "text": "".join(THOUGHTS)}
+
+
+def answer(wire: str, reply: Reply, pieces: str) -> FakeResponse:
+    """`pieces`: "whole", "chunks" or "burst", a stream in one chunk."""
+    form = FORMS[wire]
+    if pieces == "whole":
+        return FakeResponse(200, form.whole(reply))
+    frames = form.stream(reply)
+    headers = {"content-type": "application/x-ndjson"} if wire == "ollama" else SSE
+    return FakeResponse(200, *(frames if pieces == "chunks" else [b"".join(frames)]), headers=headers)
+
+
+@pytest.mark.parametrize("pieces", ["whole", "chunks", "burst"])
+@pytest.mark.parametrize(
+    ("fields", "reply", "content"),
+    [
+        ({}, Reply(thoughts=THOUGHTS), [ANSWER]),
+        ({"thinking": {"type": "disabled"}}, Reply(thoughts=THOUGHTS), [ANSWER]),
+        ({"stop_sequences": [", or"]}, Reply(thoughts=THOUGHTS), [{"type": "text", "text": f"The key is {SECRET}"}]),
+        ({}, Reply(thoughts=THOUGHTS, stop="max_tokens"), []),
+        ({}, Reply(thoughts=THOUGHTS, texts=[WORDS]), [{"type": "text", "text": WORDS}]),
+        ({}, Reply(thoughts=[" \n"]), []),
+        (HIDING["omitted"], Reply(thoughts=THOUGHTS), []),
+    ],
+    ids=["not asked", "disabled", "stop sequence", "limit", "beside a text", "blank", "asked"],
+)
+@pytest.mark.parametrize("wire", WIRES)
+async def test_thinking_that_nobody_asked_for_and_that_is_the_whole_reply_is_its_text(
+    wire: str, fields: dict[str, Any], reply: Reply, content: list[Any], pieces: str
+) -> None:
+    proxy = ProxyHarness(lambda *_: answer(wire, reply, pieces), **WIRES[wire])
+    messages = [{"role": "user", "content": "Which key?"}]
+    assert (await ask(proxy, messages, stream=pieces != "whole", tools=[], **fields))["content"] == content
+
+
+@pytest.mark.parametrize("pieces", ["whole", "chunks", "burst"])
+async def test_thinking_that_becomes_the_text_is_inspected(pieces: str) -> None:
+    proxy = ProxyHarness(lambda *_: answer("deepseek", Reply(thoughts=THOUGHTS), pieces), **WIRES["deepseek"])
+    proxy.services = structs.replace(proxy.services, inspectors=[Reader()])
+    (block,) = (await ask(proxy, [{"role": "user", "content": "Which?"}], stream=pieces != "whole"))["content"]
+    assert block["text"] == "The key is [test key], or so."
 
 
 @in_virtual_time

@@ -30,6 +30,10 @@ def chat(text: str, reason: str) -> bytes:
     return sse({"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": reason}]})
 
 
+def thought(text: str, reason: str) -> bytes:
+    return sse({"choices": [{"index": 0, "delta": {"reasoning_content": text}, "finish_reason": reason}]})
+
+
 def gemini(text: str, reason: str) -> bytes:
     parts = [{"text": text}] if text else []
     return sse({"candidates": [{"content": {"role": "model", "parts": parts}, "finishReason": reason}]})
@@ -53,6 +57,8 @@ EARLY_REASONS = {
     "before a minute of thinking, Gemini": ("gemini", 60.0, gemini("", "STOP"), gemini("Well.", "STOP")),
     "beside each text, Chat": ("chat", 8.0, chat("We", "stop"), chat("ll.", "stop")),
     "beside each text, Gemini": ("gemini", 8.0, gemini("We", "STOP"), gemini("ll.", "STOP")),
+    "beside a thought, Chat": ("chat", 60.0, thought("Hm.", "stop"), chat("Well.", "stop")),
+    "beside a thought that is the text, Chat": ("chat", 60.0, thought("We", "stop"), thought("ll.", "stop")),
     "null as a text, Chat": ("chat", 60.0, chat("We", "null"), chat("ll.", "stop")),
     "null as a text, Gemini": ("gemini", 60.0, gemini("We", "null"), gemini("ll.", "STOP")),
 }

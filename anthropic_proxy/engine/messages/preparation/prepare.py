@@ -110,6 +110,7 @@ def prepare(
     prepared.reply_limit = reply_limit
     if (thinking := request.thinking) is not None:
         prepared.shows_thinking = request.shows_thinking
+        prepared.asks_for_thinking = thinking.type != "disabled"
         prepared.budget_tokens = thinking.budget_tokens
         prepared.enables_thinking = thinking.type in ("enabled", "adaptive") and bool(limits.efforts)
         prepared.returns_thinking = thinking.display != "omitted" and thinking.type != "disabled"

@@ -180,6 +180,8 @@ class PreparedRequest(Struct, kw_only=True):
     returns_thinking: bool = True
     """True if the provider is asked for the text of its thinking. False: the client disabled thinking or set `display:
     omitted`. Without `thinking`, the text only shows that the provider works."""
+    asks_for_thinking: bool = False
+    """True if the client has not disabled thinking, or left it out."""
     shows_thinking: bool = False
     """True if the client gets the thinking (`MessagesRequest.shows_thinking`)."""
     output_schema: Raw = ABSENT
