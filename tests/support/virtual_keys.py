@@ -138,7 +138,7 @@ class Keys:
 
     async def read_uses(self) -> Mapping[BudgetLabels, float]:
         """Return the used shares of `/metrics`."""
-        await self.alerts.work()
+        await self.alerts.compare()
         return self.alerts.uses
 
     async def create(self, label: str, **fields: Any) -> str:

@@ -3,8 +3,9 @@ webhook.
 
 A request only notes whose budgets it may nearly use up. A task of each process compares the settled use of these
 budgets, as they are now, and stores a reached share as a row of `budget_alerts`. The key of the row makes the report
-unique over all processes, instances and restarts. The process that claims a row sends it, and again after pauses until
-the webhook has accepted it.
+unique over all processes, instances and restarts. Another task sends the rows, so that no report waits for the webhook
+before it is in the log. The process that claims a row sends it, and again after pauses until the webhook has accepted
+it.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ import hashlib
 import html
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from typing import TypeVar
@@ -94,10 +95,14 @@ class BudgetAlerts:
         self._next = BoundedDict[str, float](_MAX_KNOWN)
         """Budget → its next share. Absent: the lowest one. Infinite: each one is reported."""
         self._thresholds: Sequence[int] = DEFAULT_THRESHOLDS
-        self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self._stopping = asyncio.Event()
-        self._is_failing = False
+        self._noted = asyncio.Event()
+        """Set when there are budgets to compare."""
+        self._stored = asyncio.Event()
+        """Set when there are rows to send."""
+        self._send_at = 0.0
+        """Time before which the webhook gets no further row, because it has not accepted one."""
+        self._tasks: Sequence[asyncio.Task[None]] = ()
+        self._is_stopping = False
 
     def _now(self) -> float:
         return self._gateway.store.state.find_time(self._clock)
@@ -105,44 +110,44 @@ class BudgetAlerts:
     def note(self, key_limit: KeyLimit, share: float) -> None:
         """Called with the share that settled and running requests use."""
         if share >= min(self._thresholds[0] / 100, SHOWN_SHARE):
+            if not self._compared:  # else the task looks in a moment
+                self._noted.set()
             self._compared.pop(key_limit.scope.counter, None)
             self._compared[key_limit.scope.counter] = self._now() + _COMPARED_SECONDS
-            self._wake.set()
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run())
+        works = {self.compare: self._noted, self.send_due: self._stored}
+        self._tasks = [asyncio.create_task(self._repeat(work, wake)) for work, wake in works.items()]
 
     async def stop(self) -> None:
         """Wait up to two seconds for a request to the webhook. Another process sends the row of a longer one."""
-        self._stopping.set()
-        self._wake.set()
-        if self._task is not None:
-            await asyncio.wait({self._task}, timeout=_STOP_SECONDS)
-            self._task.cancel()
+        self._is_stopping = True
+        for wake in (self._noted, self._stored):
+            wake.set()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_STOP_SECONDS)
+        for task in self._tasks:
+            task.cancel()
 
-    async def _run(self) -> None:
-        while not self._stopping.is_set():
-            self._wake.clear()
-            pause: float | None = POLL_SECONDS
+    async def _repeat(self, work: Callable[[], Awaitable[float]], wake: asyncio.Event) -> None:
+        """`work` returns the time in seconds until it is done again, unless `wake` is set before."""
+        is_failing = False
+        while not self._is_stopping:
+            wake.clear()
+            pause = CHECK_SECONDS
             try:
-                pause = await self.work()
-                self._is_failing = False
+                pause = await work()
+                is_failing = False
             except Exception as error:  # noqa: BLE001  # of the database or the store: requests are served
-                if not self._is_failing:
+                if not is_failing:
                     self._gateway.log_warning_each_time(f"Reports about budgets wait: {type(error).__name__}: {error}")
-                self._is_failing = True
+                is_failing = True
             with suppress(TimeoutError):
-                if self._compared:  # further notes of running requests do not wake the task
-                    async with asyncio.timeout(CHECK_SECONDS):
-                        await self._stopping.wait()
-                else:
-                    async with asyncio.timeout(pause):
-                        await self._wake.wait()
+                async with asyncio.timeout(pause):
+                    await wake.wait()
 
-    async def work(self) -> float | None:
-        """Report what budgets have reached, and send what is due. Return the time in seconds until the next row can be
-        due. None: there is no webhook.
-        """
+    async def compare(self) -> float:
+        """Store and log the shares that budgets have reached. Return the time in seconds until the next comparison."""
         alerts = self._gateway.settings.alerts
         thresholds = DEFAULT_THRESHOLDS if alerts is None else alerts.thresholds
         if thresholds != self._thresholds:
@@ -150,10 +155,9 @@ class BudgetAlerts:
             self._next.clear()
         if self._gateway.store.state.available:
             await self._compare()
-        return None if alerts is None else await self._send_due(alerts)
+        return CHECK_SECONDS if self._compared else POLL_SECONDS
 
     async def _compare(self) -> None:
-        """Store and log the reached shares."""
         now = self._now()
         for counter in [counter for counter, end in self._compared.items() if end <= now]:
             del self._compared[counter]
@@ -178,6 +182,7 @@ class BudgetAlerts:
         ]
         if reached:
             new = await self._write(lambda connection: add_alerts(connection, reached, self._now()))
+            self._stored.set()
             for row in new:
                 self._gateway.log_warning_each_time(html.unescape(msgspec.json.decode(row.body)["text"]))
         for key_limit, _, share in found:
@@ -217,8 +222,13 @@ class BudgetAlerts:
             next_at=None if self._gateway.settings.alerts is None else to_microseconds(now),
         )
 
-    async def _send_due(self, alerts: AlertSettings) -> float:
-        """Send the rows that are due. Return the time in seconds until the next one can be due."""
+    async def send_due(self) -> float:
+        """Send the rows that are due, until one is not accepted. Return the time in seconds until the next one may be
+        due.
+        """
+        alerts = self._gateway.settings.alerts
+        if alerts is None:
+            return POLL_SECONDS
 
         def find_next_time() -> float | None:
             with closing(open_for_reading(self._gateway.settings)) as connection:
@@ -226,7 +236,7 @@ class BudgetAlerts:
                 ((next_at,),) = connection.query(present, (to_microseconds(self._now()),))
             return None if next_at is None else next_at / MICROSECONDS
 
-        while not self._stopping.is_set():
+        while self._send_at <= self._now() and not self._is_stopping:
             due = await run_in_own_thread("alerts", find_next_time)
             if due is None or due > self._now():
                 return POLL_SECONDS if due is None else min(due - self._now(), POLL_SECONDS)
@@ -234,7 +244,7 @@ class BudgetAlerts:
             if row is not None:
                 again_at = await self._send(alerts, row)
                 await self._write(partial(finish_alert, row=row, next_at=again_at))
-        return 0.0
+        return self._send_at - self._now()
 
     async def _send(self, alerts: AlertSettings, row: BudgetAlert) -> int | None:
         """Return when the row is sent again, in microseconds since the epoch. None: it is not."""
@@ -244,6 +254,7 @@ class BudgetAlerts:
         if not answer.problem:
             return None
         pause = find_pause(row.attempts, _LONGEST_PAUSE_SECONDS, answer.retry_after)
+        self._send_at = self._now() + max(min(pause, POLL_SECONDS), answer.retry_after)
         is_last = row.attempts >= MAX_ATTEMPTS
         if row.attempts == 1 or is_last:
             host = urlsplit(alerts.url.reveal()).netloc
@@ -266,8 +277,8 @@ def add_alerts(connection: Connection, rows: Sequence[BudgetAlert], now: float) 
 
 
 def claim_alert(connection: Connection, now: float) -> BudgetAlert | None:
-    """Return the earliest row that is due, which no other process gets before the end of a lease."""
-    due = f"next_at <= ? AND {_PRESENT} ORDER BY next_at LIMIT 20"
+    """Return a row that is due, a new one first, which no other process gets before the end of a lease."""
+    due = f"next_at <= ? AND {_PRESENT} ORDER BY attempts, next_at LIMIT 20"
     sql = f"SELECT {', '.join(_COLUMNS)} FROM budget_alerts WHERE {due}"
     for values in connection.query(sql, (to_microseconds(now), to_microseconds(now))):
         row = BudgetAlert(**dict(zip(_COLUMNS, values, strict=True)))

@@ -140,6 +140,8 @@ class KeyTable:
         """Settings and version of the budgets with which `_unpriced` was found."""
         self._budgets_version = 0
         """Number of readings that concerned budgets."""
+        self._scopes_with_budgets: tuple[int, Sequence[Scope]] = -1, ()
+        """Version of the budgets, and its scopes."""
         self.is_loaded = False
         self._access: object = None
         """Settings of the sign-in with which keys and sign-ins were read. None: not read."""
@@ -213,9 +215,14 @@ class KeyTable:
 
     def list_scopes_with_budgets(self) -> Sequence[Scope]:
         """Return the keys and teams with budgets, without revoked keys."""
-        keys = [build_key_scope(key) for key in self._keys.values() if key.revoked_at is None]
-        scopes = [*keys, *map(build_team_scope, self._teams.values()), *self.proxy_scopes]
-        return [scope for scope in scopes if scope.rules.budgets]
+        version, scopes = self._scopes_with_budgets
+        if version != self._budgets_version:
+            version = self._budgets_version
+            keys = [build_key_scope(key) for key in self._keys.values() if key.revoked_at is None]
+            found = (*keys, *map(build_team_scope, self._teams.values()), *self.proxy_scopes)
+            scopes = [scope for scope in found if scope.rules.budgets]
+            self._scopes_with_budgets = version, scopes
+        return scopes
 
     async def start(self) -> None:
         await self.refresh()

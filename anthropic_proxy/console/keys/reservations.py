@@ -299,6 +299,9 @@ class Reservations:
         if held in self._held:
             self._held.discard(held)
             amounts = find_actual_amounts(held.limits, used)
+            for key_limit, amount in zip(held.limits, amounts, strict=True):
+                if self._note_use is not None and key_limit.budget is not None and amount > key_limit.limit.amount:
+                    self._note_use(key_limit, 1.0)
             self._run(self._settle(held.reservation, amounts))
 
     async def _reserve(self, limits: Sequence[KeyLimit], now: float) -> Reservation:

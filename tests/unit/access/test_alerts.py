@@ -27,6 +27,7 @@ from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import Gateway, HttpReply, StoreState
 from anthropic_proxy.secrets import Secret
 from tests.support.ledger import NOON
+from tests.support.waiting import wait_for_async
 
 KEY = b"0123456789abcdef0123456789abcdef"
 WEBHOOK = AlertSettings(
@@ -83,6 +84,11 @@ class Instance:
         self.alerts = BudgetAlerts(cast("Gateway", world), lambda: [*world.scopes.values()], lambda: world.now)
         self.reservations = Reservations(world.store, world.log.append, note_use=self.alerts.note)
 
+    async def work(self) -> float:
+        """Return the time until the next report may be due."""
+        await self.alerts.compare()
+        return await self.alerts.send_due()
+
     async def begin(self, amount: int, budget: Budget = DAY, name: str = "web") -> HeldLimits:
         self.world.scopes[name] = scope = Scope("team", name, f"team/{name}", Rules(budgets=(budget,)))
         limits = build_limits([scope], [[Amounts(amount, 0)]], self.world.now)
@@ -111,15 +117,15 @@ async def test_each_share_is_reported_once_by_all_instances_and_after_a_restart(
     instances = [world.start() for _ in range(4)]
     for each in instances:
         await each.use(20)
-    await asyncio.gather(*(each.alerts.work() for each in instances))
+    await asyncio.gather(*(each.work() for each in instances))
     assert world.log == [FIRST.replace("85", "80")]
     assert world.texts == [FIRST.replace("85", "80")]
     for each in instances:
         await each.use(5)
-    await asyncio.gather(*(each.alerts.work() for each in instances))
+    await asyncio.gather(*(each.work() for each in instances))
     restarted = world.start()
     held = await restarted.begin(0)
-    await restarted.alerts.work()
+    await restarted.work()
     assert world.log == [FIRST.replace("85", "80"), SECOND]
     assert world.texts == world.log
     assert len({headers["webhook-id"] for headers, _ in world.received}) == 2
@@ -134,7 +140,7 @@ async def test_a_report_is_signed_and_has_the_fields_of_the_budget(database: Set
     held = await instance.reservations.reserve(build_limits([scope], [[amounts]], world.now), {}, world.now)
     instance.reservations.settle(held, [amounts])
     await instance.reservations.stop()
-    await instance.alerts.work()
+    await instance.work()
     ((headers, body),) = world.received
     sent = json.loads(body)
     assert sent == {
@@ -168,14 +174,14 @@ async def test_reserved_amounts_are_reported_only_when_they_are_used(database: S
     world = World(database)
     instance = world.start()
     held, other = await instance.begin(50), await instance.begin(50)
-    await instance.alerts.work()
+    await instance.work()
     await instance.end(held, 40)
-    await instance.alerts.work()
+    await instance.work()
     assert world.log == []
     await instance.end(other, 45)  # no later request notes the budget
-    await instance.alerts.work()
+    await instance.work()
     assert (world.log, world.texts) == ([FIRST], [FIRST])
-    await instance.alerts.work()
+    await instance.work()
     assert world.log == [FIRST]
 
 
@@ -210,11 +216,10 @@ async def test_a_report_that_is_not_accepted_is_sent_again_after_longer_pauses(
     pauses, last = [], world.now
     for number in range(MAX_ATTEMPTS + 5):
         before = len(world.received)
-        pause = await instances[number % 2].alerts.work()
+        await instances[number % 2].work()
         if len(world.received) > before:
             pauses.append(world.now - last)
             last = world.now
-        assert pause is not None
         world.now += 3_600 if number > 9 else 5 * 2**number
     assert pauses == [0, 5, 10, 20, 40, 80, 160, 320, 640, 1_280, 2_560, 3_600]
     failed = f"The webhook of [alerts], hooks.example.com, has not accepted a report about a budget: {reason}."
@@ -227,12 +232,12 @@ async def test_a_webhook_that_names_a_pause_gets_no_report_before_its_end(databa
     instance = world.start()
     world.answer, world.retry_after = lambda: 429, 40.0
     await instance.use(85)
-    await instance.alerts.work()
+    await instance.work()
     world.now += 39
-    await instance.alerts.work()
+    await instance.work()
     assert len(world.received) == 1
     world.now += 1
-    await instance.alerts.work()
+    await instance.work()
     assert len(world.received) == 2
 
 
@@ -242,12 +247,12 @@ async def test_a_report_of_a_process_that_was_killed_is_sent_by_another_one(data
     world.answer = _fail(KeyboardInterrupt())
     await killed.use(85)
     with pytest.raises(KeyboardInterrupt):
-        await killed.alerts.work()
+        await killed.work()
     world.answer = lambda: 200
-    await other.alerts.work()
+    await other.work()
     assert len(world.received) == 1
     world.now += LEASE_SECONDS
-    await other.alerts.work()
+    await other.work()
     assert world.texts == [FIRST, FIRST]
     with closing(open_for_writing(database)) as connection:
         assert claim_alert(connection, world.now + 1_000_000) is None
@@ -259,9 +264,9 @@ async def test_a_database_that_fails_delays_a_report_only(database: Settings) ->
     working, world.settings = world.settings, Settings(database_url=Secret("sqlite:////proc/no/such.sqlite3"))
     await instance.use(85)
     with pytest.raises(OSError, match="No such file"):
-        await instance.alerts.work()
+        await instance.work()
     world.settings = working
-    await instance.alerts.work()
+    await instance.work()
     assert world.log == [FIRST]
 
 
@@ -269,14 +274,14 @@ async def use_while_the_database_fails(world: World, instance: Instance, budget:
     working, world.settings = world.settings, Settings(database_url=Secret("sqlite:////proc/no/such.sqlite3"))
     await instance.use(85, budget)
     with pytest.raises(OSError, match="No such file"):
-        await instance.alerts.work()
+        await instance.work()
     world.now, world.settings = end, working
 
 
 async def end_a_request_after_the_period(world: World, instance: Instance, budget: Budget, end: float) -> None:
     held, other = await instance.begin(50, budget), await instance.begin(50, budget)
     await instance.end(held, 40)
-    await instance.alerts.work()
+    await instance.work()
     world.now = end
     await instance.end(other, 45)
 
@@ -284,14 +289,14 @@ async def end_a_request_after_the_period(world: World, instance: Instance, budge
 async def lose_the_store_over_the_end(world: World, instance: Instance, budget: Budget, end: float) -> None:
     await instance.use(85, budget)
     world.store.is_lost = True
-    await instance.alerts.work()
+    await instance.work()
     world.now, world.store.is_lost = end, False
 
 
 async def send_to_a_failing_webhook(world: World, instance: Instance, budget: Budget, end: float) -> None:
     world.answer = lambda: 500
     await instance.use(85, budget)
-    await instance.alerts.work()
+    await instance.work()
     assert "has used 80 % of its budget: 85 tokens of 100 tokens" in world.log[0]
     world.now, world.answer = end, lambda: 200
     world.log.clear()
@@ -326,10 +331,10 @@ async def test_a_budget_that_has_been_renewed_is_not_reported(
     instance, other = world.start(), world.start()
     await exceed(world, instance, budget, datetime.fromisoformat(end).timestamp())
     for each in (instance, other):
-        assert await each.alerts.work() == POLL_SECONDS, "nothing is due"
+        assert await each.work() == POLL_SECONDS, "nothing is due"
     assert (world.log, world.texts) == ([], [])
     await instance.use(85, budget)
-    await instance.alerts.work()
+    await instance.work()
     assert world.log == world.texts
     assert world.texts == [
         f"The team 'web' has used 80 % of its budget: 85 tokens of 100 tokens per {period}. It is renewed at "
@@ -341,12 +346,12 @@ async def test_other_amounts_and_periods_have_reports_of_their_own(database: Set
     world = World(database, alerts=structs.replace(WEBHOOK, thresholds=(50,), secrets=()))
     instance = world.start()
     await instance.use(85)
-    await instance.alerts.work()
+    await instance.work()
     await instance.use(0, Budget(170, "tokens", "day"))
-    await instance.alerts.work()
+    await instance.work()
     world.now += 86_400
     await instance.use(50)
-    await instance.alerts.work()
+    await instance.work()
     assert [
         (sent["used"], sent["amount"], sent["renewed_at"]) for _, body in world.received if (sent := json.loads(body))
     ] == [
@@ -361,12 +366,12 @@ async def test_without_a_webhook_the_log_has_the_reports(database: Settings) -> 
     world = World(database, alerts=None)
     instance = world.start()
     await instance.use(150, Budget(100, "tokens", "total", soft=True))
-    assert await instance.alerts.work() is None
+    assert await instance.work() == POLL_SECONDS
     start = "The team 'web' has used"
     end = "of its budget: 150 tokens of 100 tokens in total (soft). It is not renewed."
     assert world.log == [f"{start} 80 % {end}", f"{start} 100 % {end}"]
     world.settings = structs.replace(world.settings, alerts=WEBHOOK)
-    await instance.alerts.work()
+    await instance.work()
     assert world.received == []
 
 
@@ -375,11 +380,55 @@ async def test_a_name_is_no_markup_in_a_report(database: Settings) -> None:
     instance = world.start()
     held = await instance.begin(85, name="<!channel> & web")
     await instance.end(held, 85)
-    await instance.alerts.work()
+    await instance.work()
     sent = json.loads(world.received[0][1])
     assert sent["name"] == "<!channel> & web"
     assert sent["text"].startswith("The team '&lt;!channel&gt; &amp; web' has used 80 % of its budget: ")
     assert world.log[0].startswith("The team '<!channel> & web' has used 80 % of its budget: ")
+
+
+async def test_a_webhook_that_does_not_answer_delays_no_other_report(database: Settings) -> None:
+    world, asked = World(database), asyncio.Queue[str]()
+    instance = world.start()
+
+    async def never(method: str, url: str, headers: Any, body: bytes, **_: Any) -> HttpReply:
+        asked.put_nowait(json.loads(body)["name"])
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    world.send_http = never  # type: ignore[method-assign]
+    instance.alerts.start()
+    await instance.end(await instance.begin(85, name="a"), 85)
+    assert await asked.get() == "a"
+    await instance.end(await instance.begin(85, name="b"), 85)
+    await wait_for_async(lambda: list(world.log), lambda log: len(log) == 2)
+    assert [text.partition(" has ")[0] for text in world.log] == ["The team 'a'", "The team 'b'"]
+    await instance.alerts.stop()
+
+
+async def test_a_new_report_comes_before_those_that_were_not_accepted(database: Settings) -> None:
+    world = World(database)
+    instance = world.start()
+    world.answer = lambda: 500
+    for name in "ab":
+        await instance.end(await instance.begin(85, name=name), 85)
+    names = []
+    for _ in range(4):
+        pause = await instance.work()
+        names = [json.loads(body)["name"] for _, body in world.received]
+        assert await instance.alerts.send_due() == pause, "no further report before the pause ends"
+        world.now += pause
+        if len(names) == 3:
+            await instance.end(await instance.begin(85, name="new"), 85)
+    assert names == ["a", "b", "a", "new"]
+
+
+async def test_a_budget_that_a_request_passes_without_a_reservation_is_reported(database: Settings) -> None:
+    world = World(database)
+    instance = world.start()
+    await instance.end(await instance.begin(10), 85)
+    await instance.work()
+    assert world.log == [FIRST]
 
 
 async def test_a_report_does_not_delay_a_request_or_the_stop(database: Settings) -> None:
@@ -400,5 +449,5 @@ async def test_a_report_does_not_delay_a_request_or_the_stop(database: Settings)
     restarted = world.start()
     world.now += LEASE_SECONDS
     del world.send_http  # type: ignore[attr-defined]
-    await restarted.alerts.work()
+    await restarted.work()
     assert world.texts == [FIRST]
