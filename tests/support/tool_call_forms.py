@@ -83,6 +83,11 @@ MORE_FORMS = {
     '<｜DSML｜parameter name="limit" string="false">3</｜DSML｜parameter></｜DSML｜invoke>'
     '<｜DSML｜invoke name="Run"><｜DSML｜parameter name="command" string="true">echo "<hi>"</｜DSML｜parameter>'
     "</｜DSML｜invoke>",
+    "names between bars of ASCII": '<|DSML|tool_calls><|DSML|invoke name="Read">'
+    '<|DSML|parameter name="path" string="true">a.py</|DSML|parameter>'
+    '<|DSML|parameter name="limit" string="false">3</|DSML|parameter></|DSML|invoke>'
+    '<|DSML|invoke name="Run"><|DSML|parameter name="command" string="true">echo "<hi>"</|DSML|parameter>'
+    "</|DSML|invoke></|DSML|tool_calls>",
     "one tag for lines": f'<tool_calls>\n{{"name": "Read", "arguments": {READ}}}\n'
     f'{{"name": "Run", "arguments": {RUN}}}\n</tool_calls>',
     "a tag of LongCat": f'<longcat_tool_call>{{"name": "Read", "arguments": {READ}}}</longcat_tool_call>\n'

@@ -256,6 +256,11 @@ class ArgumentsReader:
         """True if an object has begun and not ended."""
         return self._end is not None
 
+    @property
+    def is_empty(self) -> bool:
+        """True if the text is an empty object, behind which another one may follow."""
+        return self.is_whole and self._held != ""
+
     def may_continue_with(self, text: str) -> bool:
         """Return True if `text` is more likely the next part of the arguments than the beginning of other ones."""
         if self._end is None:

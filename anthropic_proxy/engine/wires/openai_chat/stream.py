@@ -924,11 +924,12 @@ class ToolCallDecoder:
         """Append the delta `ToolEnd` for each open tool call with complete arguments (a whole JSON object).
 
         Call this before text or thinking. Other calls stay open, because more of their fragments, or their names, may
-        follow.
+        follow, or because the text may have the arguments that they lack.
         """
         changed, self._changed = self._changed, {}
         for call in changed.values():
-            if not call.ended and call.arguments.is_whole and (call.name or call.name_start):
+            is_complete = call.arguments.is_whole and (self._doubled is None or not call.arguments.is_empty)
+            if not call.ended and is_complete and (call.name or call.name_start):
                 self._end(call, deltas)
 
     def end_all_calls(
@@ -948,7 +949,7 @@ class ToolCallDecoder:
                 del self._open[call.key]
                 call.ended = True
                 continue
-            if may_continue and not text.strip():
+            if may_continue and not text.strip() and self._find_in_text(call, text) is None:
                 continue
             text = self._end(call, deltas, reply_ended_early=reply_ended_early)
             if is_truncated_object(text) or (reply_ended_early and not text):
@@ -1005,14 +1006,22 @@ class ToolCallDecoder:
             call.own_name = self.repair.repair_name(call.name)
         if call.held and text and self._holds and not reply_ended_early:
             text = self.repair.repair_arguments(text, call.own_name)
+        passed = "" if call.held else call.arguments.passed
+        held = text if call.held else call.arguments.finish()
+        if (written := self._find_in_text(call, text)) is not None:
+            text, held = written, written.lstrip().removeprefix(passed.strip())
         if self._is_in_text(call.own_name, text, has_begun=call.is_shown):
             return _REPEATED
         if not call.is_shown:
             self._name(call, deltas)
-        if held := text if call.held else call.arguments.finish():
+        if held:
             deltas.append(ToolArgs(call.key, held))
         deltas.append(ToolEnd(call.key))
         return text
+
+    def _find_in_text(self, call: _OpenCall, arguments: str) -> str | None:
+        """Return the arguments that a call, which ends, has in the text. None: it has them itself, or none."""
+        return None if self._doubled is None else self._doubled.find_arguments(call.own_name, arguments)
 
     def _is_in_text(self, name: str, arguments: str, *, has_begun: bool = False) -> bool:
         """Return True if a call, which ends, is one of the text. `has_begun`: the client has its beginning."""

@@ -159,7 +159,7 @@ _FUNCTION = compile_anchored(r"\s*<function=(?P<name>[^<>\s]+)>")
 _FUNCTION_OBJECT = compile_anchored(r"\s*<function=(?P<name>[\w.-]+)[\s=:,>(\[]*(?=\{)")
 _FUNCTION_OBJECT_END = compile_anchored(r"[\s)\]>]*+(?:</?function>\s*+)?")
 _WRAPPER = compile_anchored(
-    r"\s*</?(?:(?:dots_)?function_calls?|minimax:tool_call|｜DSML｜(?:function|tool)_calls|tool_calls?)>\s*"
+    r"\s*</?(?:(?:dots_)?function_calls?|minimax:tool_call|[｜|]DSML[｜|](?:function|tool)_calls|tool_calls?)>\s*"
 )
 _BRACKET = compile_later(r"[\[\]{}]")
 _LISTED, _LISTED_ID, _LISTED_ARGUMENTS = "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"
@@ -530,9 +530,11 @@ _ROWS: Sequence[tuple[str, str, tuple[tuple[ToolCallFormat, ToolCallReader], ...
     ("<dots_function_call>", "</dots_function_call>", (("invoke", read_invoke_calls),)),
     ("<invoke name=", "</invoke>", (("invoke", read_invoke_calls),)),
     ("<minimax:tool_call>", "</minimax:tool_call>", (("invoke", read_invoke_calls),)),
-    ("<｜DSML｜function_calls>", "</｜DSML｜function_calls>", (("invoke", read_invoke_calls),)),
-    ("<｜DSML｜tool_calls>", "</｜DSML｜tool_calls>", (("invoke", read_invoke_calls),)),
-    ("<｜DSML｜invoke name=", "</｜DSML｜invoke>", (("invoke", read_invoke_calls),)),
+    *(
+        (f"<{mark}{tag}{end}", f"</{mark}{tag}>", (("invoke", read_invoke_calls),))
+        for mark in ("｜DSML｜", "|DSML|")
+        for tag, end in (("function_calls", ">"), ("tool_calls", ">"), ("invoke", " name="))
+    ),
     ("<|tool_call>call:", "<tool_call|>", (("braces", read_gemma_calls),)),
     ("<start_function_call>call:", "<end_function_call>", (("braces", read_gemma_calls),)),
     ("call:", "", (("braces", read_gemma_calls),)),

@@ -52,14 +52,17 @@ FUNCTIONS = Tags(
     ),
 )
 INVOKES = Tags(
-    compile_anchored(r'\s*<(?:｜DSML｜)?invoke name="(?P<name>[^"<>]+)"\s*>'),
-    compile_anchored(r"\s*</(?:｜DSML｜)?invoke>"),
-    compile_anchored(r'\s*<(?:｜DSML｜)?parameter name="([^"<>]+)"[^<>]*>'),
-    compile_later(r"</(?:｜DSML｜)?parameter>(?=\s*(?:<(?:｜DSML｜)?parameter name=|</(?:｜DSML｜)?invoke>|\Z))"),
+    compile_anchored(r'\s*<(?:[｜|]DSML[｜|])?invoke name="(?P<name>[^"<>]+)"\s*>'),
+    compile_anchored(r"\s*</(?:[｜|]DSML[｜|])?invoke>"),
+    compile_anchored(r'\s*<(?:[｜|]DSML[｜|])?parameter name="([^"<>]+)"[^<>]*>'),
     compile_later(
-        r'(?P<closed></(?:｜DSML｜)?parameter>)|<(?:｜DSML｜)?parameter name="(?P<parameter>[^"<>]+)"[^<>]*>'
-        r'|<(?:｜DSML｜)?invoke name="(?P<call>[^"<>]+)"\s*>|(?P<ended></(?:｜DSML｜)?invoke>)'
-        r"|</?(?:function_calls|minimax:tool_call|｜DSML｜(?:function|tool)_calls|tool_calls?)>"
+        r"</(?:[｜|]DSML[｜|])?parameter>(?=\s*(?:<(?:[｜|]DSML[｜|])?parameter name=|</(?:[｜|]DSML[｜|])?invoke>|\Z))"
+    ),
+    compile_later(
+        r"(?P<closed></(?:[｜|]DSML[｜|])?parameter>)"
+        r'|<(?:[｜|]DSML[｜|])?parameter name="(?P<parameter>[^"<>]+)"[^<>]*>'
+        r'|<(?:[｜|]DSML[｜|])?invoke name="(?P<call>[^"<>]+)"\s*>|(?P<ended></(?:[｜|]DSML[｜|])?invoke>)'
+        r"|</?(?:function_calls|minimax:tool_call|[｜|]DSML[｜|](?:function|tool)_calls|tool_calls?)>"
     ),
 )
 KEYS = Tags(
@@ -72,7 +75,9 @@ KEYS = Tags(
         r"|<tool_call>\s*(?P<call>[^<>\s]+)(?=\s*<)|(?P<ended></tool_call>)"
     ),
 )
-_WRAPPER = compile_anchored(r"\s*</?(?:(?:seed:|minimax:)?tool_calls?|function_calls|｜DSML｜(?:function|tool)_calls)>")
+_WRAPPER = compile_anchored(
+    r"\s*</?(?:(?:seed:|minimax:)?tool_calls?|function_calls|[｜|]DSML[｜|](?:function|tool)_calls)>"
+)
 _LAST_TAG = compile_later(r"</[^<>\s]{1,40}>\s*\Z", most=80)
 _END_TAG = compile_later(r"</[^<>\s]{1,40}>")
 _MAX_LAST_TAG = 80

@@ -502,7 +502,7 @@ class TextCallDetector:
     def _emit_calls(self, convention: str, calls: Sequence[RecoveredCall], deltas: list[Delta]) -> None:
         self._pass_free(deltas)
         for call in calls:
-            if self.doubled.is_open(call.name):
+            if self.doubled.postpone(call.name, call.arguments):
                 self._postponed.append((convention, call))
             else:
                 self._make_call(convention, call, deltas)
