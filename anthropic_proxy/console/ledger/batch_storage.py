@@ -9,6 +9,7 @@ them.
 """
 
 import secrets
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import attrgetter, itemgetter
@@ -20,9 +21,12 @@ from anthropic_proxy.console.ledger.connection import Connection
 from anthropic_proxy.console.ledger.contents import ContentRow, divide_titles
 from anthropic_proxy.console.ledger.database import (
     LEDGER_FAILURES,
+    MAX_WAL_BYTES,
     describe_value_failure,
+    empty_wal,
     find_database,
     is_value_failure,
+    measure_wal,
     new_full_disk_error,
     open_for_writing,
 )
@@ -202,6 +206,7 @@ def _merge_groups(
 
 
 _MAX_REFUSALS = 10_000
+_EMPTYING_PAUSE_SECONDS = 3.0
 _read_content = itemgetter(*CONTENTS.columns)
 
 
@@ -228,6 +233,8 @@ class BatchStorage:
         """Label of a key and type of an error → minute of the latest row of a refused request (`is_refused`)."""
         self.is_migrating = False
         """True while the tables are migrated, which may take minutes."""
+        self._empty_at = 0.0
+        """Monotonic time of the next attempt to empty a large WAL."""
 
     @property
     def answered_at(self) -> float:
@@ -271,11 +278,14 @@ class BatchStorage:
             return rejected
 
     def maintain(self, *, was_failing: bool, is_interrupted: Callable[[], bool]) -> None:
-        """Look at the disk, and delete expired rows if this is due. After a failure, check that the database can be
-        used again.
+        """Look at the disk, empty a large WAL, and delete expired rows if this is due. After a failure, check that the
+        database can be used again.
         """
         with self._closing_after_failure():
             self._require_space()
+            if measure_wal(self._address) > MAX_WAL_BYTES and time.monotonic() >= self._empty_at:
+                empty_wal(self._open())
+                self._empty_at = time.monotonic() + _EMPTYING_PAUSE_SECONDS
             if not (was_failing or self._retention.is_due()):
                 return
             connection = self._open()

@@ -36,6 +36,11 @@ ResultT = TypeVar("ResultT")
 SCHEMA = "anthropic_proxy"
 LOCK_TIMEOUT_SECONDS = 2.0
 """Maximum time in seconds for which a statement waits for the lock of another transaction. Then it fails."""
+MAX_WAL_BYTES = 64 * 1024 * 1024
+"""Size of the WAL of a SQLite file above which it is emptied. SQLite begins it anew only in a moment without a reader,
+and pages may overlap for hours."""
+_EMPTYING_SECONDS = 1.0
+"""Maximum wait for readers, while all writers wait."""
 _OPENING_TIMEOUT_SECONDS = 5.0
 """Maximum time in seconds for which a process waits while another one creates or migrates the database."""
 _LOCK_PAUSE_SECONDS = 0.01
@@ -317,6 +322,30 @@ def open_for_writing(settings: Settings, note_migration: Callable[[], None] = la
     return connection
 
 
+def measure_wal(address: DatabaseAddress) -> int:
+    """Return the size of the WAL of a SQLite file in bytes. 0: there is none."""
+    try:
+        return 0 if address.file is None else os.stat(f"{os.path.realpath(address.file)}-wal").st_size
+    except OSError:
+        return 0
+
+
+def must_wait_for_wal(size: int) -> bool:
+    """Return True if a page must wait until the WAL of this size is emptied. If this does not succeed, because of the
+    reader of another program, pages wait again at the double size.
+    """
+    while size > 2 * MAX_WAL_BYTES:
+        size //= 2
+    return MAX_WAL_BYTES < size <= MAX_WAL_BYTES * 5 // 4
+
+
+def empty_wal(connection: Connection) -> None:
+    """Nothing changes if there are readers that do not end in a moment."""
+    connection.query(f"PRAGMA busy_timeout={round(_EMPTYING_SECONDS * 1_000)}")
+    connection.query("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.query(f"PRAGMA busy_timeout={round(LOCK_TIMEOUT_SECONDS * 1_000)}")
+
+
 def write_at_once(settings: Settings, function: Callable[[Connection], ResultT]) -> ResultT:
     """Return what `function` returns, for a connection of its own and in one transaction."""
     with closing(open_for_writing(settings)) as connection, connection.transaction():
@@ -346,6 +375,7 @@ def connect_for_writing(address: DatabaseAddress) -> Any:
     try:
         driver.execute("PRAGMA auto_vacuum=INCREMENTAL")  # effective in an empty file only
         _use_wal(driver)
+        driver.execute(f"PRAGMA journal_size_limit={MAX_WAL_BYTES}")
         driver.execute("PRAGMA synchronous=NORMAL")  # a killed process loses nothing, a power failure the last rows
     except BaseException:
         driver.close()

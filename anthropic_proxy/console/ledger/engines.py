@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from typing import Any
@@ -14,6 +15,8 @@ from anthropic_proxy.console.ledger.database import (
     describe_reading_failure,
     find_database,
     is_disk_full,
+    measure_wal,
+    must_wait_for_wal,
     new_full_disk_error,
     require_own_database,
 )
@@ -29,6 +32,7 @@ from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.database_address import DatabaseAddress
 
 _VALUES = compile_later(r"\?")
+_LOOK_SECONDS = 0.05
 
 
 class EngineReader:
@@ -72,6 +76,7 @@ class LedgerReader:
         self, settings: Settings, query_seconds: float | None = None, warn: Callable[[str], None] | None = None
     ) -> None:
         self._address = find_database(settings)
+        self._query_seconds = query_seconds
         self.engine = open_reading_engine(settings).execution_options(
             warn=warn, limits_groups=query_seconds is not None
         )
@@ -83,6 +88,10 @@ class LedgerReader:
         program, and for a file without access.
         """
         place = self._address.describe()
+        if self._query_seconds is not None:  # so all readings that began before have ended
+            end = time.monotonic() + self._query_seconds
+            while must_wait_for_wal(measure_wal(self._address)) and time.monotonic() < end:
+                time.sleep(_LOOK_SECONDS)
         try:
             if self._address.file is not None:
                 os.stat(self._address.file)

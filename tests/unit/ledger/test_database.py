@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,17 @@ from sqlalchemy import Inspector, func, inspect, select
 from anthropic_proxy.console.ledger import database as database_module
 from anthropic_proxy.console.ledger.connection import Connection, DatabaseError
 from anthropic_proxy.console.ledger.database import (
+    MAX_WAL_BYTES,
     SCHEMA,
     classify_database_error,
+    connect_for_reading,
     connect_for_writing,
     describe_reading_failure,
     find_database,
     find_spool_file,
     is_disk_full,
+    measure_wal,
+    must_wait_for_wal,
     open_for_reading,
     open_for_writing,
     require_own_database,
@@ -36,7 +40,7 @@ from anthropic_proxy.console.ledger.engines import open_reading_engine, read_led
 from anthropic_proxy.console.ledger.migrations import NEWEST_VERSION, find_schema_version
 from anthropic_proxy.console.ledger.records import COMMON_VALUES, FACETS, UsageSums
 from anthropic_proxy.console.ledger.request_queries import sum_session
-from anthropic_proxy.console.ledger.tables import session_hours
+from anthropic_proxy.console.ledger.tables import requests, session_hours
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.database_address import DatabaseAddress
@@ -54,7 +58,7 @@ from tests.support.ledger import (
     store,
 )
 from tests.support.small_disk import fill_disk, mounted_disk
-from tests.support.waiting import WAIT_SECONDS
+from tests.support.waiting import WAIT_SECONDS, wait_for
 
 
 def describe_schema(settings: Settings) -> dict[str, dict[str, Any]]:
@@ -359,6 +363,57 @@ def test_a_database_of_another_program_is_refused_before_anything_is_created(
 def file_of(settings: Settings) -> Path:
     assert settings.data_directory is not None
     return settings.data_directory / "ledger.sqlite3"
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "waits"),
+    [
+        (0, False),
+        (64, False),
+        (65, True),
+        (80, True),
+        (81, False),
+        (128, False),
+        (129, True),
+        (161, False),
+        (640, True),
+    ],
+)
+def test_pages_wait_once_for_each_size_of_the_wal(megabytes: int, waits: bool) -> None:
+    assert must_wait_for_wal(megabytes * 1024 * 1024) == waits
+
+
+async def test_the_wal_is_emptied_although_pages_read_without_a_gap(sqlite: Settings) -> None:
+    """A page that begins meanwhile waits until those before it have ended; a command does not."""
+    address = find_database(sqlite)
+    with running_ledger(sqlite) as ledger, ThreadPoolExecutor(1) as threads, ExitStack() as opened:
+        await ledger.record(new_receipt(1))
+        ledger.wait_written(1)
+        reading = opened.enter_context(closing(connect_for_reading(address)))
+        reading.execute("BEGIN")
+        reading.execute("SELECT count(*) FROM requests").fetchall()
+        with closing(open_for_writing(sqlite)) as other:
+            other.insert("shared_values", ("name", "value", "expires_at"), [("large", "x" * 70_000_000, 0)])
+        assert measure_wal(address) > MAX_WAL_BYTES
+
+        def count_as_page() -> int:
+            with read_ledger(sqlite, 120) as connection:
+                assert connection is not None
+                return connection.execute(select(func.count()).select_from(requests)).scalar_one()
+
+        page = threads.submit(count_as_page)
+        await ledger.record(new_receipt(2))
+        ledger.wait_written(2)
+        with read_ledger(sqlite) as connection:
+            assert connection is not None
+        assert not page.done()
+        assert measure_wal(address) > MAX_WAL_BYTES
+        opened.close()
+        wait_for(lambda: measure_wal(address), lambda size: size < 1_000_000)
+        assert page.result(WAIT_SECONDS) == 2
+        await ledger.record(new_receipt(3))
+        ledger.wait_written(3)
+        assert ledger.warnings == []
 
 
 async def test_a_full_disk(sqlite: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
