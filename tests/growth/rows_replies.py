@@ -318,6 +318,14 @@ ROWS = [
         ),
     ),
     Row(
+        "objects of announced calls",
+        ("server",),
+        chat(
+            lambda n: [chat_call("", ("Read", "Bash")[i % 2], id=f"c{i}") for i in range(n)],
+            lambda n: [chat_call('{"a":1}', None)] * n,
+        ),
+    ),
+    Row(
         "text behind open calls",
         ("server",),
         chat(lambda n: [chat_call('{"a":{}', index=i, id=f"c{i}") for i in range(n)], lambda n: [{"content": "a"}] * n),

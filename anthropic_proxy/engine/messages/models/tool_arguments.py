@@ -258,8 +258,8 @@ class ArgumentsReader:
 
     @property
     def is_empty(self) -> bool:
-        """True if the text is an empty object, behind which another one may follow."""
-        return self.is_whole and self._held != ""
+        """True if there is nothing but white space, or an empty object, behind which another one may follow."""
+        return self._end is None and not self.text.strip(" \t\r\n{}")
 
     def may_continue_with(self, text: str) -> bool:
         """Return True if `text` is more likely the next part of the arguments than the beginning of other ones."""

@@ -11,6 +11,7 @@ limit ends with the response: the counts decide whether the context window was f
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Literal
 
 import msgspec
@@ -648,14 +649,16 @@ _EMPTY_OBJECTS = dict.fromkeys(map(ord, "{}"))
 _NO_FUNCTION = FunctionCall()
 _MAX_REPEATED_CHARACTERS = 4 * 1024 * 1024
 """Maximum number of characters of arguments that complete messages are compared with beyond their own."""
+_MAX_ANNOUNCED = 32
+"""Maximum number of calls that are announced at one index before their arguments."""
 _REPEATED = "{}"
 """In place of the arguments of a call that only repeats another one."""
 
 
 class _OpenCall:
     __slots__ = (
-        *("arguments", "before", "ended", "event", "has_index", "held", "id", "is_shown", "is_wrapper", "joined"),
-        *("key", "name", "name_start", "own_name", "place", "written"),
+        *("announced", "arguments", "before", "ended", "event", "has_index", "held", "id", "is_shown", "is_wrapper"),
+        *("joined", "key", "lent_index", "name", "name_start", "own_name", "place", "written"),
     )
 
     def __init__(self, key: int, upstream_id: str, event: list[Delta], *, has_index: bool, held: bool) -> None:
@@ -681,6 +684,11 @@ class _OpenCall:
         a call begins when it is complete. None: it stands alone."""
         self.joined: _OpenCall | None = None
         """The call that continues this one."""
+        self.announced: list[_OpenCall] = []
+        """The calls that were announced at one index without arguments, up to this one. As many objects as calls
+        follow, in their order. Empty: no other one was."""
+        self.lent_index: int | None = None
+        """Index of no call at which its arguments came. They are those of a call that is named there later."""
         self.written: DeliveredText | None = None
         """Arguments so far. None: no final object has repeated them."""
         self.ended = False
@@ -688,6 +696,17 @@ class _OpenCall:
     @property
     def keys(self) -> Keys:
         return _build_keys(self.id, self.name or self.name_start)
+
+    @property
+    def moves_up(self) -> bool:
+        """True if an object that follows its arguments is its own, and these belong to the call before it."""
+        return bool(self.announced) and self.announced[-1] is self and not self.announced[0].arguments.text
+
+    def move_up(self) -> None:
+        """Give the arguments of each call that was announced with this one to the one before."""
+        for one, after in pairwise(self.announced):
+            one.arguments, one.held = after.arguments, True
+        self.arguments = ArgumentsReader()
 
     def find_new(self, text: str) -> str:
         """Return what is new in a fragment of the arguments."""
@@ -883,9 +902,20 @@ class ToolCallDecoder:
             raise self._call.build_call_error("its fragments differ from its complete arguments")
 
     def _begin(self, fragment: ToolCallDelta, deltas: list[Delta]) -> _OpenCall:
+        index, known = fragment.index, None
+        if index is not None and fragment.function is not None and fragment.function.name:
+            known = self._slots.get(index)
+        lent: ArgumentsReader | None = None
+        if known is not None and known.lent_index == index and not known.ended:
+            lent, known.arguments = known.arguments, ArgumentsReader()
         self.end_complete_calls(deltas)
-        has_index = fragment.index is not None
-        call = _OpenCall(self.call_count, fragment.id or "", deltas, has_index=has_index, held=self._holds)
+        call = _OpenCall(self.call_count, fragment.id or "", deltas, has_index=index is not None, held=self._holds)
+        if lent is not None:
+            call.arguments = lent
+        elif known is not None and not (known.ended or known.arguments.text) and len(known.announced) < _MAX_ANNOUNCED:
+            call.announced = known.announced or [known]
+            call.announced.append(call)
+            call.held = True
         self._last = call
         self.call_count += 1
         self._open[call.key] = call
@@ -903,6 +933,10 @@ class ToolCallDecoder:
         if passed and call.name and not call.held:
             deltas.append(ToolArgs(call.key, passed))
         while end < len(text):
+            if call.moves_up:
+                call.move_up()
+                _, end = call.arguments.feed(text, end)
+                continue
             before = call
             call = before.joined = self._begin(fragment, deltas)
             call.name, call.own_name, call.is_wrapper = before.name, before.own_name, before.is_wrapper
@@ -1027,37 +1061,87 @@ class ToolCallDecoder:
         """Return True if a call, which ends, is one of the text. `has_begun`: the client has its beginning."""
         return self._doubled is not None and self._doubled.add(name, arguments, has_begun=has_begun)
 
-    def _find_elsewhere(self, index: int, call_id: str | None, function: FunctionCall) -> _OpenCall | None:
-        """Return the open call that a fragment with the index of no open call continues. None: there is none.
+    def _find(self, fragment: ToolCallDelta, function: FunctionCall, event: list[Delta]) -> _OpenCall | None:
+        """Return the call that a fragment continues. None: the fragment begins a new call.
 
-        That is the one with its id, unless a name begins another call, because the first one has arguments, or the last
-        one, if that had no index so far, or if the fragment without a name may continue it.
+        Its id, its index and its name decide together, because servers state each of them wrongly:
+
+        | the fragment has | the call, if `_owns` agrees |
+        | --- | --- |
+        | the index of a call, and its id or none | that one; but without id and name, not one that has ended |
+        | the id of a call, and the index of another one or none | the latest one with this id |
+        | the index of a call, and an unknown id | that one, because some servers make an id for each fragment |
+        | an index of no call | one that waits for the fragment (`_find_waiting`) |
+        | no index, no known id and no name | the latest one |
+        """
+        index, name = fragment.index, function.name
+        of_id = self._by_id.get(fragment.id) if fragment.id else None
+        if index is None:
+            call = of_id or (None if name else self._last)
+        else:
+            call = self._slots.get(index)
+            if call is not None and is_other_call(fragment.id, call.id):
+                call = of_id or call
+            elif call is None or (
+                call.ended
+                and not (fragment.id or name)
+                and not is_same_object(call.arguments.text, function.arguments or "")
+            ):
+                call = self._find_waiting(index, fragment.id, function) or call
+        return call if call is not None and self._owns(call, fragment, function, event) else None
+
+    def _find_waiting(self, index: int, call_id: str | None, function: FunctionCall) -> _OpenCall | None:
+        """Return the call that takes a fragment with the index of no open call. None: there is none.
+
+        That is the one with its id, if it has no arguments or no name follows them (Azure gives several calls one id),
+        or else the latest one: if it had no index so far, or if it has no arguments or open ones and no name follows.
         """
         name = function.name
-        call = self._by_id.get(call_id) if call_id else None
-        if call is not None and name and call.arguments.text.strip():
+        of_id = self._by_id.get(call_id) if call_id else None
+        call = of_id or self._last
+        if call is None or is_other_call(call_id, call.id) or (name and call.name not in ("", name)):
             return None
-        if call is None:
-            call = self._last
-            if call is None or is_other_call(call_id, call.id):
-                return None
-            if call.has_index and (name or not call.arguments.may_continue_with(function.arguments or "")):
-                return None
-        if name and call.name not in ("", name):
+        arguments = call.arguments
+        if of_id is not None:
+            waits = arguments.is_empty or not (name or arguments.is_whole)
+        elif call.has_index:
+            waits = not name and (call.moves_up or arguments.may_continue_with(function.arguments or ""))
+        else:
+            waits = not arguments.is_whole
+        if not (waits and not call.ended) and (of_id is None or call.written is None):
             return None
-        if call.ended or call.arguments.is_whole:
-            return None
+        if of_id is None and arguments.is_empty and not name:
+            call.lent_index, call.held = index, True
         call.has_index = True
         self._slots[index] = call
         return call
 
-    def _find_stated(self, index: int, call_id: str | None) -> _OpenCall | None:
-        """Return the call of a complete message whose first fragment arrives now. None: there is none."""
-        call = self._by_id.get(call_id) if call_id else None
-        if call is None or call.written is None:
-            return None
-        self._slots[index] = call
-        return call
+    def _owns(self, call: _OpenCall, fragment: ToolCallDelta, function: FunctionCall, event: list[Delta]) -> bool:
+        """Return True if a fragment with the index or the id of a call belongs to it. If the call has ended, it adds
+        nothing. Raises `UpstreamProtocolError` if it would continue a complete call.
+
+        Some servers make a new id for each fragment. Such a fragment has no name, or repeats the name and continues
+        the arguments. Two names in one event are two calls, if the first has no arguments.
+        """
+        name, text, known = function.name, function.arguments or "", call.arguments
+        if is_other_call(fragment.id, call.id):
+            if not call.name or (name and name != call.name):
+                return False
+            if call.ended and (name or (text.strip() and not is_same_object(known.text, text))):
+                return False
+            is_beside = call.event is event and not known.is_open
+            if name and not call.ended and (is_beside or not known.may_continue_with(text)):
+                return False
+        if not call.ended:
+            # some servers give several calls one id, or none: the name distinguishes the next one from a repeated name
+            is_same = not name or call.name in ("", name)
+            return is_same or (bool(fragment.id) and self.repair.repair_name(name or "") == call.own_name)
+        if (call.written is None and (name or (fragment.id and not call.id))) or (name and name != call.name):
+            return False
+        arguments = call.find_new(text)
+        if arguments.strip() and not is_same_object(known.text, arguments):
+            raise self._call.build_protocol_error(" continued a tool call that was complete.")
+        return True
 
     def _find_repeated(self, fragment: ToolCallDelta, function: FunctionCall, event: list[Delta]) -> _OpenCall | None:
         """Return the whole call that a new one may repeat, because they have the same index or id. None: there is none.
@@ -1071,54 +1155,3 @@ class ToolCallDecoder:
         if call is None or (function.name and call.name and not call.name.startswith(function.name)):
             return None
         return (call.before or call) if call.ended or call.arguments.is_whole else None
-
-    def _is_other_call(
-        self, fragment: ToolCallDelta, function: FunctionCall, call: _OpenCall, event: list[Delta]
-    ) -> bool:
-        """Return True if a fragment with the place of `call` begins another call, because its id is another one.
-
-        Some servers make a new id for each fragment. Such a fragment has no name, or repeats the name and continues
-        the arguments. Two names in one event are two calls, if the first has no arguments.
-        """
-        if not is_other_call(fragment.id, call.id):
-            return False
-        known, text = call.arguments, function.arguments or ""
-        if not call.name or (function.name and function.name != call.name):
-            return True
-        if call.ended:
-            return bool(function.name or (text.strip() and not is_same_object(known.text, text)))
-        is_beside = call.event is event and not known.is_open
-        return bool(function.name) and (is_beside or not known.may_continue_with(text))
-
-    def _find(self, fragment: ToolCallDelta, function: FunctionCall, event: list[Delta]) -> _OpenCall | None:
-        """Return the open call that a fragment continues. None: the fragment begins a new call."""
-        if fragment.index is not None:
-            call = self._slots.get(fragment.index) or self._find_stated(fragment.index, fragment.id)
-            if call is None or (
-                call.ended
-                and not (fragment.id or function.name)
-                and not is_same_object(call.arguments.text, function.arguments or "")
-            ):
-                call = self._find_elsewhere(fragment.index, fragment.id, function) or call
-            if fragment.id and call is not None and is_other_call(fragment.id, call.id):
-                call = self._by_id.get(fragment.id, call)  # a server that gives all calls one index
-        else:
-            call = self._by_id.get(fragment.id) if fragment.id else None
-            call = self._last if call is None and not function.name else call
-        if call is None or call.ended:
-            if call is None or self._is_other_call(fragment, function, call, event):
-                return None
-            if call.written is None and (function.name or (fragment.id and not call.id)):
-                return None
-            if function.name and function.name != call.name:
-                return None
-            arguments = call.find_new(function.arguments or "")
-            if arguments.strip() and not is_same_object(call.arguments.text, arguments):
-                raise self._call.build_protocol_error(" continued a tool call that was complete.")
-            return call  # the fragment adds nothing
-        if self._is_other_call(fragment, function, call, event):
-            return None
-        # Some servers give several calls one id, or none: the name distinguishes the next call from a repeated name.
-        if not function.name or not call.name or function.name == call.name:
-            return call
-        return call if fragment.id and self.repair.repair_name(function.name) == call.own_name else None
