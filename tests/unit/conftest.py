@@ -1,3 +1,4 @@
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,3 +19,16 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Setting
 def sqlite(tmp_path: Path) -> Settings:
     """Return settings with a new SQLite database."""
     return Settings(data_directory=tmp_path / "data")
+
+
+@pytest.fixture
+def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The days of this process are those of UTC."""
+    if not hasattr(time, "tzset"):
+        yield
+        return
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()

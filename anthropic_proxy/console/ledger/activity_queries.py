@@ -1,7 +1,6 @@
 """Sums of the table `activity` by period or by a column, for the selection of a page or of the command `usage`."""
 
 from collections.abc import Mapping, Sequence
-from datetime import tzinfo
 from typing import Any
 
 from msgspec import structs
@@ -32,21 +31,17 @@ def sum_activity_hours(connection: Connection, selection: RequestSelection) -> M
 
 
 def add_activity(
-    connection: Connection,
-    selection: RequestSelection,
-    by: str,
-    groups: Sequence[UsageGroup],
-    timezone: tzinfo | None = None,
+    connection: Connection, selection: RequestSelection, by: str, groups: Sequence[UsageGroup]
 ) -> Sequence[UsageGroup]:
     """Return the groups of `sum_usage`, which are not divided, with the work of the same full hours. Those with work
-    and without requests follow. `timezone`: as for `sum_usage`.
+    and without requests follow.
     """
     if by not in ACTIVITY_GROUPS or not _is_known(selection):
         return groups
     found: dict[str, list[Activity]] = {}
     if by in _TIMES:
         for hour, sums in sum_activity_hours(connection, selection).items():
-            found.setdefault(name_time(by, hour * HOUR_SECONDS, timezone), []).append(sums)
+            found.setdefault(name_time(by, hour * HOUR_SECONDS), []).append(sums)
     else:
         found = {name: [sums] for name, sums in _sum(connection, selection, FACETS[by].column).items()}
     work = {name: add_up_activity(several) for name, several in found.items()}

@@ -101,25 +101,20 @@ def sum_usage(
     connection: Connection,
     selection: RequestSelection,
     by: GroupName,
-    timezone: tzinfo | None = None,
     split: SplitName | None = None,
 ) -> list[UsageGroup]:
-    """Days and hours are in order of time, others by descending cost. `timezone` None: that of the process. `split`:
-    each group is divided by this facet, the part with the highest cost first.
+    """Days and hours are in order of time, others by descending cost. `split`: each group is divided by this facet, the
+    part with the highest cost first. Raises `TooManyGroups`.
     """
     parts = _list_columns(split) if split else ()
     if by in ("day", "hour"):
-        max_hours = MAX_GROUPS if by == "hour" else MAX_GROUPED_ROWS
-        hours = _sum(connection, selection, HOUR_SECONDS, parts, max_groups=max_hours)
-        times = add_up_groups(((name_time(by, start, timezone), tuple(keys)), sums) for start, keys, sums in hours)
-        groups = [UsageGroup(name=name, part=part, sums=sums) for (name, part), sums in times.items()]
+        times = _sum(connection, selection, DAY_SECONDS if by == "day" else HOUR_SECONDS, parts)
+        groups = [UsageGroup(name=name_time(by, start), part=keys, sums=sums) for start, keys, sums in times]
         return sorted(groups, key=lambda group: (group.name, *_rank(group.sums), group.part))
     columns = _list_columns(by)
     by_session = by == "session" and not parts
     group_sums = (
-        _sum_sessions(connection, selection)
-        if by_session
-        else _sum(connection, selection, 0, (*columns, *parts), max_groups=MAX_GROUPS)
+        _sum_sessions(connection, selection) if by_session else _sum(connection, selection, 0, (*columns, *parts))
     )
     size = len(columns)
     groups = [
@@ -135,14 +130,14 @@ def sum_usage(
     return sorted(groups, key=place)
 
 
-def name_time(by: str, start: int, timezone: tzinfo | None = None) -> str:
+def name_time(by: str, start: int) -> str:
     """Return the name of the day or the hour (`by`) that begins, or whose first hour begins, at `start`, in seconds
     since the epoch.
     """
     if by == "hour":
         return f"{datetime.fromtimestamp(start, UTC):%Y-%m-%dT%H:00Z}"
     last = datetime.fromtimestamp(start + HOUR_SECONDS - 1, UTC)
-    return last.astimezone(timezone).date().isoformat()
+    return last.astimezone().date().isoformat()
 
 
 def _list_columns(by: str) -> Sequence[str]:
@@ -156,12 +151,12 @@ def _rank(sums: UsageSums) -> tuple[int, int, int]:
 def _sum_sessions(connection: Connection, selection: RequestSelection) -> list[_GroupSums]:
     every = structs.replace(selection, has_model=False)
     if not selection.has_model or selection.is_short_range or not every.has_sums(SESSION_KEYS):
-        return _sum(connection, selection, 0, ("session",), max_groups=MAX_GROUPS)
+        return _sum(connection, selection, 0, ("session",))
     # `session_hours` has no requested models, but an index finds the few requests that named none
     others = structs.replace(every, values={**every.values, "requested_model": ""})
-    left_out = {keys: sums for _, keys, sums in _sum(connection, others, 0, ("session",), max_groups=MAX_GROUPS)}
+    left_out = {keys: sums for _, keys, sums in _sum(connection, others, 0, ("session",))}
     group_sums = []
-    for start, keys, sums in _sum(connection, every, 0, ("session",), max_groups=MAX_GROUPS):
+    for start, keys, sums in _sum(connection, every, 0, ("session",)):
         excess = structs.astuple(left_out.get(keys, UsageSums()))
         remaining = UsageSums(*map(operator.sub, structs.astuple(sums), excess))
         if remaining.requests > 0:
@@ -207,7 +202,8 @@ def sum_periods(
     `period_seconds` 0: one period.
     """
     # above three hours, `period_seconds` is a multiple of 3,600, because the source has hourly sums
-    rows = _sum(connection, selection, period_seconds, (group_column,) if group_column else (), sum_names)
+    columns = (group_column,) if group_column else ()
+    rows = _sum(connection, selection, period_seconds, columns, sum_names, max_groups=MAX_GROUPED_ROWS)
     return [PeriodSums(start, keys[0] if keys else "", sums) for start, keys, sums in rows]
 
 
@@ -288,7 +284,7 @@ def sum_model_periods(connection: Connection, selection: RequestSelection, perio
     """Return numbers of requests, tokens and costs of each model in each period, in order of time. Latencies and speeds
     are not read, so these fields of the result are empty. `period_seconds` 0 means one period.
     """
-    rows = _sum(connection, selection, period_seconds, ("provider", "model"))
+    rows = _sum(connection, selection, period_seconds, ("provider", "model"), max_groups=MAX_GROUPED_ROWS)
     return [ModelPeriod(start, ModelSums(keys[0], keys[1], sums)) for start, keys, sums in rows]
 
 
@@ -406,7 +402,7 @@ def _sum(
     group_columns: Sequence[str],
     sum_names: Sequence[str] = SUM_NAMES,
     *,
-    max_groups: int = MAX_GROUPED_ROWS,
+    max_groups: int = MAX_GROUPS,
 ) -> list[_GroupSums]:
     source = _find_source(selection, *group_columns)
     values = [source.sums[SUM_NAMES.index(name)] for name in sum_names]
@@ -518,9 +514,15 @@ def build_period_number(seconds: ColumnElement[Any], length: int, start: int, en
     return (seconds + shift) // length
 
 
+_FIRST_SECOND = round(datetime(2020, 1, 1, tzinfo=UTC).timestamp())
+_LAST_SECOND = round(datetime(2100, 1, 1, tzinfo=UTC).timestamp())
+"""The offsets of other times are not looked up."""
+
+
 def _list_offsets(start: int, end: int) -> list[tuple[int, int]]:
     """Pairs: difference in seconds, and the time until which it applies."""
     offsets: list[tuple[int, int]] = []
+    start, end = max(start, _FIRST_SECOND), min(end, _LAST_SECOND)
     offset = find_utc_offset(start)
     for day in range(start, end, DAY_SECONDS):
         if find_utc_offset(min(day + DAY_SECONDS, end)) != offset:

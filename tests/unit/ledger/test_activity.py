@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from datetime import UTC
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -51,11 +50,13 @@ def add(settings: Settings, *measurements: Measurement, sender: Sender = ANN, no
 def read(
     settings: Settings, by: str = "owner", chosen: RequestSelection = EVERYTHING, senders: Senders | None = None
 ) -> dict[str, Activity | None]:
+
+pytestmark = pytest.mark.usefixtures("utc")
     with read_ledger(settings) as connection:
         assert connection is not None
         if senders is not None:
             restrict_rows(connection, ReadAccess(rows=senders, texts=senders))
-        groups = add_activity(connection, chosen, by, sum_usage(connection, chosen, by, UTC), UTC)
+        groups = add_activity(connection, chosen, by, sum_usage(connection, chosen, by))
         return {group.name: group.activity for group in groups}
 
 
@@ -123,7 +124,7 @@ def test_days_and_hours_have_the_work_of_their_time(settings: Settings) -> None:
     }
     with read_ledger(settings) as connection:
         assert connection is not None
-        (group, *_) = add_activity(connection, EVERYTHING, "day", [], UTC)
+        (group, *_) = add_activity(connection, EVERYTHING, "day", [])
         assert group.sums == UsageSums()
 
 

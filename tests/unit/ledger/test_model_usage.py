@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC
 from typing import Any
 
 import pytest
@@ -106,7 +105,7 @@ SOURCES = pytest.mark.parametrize("hours", [3, 4], ids=["single requests", "sums
 @SOURCES
 async def test_each_model_has_its_own_tokens_and_costs(connection: Connection, hours: int) -> None:
     chosen = select_hours(FIRST_HOUR, FIRST_HOUR + hours)
-    found = {(group.provider, group.name): group.sums for group in sum_usage(connection, chosen, "model", UTC)}
+    found = {(group.provider, group.name): group.sums for group in sum_usage(connection, chosen, "model")}
     assert found == {
         HAIKU: UsageSums(requests=3, input_tokens=340, output_tokens=64, cost=2_300, requested_cost=2_300),
         OPUS: UsageSums(
@@ -130,7 +129,7 @@ async def test_of_two_costs_only_the_unknown_one_is_missing(database: Settings, 
     await fill(database, (structs.replace(PLAIN, **{unknown: None}), part(OPUS, "advisor_message", 9_000)))
     chosen = select_hours(FIRST_HOUR, FIRST_HOUR + hours)
     with reading(database) as engine, engine.connect() as opened:
-        found = {group.name: group.sums for group in sum_usage(opened, chosen, "model", UTC)}
+        found = {group.name: group.sums for group in sum_usage(opened, chosen, "model")}
     counts = {"requests": 1, "input_tokens": 100, "output_tokens": 20}
     assert found == {
         HAIKU[1]: UsageSums(**counts, **{known: 1_100, f"unknown_{unknown}_requests": 1}),
@@ -141,7 +140,7 @@ async def test_of_two_costs_only_the_unknown_one_is_missing(database: Settings, 
 @SOURCES
 async def test_each_grouping_has_the_same_sums(connection: Connection, hours: int) -> None:
     chosen = select_hours(FIRST_HOUR, FIRST_HOUR + hours)
-    totals = {by: add_up(group.sums for group in sum_usage(connection, chosen, by, UTC)) for by in GROUP_NAMES}
+    totals = {by: add_up(group.sums for group in sum_usage(connection, chosen, by)) for by in GROUP_NAMES}
     assert all(total == totals["day"] for total in totals.values())
     assert (totals["day"].requests, totals["day"].cost, totals["day"].unknown_cost_requests) == (3, 11_800, 1)
     assert totals["day"].all_input_tokens == 415
@@ -151,12 +150,10 @@ async def test_each_grouping_has_the_same_sums(connection: Connection, hours: in
 async def test_a_filter_by_model_selects_its_part(connection: Connection, hours: int) -> None:
     for by in ("owner", "team", "day", "kind"):
         chosen = select_hours(FIRST_HOUR, FIRST_HOUR + hours, model=OPUS[1])
-        (group,) = sum_usage(connection, chosen, by, UTC)
+        (group,) = sum_usage(connection, chosen, by)
         assert (group.sums.requests, group.sums.cost, group.sums.output_tokens) == (0, 9_500, 33), by
     chosen = select_hours(FIRST_HOUR, FIRST_HOUR + hours, owner="ann")
-    divided = [
-        (group.name, group.part, group.sums.cost) for group in sum_usage(connection, chosen, "kind", UTC, "model")
-    ]
+    divided = [(group.name, group.part, group.sums.cost) for group in sum_usage(connection, chosen, "kind", "model")]
     assert divided == [("main", OPUS, 9_500), ("main", HAIKU, 2_300)]
 
 

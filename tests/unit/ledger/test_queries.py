@@ -46,6 +46,8 @@ from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import CallCheck, Client, Cost, InspectionRecord, Receipt, UpstreamAttempt
 from tests.support.ledger import NOON, new_receipt, reading, running_ledger, store
 
+pytestmark = pytest.mark.usefixtures("utc")
+
 HOUR = 3_600
 FIRST_HOUR = int(NOON) // HOUR
 
@@ -82,7 +84,7 @@ def _select_hours(first: int, end: int) -> RequestSelection:
 @pytest.mark.parametrize("hours", [3, 4], ids=["single requests", "sums by hour"])
 async def test_each_grouping_adds_up_to_the_same_sums(connection: Connection, hours: int) -> None:
     chosen = _select_hours(FIRST_HOUR, FIRST_HOUR + hours)
-    found = {by: sum_usage(connection, chosen, by, UTC) for by in GROUP_NAMES}
+    found = {by: sum_usage(connection, chosen, by) for by in GROUP_NAMES}
     totals = {by: add_up(group.sums for group in groups) for by, groups in found.items()}
     assert all(total == totals["day"] for total in totals.values())
     total = totals["day"]
@@ -107,7 +109,7 @@ async def test_each_group_is_divided_by_a_second_facet(connection: Connection, h
     chosen = _select_hours(FIRST_HOUR, FIRST_HOUR + hours)
 
     def count(by: str, split: str, selection: RequestSelection = chosen) -> list[tuple[str, Sequence[str], int]]:
-        found = sum_usage(connection, selection, by, UTC, split=split)
+        found = sum_usage(connection, selection, by, split=split)
         return [(group.name, group.part, group.sums.requests) for group in found]
 
     assert count("project", "kind") == [
@@ -128,7 +130,7 @@ async def test_each_group_is_divided_by_a_second_facet(connection: Connection, h
     assert count("kind", "route", one) == [("main", ("",), 12), ("subagent", ("",), 3)]
     assert sum(number for *_, number in count("session", "kind")) == 30
     settings = Settings()
-    groups = sum_usage(connection, one, "owner", UTC, split="model")
+    groups = sum_usage(connection, one, "owner", split="model")
     table = tabulate_usage(settings, "owner", groups, "model")
     assert (table.titles[:3], [row[:3] for row in table.rows]) == (
         ["owner", "model", "requests"],
@@ -153,9 +155,9 @@ async def test_usage_counts_requests_to_models_in_each_grouping(database: Settin
     chosen = structs.replace(_select_hours(FIRST_HOUR, FIRST_HOUR + hours), has_model=True)
     with reading(database) as engine, engine.connect() as connection:
         for by in GROUP_NAMES:
-            total = add_up(group.sums for group in sum_usage(connection, chosen, by, UTC))
+            total = add_up(group.sums for group in sum_usage(connection, chosen, by))
             assert (total.requests, total.errors, total.cost) == (1, 0, 1_000), by
-        sessions = sum_usage(connection, chosen, "session", UTC)
+        sessions = sum_usage(connection, chosen, "session")
         assert [(group.name, group.sums.requests) for group in sessions] == [("one", 1)]
         assert len(list_stored_requests(connection, structs.replace(chosen, has_model=False), 100)) == 4
 

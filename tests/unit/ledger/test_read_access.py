@@ -416,6 +416,28 @@ def test_a_reply_of_the_server_lists_a_limited_number_of_groups(
         assert len(groups if query.get("split") else add_activity(reader, chosen, query["by"], groups)) == 50_001
 
 
+def test_sums_of_days_have_more_rows_by_hour_than_a_reply_has_groups(database: Settings) -> None:
+    """10,000 people who work for 24 hours of a day."""
+    empty = {"TEXT": "", "BLOB": b""}
+    kinds = {name: kind for name, kind in HOURLY.columns.items() if kind.endswith("NOT NULL")}
+    fixed = {name: empty.get(kind.split()[0], 0) for name, kind in kinds.items() if name not in ("hour", "owner")}
+    fixed |= {"requested_model": "x", "requests": 1}
+    first = int(NOON // 86_400) * 24
+    one_of = (
+        "WITH RECURSIVE numbers (number) AS (SELECT 0 UNION ALL SELECT number + 1 FROM numbers WHERE number < 239999)"
+    )
+    values = f"{', '.join('?' * len(fixed))}, {first} + mod(number, 24), 'x' || (number / 24) FROM numbers"
+    with closing(open_for_writing(database)) as connection, connection.transaction():
+        names = ", ".join((*fixed, "hour", "owner"))
+        connection.execute(f"INSERT INTO hourly ({names}) {one_of} SELECT {values}", [*fixed.values()])
+    asked = {"since": ["2026-11"], "until": ["2026-11"], "by": ["day"], "split": ["owner"]}
+    answer = respond("/api/usage", RouteRequest(path="/api/usage", query=asked), database)
+    assert answer.status == 200
+    groups = json.loads(answer.body)["groups"]
+    assert sum(group["requests"] for group in groups) == 240_000
+    assert 10_000 <= len(groups) <= 20_000, "the hours of a day of UTC are in one or two days of local time"
+
+
 def test_another_failure_names_its_reason(tmp_path: Path) -> None:
     file = tmp_path / "broken.sqlite3"
     file.write_text("no database, but a text that is longer than the header of a SQLite file" * 9)
