@@ -26,6 +26,7 @@ from anthropic_proxy.plugins import Client
 from tests.support.ledger import NOON, new_database, new_receipt, store
 from tests.support.waiting import WAIT_SECONDS
 
+pytestmark = pytest.mark.usefixtures("utc")
 ANN = Sender(id="key_1", key_label="ann", owner="ann@example.org", team="build")
 BOB = Sender(id="key_2", key_label="bob", owner="bob@example.org", team="")
 EVERYTHING = RequestSelection(has_model=True)
@@ -50,8 +51,6 @@ def add(settings: Settings, *measurements: Measurement, sender: Sender = ANN, no
 def read(
     settings: Settings, by: str = "owner", chosen: RequestSelection = EVERYTHING, senders: Senders | None = None
 ) -> dict[str, Activity | None]:
-
-pytestmark = pytest.mark.usefixtures("utc")
     with read_ledger(settings) as connection:
         assert connection is not None
         if senders is not None:
