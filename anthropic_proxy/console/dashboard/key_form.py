@@ -27,7 +27,7 @@ from anthropic_proxy.console.ledger.database import (
     describe_database_failure,
     find_database,
 )
-from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.errors import InvalidRequest, LimitReached
 from anthropic_proxy.gateway.permissions import may
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, RouteResponse
@@ -189,7 +189,7 @@ def submit_form(administration: KeyAdministration, settings: Settings, sent: Map
             form.key = outcome.key if outcome.key.id else None
             form.key_text = outcome.text
             form.done = outcome.sentence
-    except InvalidRequest as error:
+    except (InvalidRequest, LimitReached) as error:
         form.problem = error.message
     return form
 

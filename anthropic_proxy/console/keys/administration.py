@@ -84,9 +84,9 @@ from anthropic_proxy.console.ledger.connection import Connection
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.console.ledger.users import find_address, list_people_ids
-from anthropic_proxy.console.units import DAY_SECONDS, to_microseconds
+from anthropic_proxy.console.units import DAY_SECONDS, MICROSECONDS, to_microseconds
 from anthropic_proxy.engine.patterns import compile_anchored
-from anthropic_proxy.errors import InvalidRequest, PermissionDenied, UnknownModel, join_with_and
+from anthropic_proxy.errors import InvalidRequest, LimitReached, PermissionDenied, UnknownModel, join_with_and
 from anthropic_proxy.gateway.permissions import may
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_rules import (
@@ -284,16 +284,21 @@ class KeyAdministration:
                 return self._move_person(key, dry_run=dry_run)
 
     def _require_few_changes(self) -> None:
-        """Of many users who change keys at once, each may make some more: only the latest entries are read."""
+        """Of many users who change keys at once, each may make some more: only the latest entries are read. A
+        revocation is none, because no key can be revoked twice.
+        """
         if may(self.rights.role, "manage all keys"):
             return
-        latest = f"SELECT actor, at FROM audit_log ORDER BY id DESC LIMIT {_LATEST_ENTRIES}"
-        sql = f"SELECT count(*) FROM ({latest}) AS latest WHERE actor = ? AND at > ?"
-        ((number,),) = self._connection.query(sql, (self._actor, to_microseconds(self._clock() - DAY_SECONDS)))
-        if number >= MAX_CHANGES_PER_DAY:
-            raise field_error(
-                f"You have made {number} changes within a day, and more are not made. Keys can still be revoked. Try "
-                "again tomorrow."
+        now = self._clock()
+        latest = f"SELECT actor, action, at FROM audit_log ORDER BY id DESC LIMIT {_LATEST_ENTRIES}"
+        sql = f"SELECT at FROM ({latest}) AS latest WHERE actor = ? AND action != 'revoke key' AND at > ?"
+        rows = self._connection.query(sql, (self._actor, to_microseconds(now - DAY_SECONDS)))
+        if len(rows) >= MAX_CHANGES_PER_DAY:
+            raise LimitReached(
+                f"You have made {len(rows)} changes within a day, and more are not made. Keys can still be revoked. "
+                "Try again tomorrow.",
+                retry_after=min(at for (at,) in rows) / MICROSECONDS + DAY_SECONDS - now,
+                code="key-changes",
             )
 
     def _set_key(self, before: VirtualKey, command: KeyCommand, *, dry_run: bool) -> KeyOutcome:
@@ -970,10 +975,12 @@ def _require_person(key: VirtualKey) -> None:
 
 def _require_few_secrets(own_keys: Sequence[VirtualKey], now: float) -> None:
     """`own_keys`: all keys that a person has created."""
-    number = sum(text.created_at > now - DAY_SECONDS for key in own_keys for text in key.hashes)
-    if number >= MAX_OWN_SECRETS_PER_DAY:
-        raise field_error(
-            f"Your keys got {number} new secrets within a day, and more are not created. Try again tomorrow."
+    times = [text.created_at for key in own_keys for text in key.hashes if text.created_at > now - DAY_SECONDS]
+    if len(times) >= MAX_OWN_SECRETS_PER_DAY:
+        raise LimitReached(
+            f"Your keys got {len(times)} new secrets within a day, and more are not created. Try again tomorrow.",
+            retry_after=min(times) + DAY_SECONDS - now,
+            code="key-changes",
         )
 
 

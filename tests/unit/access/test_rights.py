@@ -112,7 +112,7 @@ def test_a_person_gets_a_bounded_number_of_texts_each_day(office: Office) -> Non
         office.execute(ANN, "rotate", "laptop", overlap_seconds=60)
     office.execute(ANN, "create", label="tablet")
     office.execute(ANN, "revoke", "tablet")
-    refusal = "400 Your keys got 100 new secrets within a day, and more are not created. Try again tomorrow."
+    refusal = "429 Your keys got 100 new secrets within a day, and more are not created. Try again tomorrow."
     assert office.refuse(ANN, "create", label="phone") == refusal
     assert office.refuse(ANN, "rotate", "laptop") == refusal
     assert office.execute(ADMIN, "rotate", "laptop").text
@@ -124,16 +124,19 @@ def test_a_person_gets_a_bounded_number_of_texts_each_day(office: Office) -> Non
 def test_a_person_makes_a_bounded_number_of_changes_each_day(office: Office, fields: dict[str, Any]) -> None:
     """The audit log keeps each one, and the ledger each former label."""
     key = office.execute(ANN, "create", label="laptop").key
-    for number in range(MAX_CHANGES_PER_DAY - 2):  # the first entry is that of the person
+    office.execute(ANN, "revoke", office.execute(ANN, "create", label="phone").key.id)  # no change
+    tablet = office.execute(ANN, "create", label="tablet").key
+    for number in range(MAX_CHANGES_PER_DAY - 4):  # the first entry is that of the person
         office.execute(ANN, "change", key.id, **json.loads(json.dumps(fields).replace("{}", f"v{number}")))
     refusal = (
-        "400 You have made 300 changes within a day, and more are not made. Keys can still be revoked. Try again "
+        "429 You have made 300 changes within a day, and more are not made. Keys can still be revoked. Try again "
         "tomorrow."
     )
     assert office.refuse(ANN, "change", key.id, models=("other",)) == refusal
     assert office.refuse(ANN, "rotate", key.id) == refusal
     assert office.refuse(ANN, "create", label="phone") == refusal
     assert office.execute(ADMIN, "change", key.id, models=("other",)).changes
+    assert office.execute(ANN, "revoke", tablet.id).key.revoked_at is not None
     office.now += 86_401
     assert office.execute(ANN, "change", key.id, models=()).changes
     assert office.execute(ANN, "revoke", key.id).key.revoked_at is not None
