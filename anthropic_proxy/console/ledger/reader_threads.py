@@ -13,7 +13,7 @@ from msgspec import structs
 from anthropic_proxy.console.ledger.database import LEDGER_FAILURES
 from anthropic_proxy.engine.own_thread import start_in_own_thread
 from anthropic_proxy.engine.turns import SharedWorker, Turns
-from anthropic_proxy.errors import LimitReached, ProxyBusy, ShuttingDown
+from anthropic_proxy.errors import ProxyBusy, ShuttingDown
 
 READERS = SharedWorker(
     name="the threads that read the ledger", places=3, share=2, max_waiting=60, max_wait_seconds=10.0
@@ -22,7 +22,7 @@ READERS = SharedWorker(
 the lock of the database, which another program may hold for minutes.
 """
 RETRY_SECONDS = 5.0
-PASSING_FAILURES = (*LEDGER_FAILURES, ProxyBusy, LimitReached, ShuttingDown)
+PASSING_FAILURES = (*LEDGER_FAILURES, ProxyBusy, ShuttingDown)
 """Exceptions of work at the database in these threads. They say nothing about who asked."""
 P = ParamSpec("P")
 ResultT = TypeVar("ResultT")
@@ -41,7 +41,7 @@ class ReaderThreads:
     async def run(self, payer: str, function: Callable[P, ResultT], *arguments: P.args, **named: P.kwargs) -> ResultT:
         """Run a query in a thread, and return its result.
 
-        Raises `LimitReached` if too many queries wait, and those of `payer` are the most, or if it waits too long.
+        Raises `ProxyBusy` if too many queries wait, and those of `payer` are the most, or if it waits too long.
         """
         await self._turns.acquire(payer)
         if self._is_stopped:
@@ -61,8 +61,8 @@ class ReaderThreads:
         self._is_stopped = True
 
 
-def _refuse(waiting: int) -> LimitReached:
-    return LimitReached(
+def _refuse(waiting: int) -> ProxyBusy:
+    return ProxyBusy(
         f"Other requests use the database, and {waiting} wait. Try again when they are complete.",
         retry_after=RETRY_SECONDS,
         code="ledger-readers",

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from anthropic_proxy.console.ledger.reader_threads import READERS, ReaderThreads
-from anthropic_proxy.errors import LimitReached, ShuttingDown
+from anthropic_proxy.errors import ProxyBusy, ShuttingDown
 from tests.support.threads import no_new_threads
 from tests.support.waiting import WAIT_SECONDS
 
@@ -50,7 +50,7 @@ async def test_a_query_that_waits_too_long_is_refused() -> None:
     threads, slow = ReaderThreads(max_wait_seconds=0.01), SlowQuery()
     first = [asyncio.ensure_future(threads.run(f"payer {number}", slow)) for number in range(READERS.places)]
     await slow.wait_started(READERS.places)
-    with pytest.raises(LimitReached):
+    with pytest.raises(ProxyBusy):
         await threads.run("grace", lambda: "rows")
     slow.ended.set()
     assert await asyncio.gather(*first) == ["rows"] * len(first)
@@ -77,9 +77,9 @@ async def test_too_many_queries_of_one_client_are_rejected(threads: ReaderThread
     slow = SlowQuery()
     accepted = [asyncio.ensure_future(threads.run("ada", slow)) for _ in range(READERS.share + READERS.max_waiting)]
     await slow.wait_started(READERS.share)
-    with pytest.raises(LimitReached) as raised:
+    with pytest.raises(ProxyBusy) as raised:
         await threads.run("ada", slow)
-    assert (raised.value.status, raised.value.retry_after) == (429, 5)
+    assert (raised.value.status, raised.value.retry_after) == (529, 5)
     assert raised.value.message == "Other requests use the database, and 60 wait. Try again when they are complete."
     accepted.pop().cancel()
     await asyncio.sleep(0)
