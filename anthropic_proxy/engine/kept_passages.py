@@ -17,7 +17,7 @@ from anthropic_proxy.engine.bounded import SizedCache
 
 MIN_BYTES = 16 * 1024
 """Minimum size of a source that is kept. Less takes little time."""
-MAX_KEPT_BYTES = 32 * 1024 * 1024
+MAX_KEPT_BYTES = 24 * 1024 * 1024
 """Maximum size of all kept sources of a process. The least recently used ones are dropped."""
 _BYTES_PER_PASSAGE = 200
 """Size in memory of a passage and its place, apart from its text."""

@@ -33,6 +33,7 @@ from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream
 from anthropic_proxy.engine.exchange.usage_bounds import UsageBounds, build_usage_bounds
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.hooks import Client, Receipt, UpstreamAttempt
+from anthropic_proxy.engine.memory_plan import SMALL_BODY_BYTES
 from anthropic_proxy.engine.messages.deltas import Delta, Usage, sum_usages
 from anthropic_proxy.engine.messages.fidelity import FidelityReport
 from anthropic_proxy.engine.messages.models import MessagesRequest
@@ -61,6 +62,11 @@ MAX_ACCEPTANCES = 1_000
 """Maximum number of models and paths of which the latest acceptance is kept."""
 MAX_LISTED_LOSSES = 20
 """Maximum number of lost fields that the error of the fidelity mode `strict` lists."""
+_USUAL_FACTOR = 4
+"""Size of a provider's request, as a multiple of the client's, up to which the memory plan counts it with the client's.
+A schema whose definitions stand in many places, or a tool of Anthropic's with its whole definition, may need more."""
+_WRITTEN_PARTS = 2
+"""A larger one counts as so many times less of a body, of which the plan expects eight times the memory."""
 _MAX_SCHEMA_STEPS_ON_LOOP = 1_000
 _MAX_SCHEMA_BYTES_ON_LOOP = 64 * 1024
 """Maximum steps and bytes for decoding the schema of a reply on the event loop: 3 to 10 ms. A larger schema is decoded
@@ -258,11 +264,14 @@ class AttemptSender(Struct, eq=False):
         watchdog = self.watchdog
         run = attempt.run
         request = await self._encode(attempt)
+        size = len(request.body)
+        if size > SMALL_BODY_BYTES and size > _USUAL_FACTOR * len(self.incoming.body):
+            await self._count_written(size)
         self._record_target(attempt)
         target = attempt.target
         call = attempt.call
         prepared = call.request if isinstance(call, TranslatedCall) else None
-        if self.session and len(request.body) <= MAX_PROMPT_BYTES:
+        if self.session and size <= MAX_PROMPT_BYTES:
             scope = receipt.client.scope_session(receipt.session)
             model = target.model if run.repair is None else target.model + run.repair.form
             conversation = scope, receipt.agent, receipt.prefix, model
@@ -280,7 +289,7 @@ class AttemptSender(Struct, eq=False):
                 await throttle.wait(receipt.client.payer, receipt.session, run.max_queue_seconds)
             limit = (prepared or self.request).max_tokens or 0
             request = self.records.begin_attempt(target, request, limit)
-            bounds = build_usage_bounds(call, len(request.body), limit, receipt.fidelity)
+            bounds = build_usage_bounds(call, size, limit, receipt.fidelity)
             watchdog.begin_upstream_call()
             bound = BoundRequest(
                 run.origin,
@@ -302,6 +311,15 @@ class AttemptSender(Struct, eq=False):
                 raise
             return idle_timeout_error(receipt.prefix, watchdog.upstream_limit)
         return None
+
+    async def _count_written(self, size: int) -> None:
+        """Have memory for a provider's request of `size` bytes that is much larger than the client's. Raises
+        `ProxyBusy`.
+        """
+        incoming = self.incoming
+        counted = len(incoming.body) + incoming.restored_size
+        if size > _USUAL_FACTOR * counted > 0:
+            await incoming.count_read(size // _WRITTEN_PARTS, may_wait=False)
 
     def _record_target(self, attempt: Attempt) -> None:
         """Name the target of an attempt in the receipt, and for the messages of errors."""

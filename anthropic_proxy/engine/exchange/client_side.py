@@ -75,10 +75,9 @@ class RequestMemory(Protocol):
     def free(self, size: int) -> None:
         """Take note that the body, of this size, and what was made of it are no longer needed."""
 
-    async def count_read(self, size: int) -> None:
-        """Wait for memory for what was read for the request besides its body: `size` in total.
-
-        Raises `ProxyBusy`.
+    async def count_read(self, size: int, *, may_wait: bool = True) -> None:
+        """Wait for memory for what was made for the request besides its body: `size` in total. `may_wait`: False if it
+        would be held meanwhile. Raises `ProxyBusy`.
         """
 
 
@@ -140,10 +139,10 @@ class ClientRequest(Struct, kw_only=True):
             self.restored_size = size
             await self.count_read(0)
 
-    async def count_read(self, size: int) -> None:
-        """Wait for memory for what is read of documents and texts: `size` in total. Raises `ProxyBusy`."""
+    async def count_read(self, size: int, *, may_wait: bool = True) -> None:
+        """See `RequestMemory`: for what is read of documents and texts, and for large requests to providers."""
         if self.memory is not None:
-            await self.memory.count_read(self.restored_size + size)
+            await self.memory.count_read(self.restored_size + size, may_wait=may_wait)
 
     def free_body(self) -> None:
         if self.memory is not None:

@@ -15,6 +15,7 @@ import asyncio
 import hashlib
 from base64 import b64decode
 from binascii import Error as Base64Error
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -64,6 +65,8 @@ MAX_DATA_CHARACTERS = 14 * 1024 * 1024
 """Maximum base64 characters of a picture, which then has 10 MiB. Providers refuse larger ones."""
 MAX_SIDE = 8_000
 """Maximum width and height in pixels, by the header of the picture. Whoever unpacks a larger one needs much memory."""
+MAX_ALL_CHARACTERS = 1_000_000
+"""Maximum characters of all descriptions in a request. A picture counts as often as it stands there."""
 TYPICAL_CHARACTERS = 1_500
 """Characters that a token count expects of a description which nobody has written yet."""
 INSTRUCTIONS = """\
@@ -82,6 +85,7 @@ _NOT_CALLABLE = "the model that describes pictures cannot be called"
 _SEES_NOTHING = "the model that describes pictures does not see"
 _LOSES = "the model that describes pictures would lose the picture or a rule of the request"
 _NO_ROOM = "a limit or budget leaves no room for its description"
+_NO_SPACE = "it stands too often in the request for its description"
 _NO_TEXT = "the model that describes pictures sent no description"
 _TOO_LATE = "its description needs too much time"
 _Arguments = TypeVarTuple("_Arguments")
@@ -129,12 +133,13 @@ class ImageDescriber:
         self, pictures: Iterable[Source], field: str
     ) -> tuple[Mapping[str, str], Sequence[FidelityNote]]:
         """Return data of a picture → the text in its place, and the notes on `field`."""
-        sources = {source.data: source for source in pictures if source.type == "base64"}
+        given = [source for source in pictures if source.type == "base64"]
+        sources = {source.data: source for source in given}
         plans = await self._choose_plans()
         found = (
             await self._find_all(sources, plans) if plans else dict.fromkeys(sources, Description("", self._failure))
         )
-        found = await self._inspect_all(found)
+        found = _fit(await self._inspect_all(found), Counter(source.data for source in given))
         model = plans[0].targets[0].prefixed_id if plans else ""
         notes = [
             FidelityNote("dropped", field, f"a text in place of the picture: {one.failure}")
@@ -371,6 +376,16 @@ def _read_reply(sink: OwnSink) -> Description:
     if reply.stop_reason == "refusal" or not text:
         return Description(failure=_NO_TEXT)
     return Description(text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]} […]")
+
+
+def _fit(found: Mapping[str, Description], places: Mapping[str, int]) -> dict[str, Description]:
+    """Return the descriptions for which a request has room. `places`: how often each picture stands in it."""
+    room, fitting = MAX_ALL_CHARACTERS, dict[str, Description]()
+    for data, one in found.items():
+        size = len(one.text) * places[data]
+        fitting[data] = one if size <= room else Description(failure=_NO_SPACE)
+        room -= size if size <= room else 0
+    return fitting
 
 
 def note_description(field: str, model: str) -> FidelityNote:

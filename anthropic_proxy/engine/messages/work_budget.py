@@ -9,8 +9,9 @@ Cached results count again on each use, so that the limits of a request do not d
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager, suppress
+from threading import Lock
 from types import MappingProxyType
-from typing import Any, Generic, NamedTuple, TypeVar, TypeVarTuple
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, TypeVarTuple, cast
 
 from anthropic_proxy.engine.slices import give_way
 from anthropic_proxy.errors import InvalidRequest
@@ -28,6 +29,9 @@ BYTES_PER_STEP = 64
 STEPS_OF_SLICE = 4_000
 NODES_PER_STEP = 4
 CHARACTERS_PER_NODE = 64
+MAX_KEPT_BYTES = 15 * 1024 * 1024
+"""Maximum size of all results that are kept (`WorkCache`). The least recently used ones are dropped."""
+_BYTES_PER_RESULT = 1_000
 ADVICE = "Refer to fewer definitions from each other, or list fewer alternatives."
 """Remedy in the error message about a schema that exceeds a limit."""
 
@@ -196,36 +200,59 @@ _Arguments = TypeVarTuple("_Arguments")
 
 
 class WorkCache(Generic[_Argument, *_Arguments, _Encoded]):
-    """Bounded, thread-safe cache for the results of a function that counts its work in a `WorkBudget`."""
+    """Thread-safe cache for the results of a function that counts its work in a `WorkBudget`.
+
+    All caches of a process have one bound of their size in bytes: a small schema may become a large result.
+    """
+
+    _kept: ClassVar[OrderedDict[Hashable, tuple[Any, CountedWork, int]]] = OrderedDict()
+    _kept_bytes: ClassVar[int] = 0
+    _lock: ClassVar[Lock] = Lock()
 
     def __init__(
         self,
         encode: Callable[[_Argument, WorkBudget, *_Arguments], _Encoded],
         identity: Callable[[_Argument], Hashable] | None,
-        max_kept: int,
+        measure: Callable[[_Argument, _Encoded], int],
     ) -> None:
         """Create an empty cache for the results of the function `encode`.
 
         `identity`: function that returns the cache key of the first argument. None: the argument itself is the key.
-        `max_kept`: maximum number of cached results.
+        `measure`: function that returns the bytes of the first argument and of its result.
         """
         self._encode = encode
         self._identity = identity
-        self._max_kept = max_kept
-        self._kept: OrderedDict[Hashable, tuple[_Encoded, CountedWork]] = OrderedDict()
+        self._measure = measure
 
     def get_or_encode(self, argument: _Argument, budget: WorkBudget, *arguments: *_Arguments) -> _Encoded:
-        place = (argument if self._identity is None else self._identity(argument), *arguments)
+        place = (self, argument if self._identity is None else self._identity(argument), *arguments)
         found = self._kept.get(place)
         if found is None:
             steps, nodes = budget.counted_work
             encoded = self._encode(argument, budget, *arguments)
             after = budget.counted_work
-            self._kept[place] = encoded, CountedWork(after.steps - steps, after.nodes - nodes)
-            if len(self._kept) > self._max_kept:
-                self._kept.popitem(last=False)
+            size = _BYTES_PER_RESULT + self._measure(argument, encoded)
+            if size <= MAX_KEPT_BYTES // 4:
+                self._keep(place, (encoded, CountedWork(after.steps - steps, after.nodes - nodes), size))
             return encoded
         with suppress(KeyError):  # another thread may have removed it
             self._kept.move_to_end(place)
         budget.count_cached_work(found[1])
-        return found[0]
+        return cast("_Encoded", found[0])
+
+    @classmethod
+    def _keep(cls, place: Hashable, result: tuple[Any, CountedWork, int]) -> None:
+        with cls._lock:
+            if place in cls._kept:  # by another thread
+                return
+            cls._kept[place] = result
+            cls._kept_bytes += result[2]
+            while cls._kept_bytes > MAX_KEPT_BYTES:
+                cls._kept_bytes -= cls._kept.popitem(last=False)[1][2]
+
+    @classmethod
+    def clear(cls) -> None:
+        """Forget the results of all caches."""
+        with cls._lock:
+            cls._kept.clear()
+            cls._kept_bytes = 0

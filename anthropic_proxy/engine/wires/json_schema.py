@@ -432,7 +432,6 @@ def qualifies_for_strict(schema: Any) -> bool:
 
 
 REPLY_SCHEMA_PATH = "output_config.format.schema"
-_ADMISSIONS_KEPT = 1_024
 
 
 def may_accept_object(schema: bytes, budget: WorkBudget | None = None) -> bool:
@@ -452,7 +451,7 @@ def _decide_admission(schema: bytes, budget: WorkBudget) -> bool:
 
 
 _find_admission = WorkCache(
-    _decide_admission, lambda schema: hashlib.blake2b(schema).digest(), _ADMISSIONS_KEPT
+    _decide_admission, lambda schema: hashlib.blake2b(schema).digest(), lambda *_: 0
 ).get_or_encode
 
 
@@ -496,8 +495,6 @@ def _breadth(schema: Schema) -> int:
     return 1 + len(schema) + sum(len(value) for value in schema.values() if isinstance(value, list))
 
 
-_KEPT = 1_024
-"""Maximum number of schemas in the cache. The least recently used one is removed."""
 _MAX_KEPT_BYTES = 32 * 1024
 """Maximum size in bytes of the JSON text of a cached schema. A larger schema is encoded for every request."""
 
@@ -520,7 +517,7 @@ def encode_schema(schema: bytes, budget: WorkBudget, rules: SchemaRules = UNREST
     return EncodedSchema(Raw(msgspec.json.encode(cleaned)), qualifies_for_strict(cleaned), tuple(lost))
 
 
-_encode_kept = WorkCache(encode_schema, bytes, _KEPT).get_or_encode
+_encode_kept = WorkCache(encode_schema, bytes, lambda schema, encoded: len(schema) + len(encoded.schema)).get_or_encode
 
 
 def encode_schema_cached(

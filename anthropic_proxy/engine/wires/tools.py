@@ -24,10 +24,6 @@ from anthropic_proxy.engine.wires.dialect import BaseDialect, ForcedToolConditio
 from anthropic_proxy.engine.wires.shared_notes import keywords_as_text_note
 from anthropic_proxy.errors import UnsupportedFeature, UpstreamProtocolError
 
-_KEPT = 1_024
-"""Maximum number of tool definitions in one cache. The least recently used one is removed."""
-_LISTS_KEPT = 64
-"""Maximum number of tool lists in one cache. The least recently used one is removed."""
 _MAX_CACHED_BYTES = 32 * 1024
 """Maximum size in bytes of the JSON text of a cached tool. A larger one is encoded for every request."""
 
@@ -55,7 +51,7 @@ def for_each_client_tool(
     Callers must not change a result: it is shared. The function raises `WorkLimitExceeded` if the work exceeds the
     `WorkBudget`.
     """
-    encode_kept = WorkCache(encode, lambda tool: tool.source, _KEPT).get_or_encode
+    encode_kept = WorkCache(encode, lambda tool: tool.source, _measure_tool).get_or_encode
 
     def encode_each(tools: Sequence[Tool], budget: WorkBudget, *options: *_Options) -> _EncodedTools:
         definitions: list[Raw] = []
@@ -72,8 +68,16 @@ def for_each_client_tool(
             notes.append(keywords_as_text_note(keywords))
         return tuple(definitions), tuple(notes)
 
-    lists_kept = WorkCache(encode_each, None, _LISTS_KEPT).get_or_encode
+    lists_kept = WorkCache(encode_each, None, _measure_list).get_or_encode
     return lambda tools, *rest: (lists_kept if isinstance(tools, ToolList) else encode_each)(tools, *rest)
+
+
+def _measure_tool(tool: Tool, encoded: EncodedTool) -> int:
+    return len(tool.source) + len(encoded.definition)
+
+
+def _measure_list(tools: Sequence[Tool], encoded: _EncodedTools) -> int:
+    return sum(len(tool.source) for tool in tools) + sum(map(len, encoded[0]))
 
 
 def tool_description(tool: Tool, *further_texts: str) -> str:

@@ -51,15 +51,19 @@ class BodyMemory(Struct, eq=False):
 
     async def grow(self, size: int) -> None:
         """Wait until other bodies have left so much memory in all. Raises `ProxyBusy`."""
-        await self._take(self.services.body_memory[(size > SMALL_BODY_BYTES) + (size > USUAL_BODY_BYTES)], size)
+        turns = self.services.body_memory[(size > SMALL_BODY_BYTES) + (size > USUAL_BODY_BYTES)]
+        if not self.size and turns.acquire_free(self.payer, size):  # the usual case
+            self.turns, self.size = turns, size
+        else:
+            await self._take(turns, size)
 
-    async def _take(self, turns: Turns, size: int) -> None:
+    async def _take(self, turns: Turns, size: int, *, may_wait: bool = True) -> None:
         """Have `size` bytes of a part in all. What already has some of a part never waits for more of it: two that
         did would wait for each other.
         """
         held = self.size if self.turns is turns else 0
         if not turns.acquire_free(self.payer, size - held):
-            if held:
+            if held or not may_wait:
                 raise turns.build_refusal()
             await turns.acquire(self.payer, size)
         if not held:
@@ -75,7 +79,7 @@ class BodyMemory(Struct, eq=False):
             self.turns.release(self.payer, self.size - kept)
             self.size = kept
 
-    async def count_read(self, size: int) -> None:
+    async def count_read(self, size: int, *, may_wait: bool = True) -> None:
         """The whole memory of the request is then in the part of large bodies. It is never more than that of the
         largest body: the files in a body have little made of them besides. Raises `ProxyBusy`.
         """
@@ -83,7 +87,7 @@ class BodyMemory(Struct, eq=False):
             self.read_size = 0
         more = min(size, LARGEST_BODY_BYTES - (self.size - self.read_size)) - self.read_size
         if size > SMALL_BODY_BYTES and more > 0:
-            await self._take(self.services.body_memory[2], self.size + more)
+            await self._take(self.services.body_memory[2], self.size + more, may_wait=may_wait)
             self.read_size += more
 
     def free(self, size: int) -> None:

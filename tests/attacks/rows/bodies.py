@@ -3,10 +3,12 @@ hundreds of small bodies, whose provider lets them wait.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
-from tests.attacks.lab import Attack, Row
+from tests.attacks.lab import Attack, Row, ordinary
 from tests.attacks.upstream import UpstreamCall, reply_text
 from tests.faults.client import Answer
 
@@ -82,11 +84,17 @@ _RESOURCES: dict[str, tuple[str, Callable[[], bytes]]] = {
 }
 _SMALL = b'{"model":"openai/gpt-4.1","max_tokens":9,"messages":[{"role":"user","content":"\xf0\x9f\x98\x80%b"}]}'
 _SMALL_BODIES = 400
+_REFERENCES = {
+    "$defs": {"d": {"type": "object", "properties": {"z": {"type": "string", "description": "q" * 9_000}}}},
+    "type": "object",
+    "properties": {f"p{number}": {"$ref": "#/$defs/d"} for number in range(1_000)},
+}
+"""Of Ollama's schemas, each reference becomes the definition: 35 KB become 9 MB."""
 _SETTLED_SECONDS = 1.0
 
 
-def _wait_for_provider(attack: Attack) -> list[Answer]:
-    """Send small bodies whose provider answers once no more of them arrive."""
+def _wait_for_provider(bodies: Sequence[Any], attack: Attack) -> list[Answer]:
+    """Send bodies whose provider answers once no more of them arrive."""
     arrived, may_answer, usual = threading.Event(), threading.Event(), reply_text("All is well.")
 
     def reply(call: UpstreamCall) -> bytes:
@@ -97,8 +105,8 @@ def _wait_for_provider(attack: Attack) -> list[Answer]:
         return answer
 
     attack.upstream.reply = reply
-    with ThreadPoolExecutor(_SMALL_BODIES) as pool:
-        answers = [pool.submit(attack.post, _SMALL % (b"a" * 120_000)) for _ in range(_SMALL_BODIES)]
+    with ThreadPoolExecutor(len(bodies)) as pool:
+        answers = [pool.submit(attack.post, body) for body in bodies]
         while arrived.wait(_SETTLED_SECONDS):
             arrived.clear()
         may_answer.set()
@@ -136,10 +144,20 @@ BODIES: tuple[Row, ...] = (
     + (
         Row(
             name=f"{_SMALL_BODIES} bodies of 120 KB that wait for their provider",
-            run=_wait_for_provider,
+            run=partial(_wait_for_provider, [_SMALL % (b"a" * 120_000)] * _SMALL_BODIES),
             statuses=frozenset({200}),
             settings={"MEMORY_LIMIT_MB": "1824"},
             input_mib=16,  # those that the plan lets wait at the same time
+        ),
+        Row(
+            name="20 bodies whose schemas have one definition 1,000 times",
+            run=partial(
+                _wait_for_provider,
+                [ordinary("ollama/m", tools=[{"name": f"t{n}", "input_schema": _REFERENCES}]) for n in range(20)],
+            ),
+            statuses=frozenset({200, 529}),
+            settings={"MEMORY_LIMIT_MB": "1824"},
+            input_mib=16,
         ),
     )
 )

@@ -3,18 +3,25 @@
 import base64
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from tests.attacks.buyer import KEY_SETTINGS, Attempts, Buyer
 from tests.attacks.lab import Attack, Row, ordinary
-from tests.attacks.upstream import reply_text, respond
+from tests.attacks.upstream import UpstreamCall, reply_text, respond
 from tests.faults.client import Answer
 
 _MODEL = "openai/gpt-4.1"
 _RELAYED = "claude-haiku-4-5"
 _SECRET = "sk-live-0a1b2c3d4e5f6g7h8i9j"
 _USUAL = reply_text("All is well.")
+_SECRETS = """
+[[inspectors]]
+name = "secrets"
+type = "patterns"
+detect = ["keys"]
+reads = ["requests", "replies", "tool descriptions"]
+"""
 _ANSI = "\x1b]52;c;ZXZpbA==\x07\x1b[2J"
 
 
@@ -99,6 +106,28 @@ def _misbehave(attack: Attack) -> list[Answer]:
     assert _ANSI not in attack.proxy.log
     attempts.check("no escapes in the log", "\x1b]52" not in attack.proxy.log)
     attack.upstream.guardrail = _json({"action": "NONE"})
+    return attempts.finish(attack)
+
+
+_KEY = "-----BEGIN PRIVATE KEY-----\n" + ("0a1B2c3D" * 8 + "\n") * 240 + "-----END PRIVATE KEY-----"
+_PLACEHOLDER = re.compile(rb"REDACTED_[A-Z_]+_[0-9a-f]{16}")
+
+
+def _repeat_placeholder(attack: Attack) -> list[Answer]:
+    """A reply with a placeholder 8,000 times. The key that it stands for is 500 times as long."""
+    attempts = Attempts()
+    buyer = Buyer(attack)
+
+    def reply(call: UpstreamCall) -> bytes | Iterable[bytes]:
+        found = _PLACEHOLDER.search(call.raw)
+        return _USUAL(call) if found is None else reply_text(f"{found[0].decode()} " * 8_000)(call)
+
+    attack.upstream.reply = reply
+    for model in (_MODEL, _RELAYED):
+        for streams in (False, True):
+            answer = buyer.post({**ordinary(model, _KEY), "stream": streams})
+            size = len(answer.content)
+            attempts.check(f"{model}, streamed: {streams}", answer.status_code == 200 and 10_000 < size < 4 << 20, size)
     return attempts.finish(attack)
 
 
@@ -261,15 +290,15 @@ timeout = 1
 """,
     ),
     Row(
+        name="inspected: a placeholder 8,000 times in a reply",
+        run=_repeat_placeholder,
+        settings={**KEY_SETTINGS, "PREFERRED_PROVIDER": "anthropic"},
+        configuration=_SECRETS,
+    ),
+    Row(
         name="inspected: a key at each place of a request",
         run=_hide,
         settings={**KEY_SETTINGS, "PREFERRED_PROVIDER": "anthropic"},
-        configuration="""
-[[inspectors]]
-name = "secrets"
-type = "patterns"
-detect = ["keys"]
-reads = ["requests", "replies", "tool descriptions"]
-""",
+        configuration=_SECRETS,
     ),
 )

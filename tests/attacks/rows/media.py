@@ -228,6 +228,17 @@ def _send_many(attack: Attack) -> list[Answer]:
     return [*answers, *attempts.finish(attack)]
 
 
+def _repeat_picture(attack: Attack) -> list[Answer]:
+    """One picture 12,000 times in a body of 2 MB: its description of 8,000 characters may not stand there as often."""
+    attempts = Attempts()
+    attack.upstream.calls.clear()
+    attack.upstream.reply = describe("word " * 1_600)
+    answer = attack.post(_ask(*[show(paint("red"))] * 12_000, _QUESTION))
+    sent = max(len(call.raw) for call in attack.upstream.calls)
+    attempts.check("the size of the provider's request", sent < 4 << 20, sent)
+    return [answer, *attempts.finish(attack)]
+
+
 def _in_object_stream(inflated: int) -> bytes:
     """Return a file whose objects are in a stream of `inflated` bytes."""
     held = b"1 0 2 40 << /Type /Catalog /Pages 2 0 R >>".ljust(60)
@@ -308,6 +319,7 @@ MEDIA: tuple[Row, ...] = (
         input_mib=16,
     ),
     Row(name="media: 300 pictures", run=_send_many, settings=_SETTINGS, configuration=CONFIGURATION, input_mib=5),
+    Row(name="media: one picture 12,000 times", run=_repeat_picture, settings=_SETTINGS, configuration=CONFIGURATION),
     *(
         Row(
             name=f"media: a PDF: {name}",

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from anthropic_proxy.engine.exchange.inspection.texts import restore_arguments
+from anthropic_proxy.engine.exchange.inspection.texts import HiddenTexts, restore_arguments
 from anthropic_proxy.engine.exchange.safeguards.hidden_texts import find_doubt
 from anthropic_proxy.engine.exchange.safeguards.prompt import INSTRUCTIONS
 from anthropic_proxy.engine.hooks import CallCheck
@@ -459,7 +459,7 @@ WORD_OF_PROPERTY = "REDACTED_TEST_KEY_0123456789abcdef"
 @pytest.mark.parametrize("spelled", SPELLINGS)
 def test_half_of_a_character_beside_a_placeholder_stays_and_hides_nothing(spelled: str) -> None:
     arguments = spell(UNUSUAL_ARGUMENTS["half of a character"], WORD_OF_PROPERTY, spelled)
-    restored = restore_arguments(arguments, {WORD_OF_PROPERTY: HARMFUL})
+    restored = restore_arguments(arguments, HiddenTexts({WORD_OF_PROPERTY: HARMFUL}))
     assert json.loads(restored.arguments) == {"command": HARMFUL, "description": "\ud83d"}
 
 
@@ -475,7 +475,7 @@ def test_what_is_restored_is_what_is_judged(form: str, spelled: str, cut: int, i
     arguments = f"{arguments[:place]}{inserted}{arguments[place:]}"
     arguments = arguments[: len(arguments) - cut]
     hidden = {WORD_OF_PROPERTY: HARMFUL}
-    is_restored = bool(restore_arguments(arguments, hidden).hidden)
+    is_restored = bool(restore_arguments(arguments, HiddenTexts(hidden)).hidden)
     assert (find_doubt("Bash", arguments, hidden) == NO_PLAIN_WORD) is is_restored
 
 

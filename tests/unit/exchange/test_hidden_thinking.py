@@ -294,7 +294,7 @@ class Memory:
 
     def free(self, size: int) -> None: ...
 
-    async def count_read(self, size: int) -> None:
+    async def count_read(self, size: int, *, may_wait: bool = True) -> None:
         self.counted.append(size)
         if size > self.room:
             raise ProxyBusy("There is no memory.")

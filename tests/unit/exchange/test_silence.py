@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
@@ -26,8 +27,11 @@ def sse(*frames: object) -> bytes:
     return b"".join(b"data: " + json.dumps(frame).encode() + b"\n\n" for frame in frames)
 
 
-def chat(text: str, reason: str) -> bytes:
-    return sse({"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": reason}]})
+COUNTS = {"usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}}
+
+
+def chat(text: str, reason: str, **beside: Any) -> bytes:
+    return sse({"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": reason}], **beside})
 
 
 def thought(text: str, reason: str) -> bytes:
@@ -54,6 +58,13 @@ KEYS = {
 }
 EARLY_REASONS = {
     "before a minute of thinking, Chat": ("chat", 60.0, chat("", "stop"), chat("Well.", "stop")),
+    "with token counts, Chat": ("chat", 60.0, chat("", "stop", **COUNTS), chat("Well.", "stop", **COUNTS)),
+    "before token counts, Chat": (
+        "chat",
+        60.0,
+        chat("", "stop") + sse({"choices": [], **COUNTS}),
+        chat("Well.", "stop"),
+    ),
     "before a minute of thinking, Gemini": ("gemini", 60.0, gemini("", "STOP"), gemini("Well.", "STOP")),
     "beside each text, Chat": ("chat", 8.0, chat("We", "stop"), chat("ll.", "stop")),
     "beside each text, Gemini": ("gemini", 8.0, gemini("We", "STOP"), gemini("ll.", "STOP")),

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import anthropic_proxy
+from anthropic_proxy.engine.messages import work_budget
 from tests.support.sessions import SessionStep, session_steps
 
 PACKAGE = f"{Path(anthropic_proxy.__file__).parent}/"
@@ -78,7 +79,11 @@ def test_a_tool_that_joins_a_session_is_all_that_is_encoded(step: SessionStep) -
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.wire)
 @pytest.mark.sample(4)
-def test_what_is_kept_of_tools_does_not_grow_with_their_number(step: SessionStep) -> None:
+def test_what_is_kept_of_tools_does_not_grow_with_their_number(
+    step: SessionStep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_budget, "MAX_KEPT_BYTES", 1 << 20)
+
     def ask_with(sets: range) -> int:
         for number in sets:
             tools = make_tools(step.wire, 12)

@@ -18,6 +18,8 @@ from msgspec import structs
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.final_calls import PLACEHOLDER, RestoredArguments
 from anthropic_proxy.engine.exchange.inspection.texts import (
+    MAX_RESTORED_CHARACTERS,
+    HiddenTexts,
     PlacedText,
     read_arguments,
     restore_arguments,
@@ -37,6 +39,7 @@ from anthropic_proxy.engine.hooks import (
 )
 from anthropic_proxy.engine.inspected_texts import digest_passages, digest_together
 from anthropic_proxy.engine.messages.events import replace_surrogates
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.slices import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.engine.wires.failures.quoted_prompts import count_bytes_on_loop, find_quoted_texts
@@ -83,6 +86,7 @@ class InspectorCalls:
         """Key of the placeholders of the client. b"": not needed so far."""
         self.values: dict[str, str] = {}
         """Placeholder → the text that it stands for."""
+        self._hidden_texts = HiddenTexts(self.values)
         self.has_replaced = False
         """True if a text of the request was replaced by other words than a placeholder."""
         self.has_replaced_call = False
@@ -157,7 +161,7 @@ class InspectorCalls:
         """Return the arguments of a call with values in place of the placeholders of this request."""
         if _BEGINNING not in arguments and "\\u" not in arguments:  # no escape hides it
             return RestoredArguments(arguments, {})
-        restored = restore_arguments(arguments, self.values)
+        restored = restore_arguments(arguments, self._hidden_texts)
         self._note_restored(restored.hidden)
         return restored
 
@@ -169,11 +173,14 @@ class InspectorCalls:
         if self._receipt.parent or _BEGINNING not in text:
             return text
         hidden: dict[str, str] = {}
-        restored = restore_text(text, self.values, hidden)
+        restored = restore_text(text, self._hidden_texts, hidden)
         self._note_restored(hidden)
         return restored
 
     def _note_restored(self, hidden: Mapping[str, str]) -> None:
+        if self._hidden_texts.has_left_some:
+            what = f"placeholders stay: their texts have more than {MAX_RESTORED_CHARACTERS:,} characters"
+            self._receipt.fidelity.add_notes([FidelityNote("dropped", "reply", what)])
         for placeholder, value in hidden.items():
             if value not in self.restored:
                 self.restored.add(value)

@@ -159,6 +159,9 @@ class TextsOfBody(Struct):
         return json_spans.apply_edits(self.body, edits)
 
 
+MAX_RESTORED_CHARACTERS = 2 * 1024 * 1024
+"""Maximum number of characters that a reply gets in place of placeholders. A key may have 500 times as many as its
+placeholder."""
 MAX_TEXTS, BYTES_OF_TEXT = 250_000, 280
 """Maximum number of texts of a request, and the memory that each needs besides its characters."""
 _FindTexts = Callable[[bytes], Iterator[PlacedText]]
@@ -269,22 +272,44 @@ def read_arguments(arguments: str, name: str) -> TextsOfBody:
     return TextsOfBody(encoded, texts)
 
 
-def restore_arguments(arguments: str, values: Mapping[str, str]) -> RestoredArguments:
-    """Return the arguments of a call with texts in place of their placeholders. `values`: placeholder → text."""
+class HiddenTexts:
+    """The texts that stand in place of placeholders again, up to a size: a placeholder may stand in many places."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        """`values`: placeholder → text."""
+        self._values = values
+        self._room = MAX_RESTORED_CHARACTERS
+        self.has_left_some = False
+        """True if placeholders stay, because there is no room for their texts."""
+
+    def take(self, placeholder: str) -> str | None:
+        """Return the text of one place. None: the placeholder stays there."""
+        value = self._values.get(placeholder)
+        if value is None:
+            return None
+        if len(value) > self._room:
+            self.has_left_some = True
+            return None
+        self._room -= len(value)
+        return value
+
+
+def restore_arguments(arguments: str, texts: HiddenTexts) -> RestoredArguments:
+    """Return the arguments of a call with texts in place of their placeholders."""
     hidden: dict[str, str] = {}
     found = read_arguments(arguments, "")
     for text in found.texts:
-        restored = restore_text(text.passage.text, values, hidden, in_json=not text.is_json)
+        restored = restore_text(text.passage.text, texts, hidden, in_json=not text.is_json)
         if restored != text.passage.text:
             text.replace(restored)
     return RestoredArguments(found.encode().decode() if hidden else arguments, hidden)
 
 
-def restore_text(text: str, values: Mapping[str, str], hidden: dict[str, str], *, in_json: bool = False) -> str:
+def restore_text(text: str, texts: HiddenTexts, hidden: dict[str, str], *, in_json: bool = False) -> str:
     """`hidden`: the restored values are added to it. `in_json`: the text is a part of JSON."""
 
     def restore_value(match: re.Match[str]) -> str:
-        value = values.get(match[0])
+        value = texts.take(match[0])
         if value is None:
             return match[0]
         hidden[match[0]] = value

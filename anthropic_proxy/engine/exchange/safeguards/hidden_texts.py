@@ -92,9 +92,9 @@ def find_doubt_of_earlier_calls(
     for call in calls:
         if find_doubt(call.tool, call.input, hidden):
             # loaded with inspectors
-            from anthropic_proxy.engine.exchange.inspection.texts import restore_arguments  # noqa: PLC0415
+            from anthropic_proxy.engine.exchange.inspection.texts import HiddenTexts, restore_arguments  # noqa: PLC0415
 
-            arguments = decode_arguments(restore_arguments(call.input, hidden).arguments)
+            arguments = decode_arguments(restore_arguments(call.input, HiddenTexts(hidden)).arguments)
             if not find_harmless_rule(call.tool, arguments, context):
                 return MAY_RUN
     return ""

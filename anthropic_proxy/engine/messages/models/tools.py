@@ -35,6 +35,8 @@ from anthropic_proxy.errors import InvalidRequest
 
 TOOL_NAME_PATTERN, MAX_TOOL_NAME_LENGTH = r"[a-zA-Z0-9_-]+", 128
 """Regular expression and maximum length of the tool names that the Messages API allows."""
+MAX_ALIASED_NAME_LENGTH = 1_024
+"""Maximum length of a name that a provider gets under another one. Each call of a reply has the name again."""
 _MAX_CACHED_TOOLS = 1_024
 _MAX_CACHED_BYTES = 32 * 1024
 _MAX_CACHED_LISTS = 64
@@ -99,6 +101,12 @@ def decode_tools(content: Raw) -> list[Tool]:
     raws = _decode_raws(source)
     tools = [_find(bytes(raw)) or _decode_field_by_field(raw, f"tools.{index}") for index, raw in enumerate(raws)]
     names = [tool.name for tool in tools if tool.name]
+    for index, tool in enumerate(tools):
+        if len(tool.name) > MAX_ALIASED_NAME_LENGTH:
+            text = (
+                f"tools.{index}.name: {len(tool.name):,} characters; at most {MAX_ALIASED_NAME_LENGTH:,} are allowed."
+            )
+            raise InvalidRequest(text, code="tool-choice")
     if len(set(names)) < len(names):
         raise InvalidRequest("tools: Tool names must be unique.", code="tool-choice")
     decoded = share_tools(tools, content)
