@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
+from functools import partial
 from typing import Any
 
 from msgspec import structs
@@ -23,7 +24,7 @@ from anthropic_proxy.console.keys.sign_ins import list_people
 from anthropic_proxy.console.keys.table_rules import list_person_fields
 from anthropic_proxy.console.keys.virtual_keys import VirtualKey
 from anthropic_proxy.console.ledger.connection import Connection, Reader
-from anthropic_proxy.console.ledger.database import LEDGER_FAILURES, find_cause, open_for_writing
+from anthropic_proxy.console.ledger.database import find_cause, is_value_failure, open_for_writing
 from anthropic_proxy.console.units import to_microseconds
 from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.errors import InvalidRequest
@@ -59,10 +60,11 @@ def apply_group_tables(settings: Settings, is_stopped: Callable[[], bool] = lamb
     one keeps its own, because the next settings may have the table again.
 
     What is stored about a person is read in the transaction that changes it, so that no later fact is overwritten.
-    Between two transactions, others change keys for as long.
+    Between two transactions, others change keys for as long. A defect of one person is raised at the end.
     """
     if settings.sign_in is None:
         return
+    failure: Exception | None = None
     with closing(open_for_writing(settings)) as connection:
         administration = KeyAdministration(connection, _ACTOR, settings=settings)
         differing = [key.id for key, _ in _list_differences(connection, settings, None)]
@@ -70,11 +72,13 @@ def apply_group_tables(settings: Settings, is_stopped: Callable[[], bool] = lamb
             if is_stopped():
                 return
             began_at = time.monotonic()
-            with administration.changing():
-                part = differing[start : start + _PEOPLE_PER_TRANSACTION]
-                _apply(connection, administration, settings, part)
+            part = differing[start : start + _PEOPLE_PER_TRANSACTION]
+            apply = partial(_apply, connection, administration, settings)
+            failure = _apply_together(administration, apply, part) or failure
             if start + _PEOPLE_PER_TRANSACTION < len(differing):
                 time.sleep(time.monotonic() - began_at)
+    if failure is not None:
+        raise failure
 
 
 def apply_marked_tables(
@@ -82,7 +86,7 @@ def apply_marked_tables(
 ) -> None:
     """Do the same for the people that `mark_people` has marked, until no mark is left. A mark ends in the transaction
     that applies the table, so that nothing is lost when the process ends. One process does this at a time; others wait,
-    and go on if it ends. A failure that is no failure of the database keeps its marks, and is raised at the end.
+    and go on if it ends. A defect of one person keeps its mark, and is raised at the end.
     """
     if settings.sign_in is None:
         return
@@ -90,24 +94,41 @@ def apply_marked_tables(
     failure: Exception | None = None
     with closing(open_for_writing(settings)) as connection:
         administration = KeyAdministration(connection, _ACTOR, settings=settings)
+
+        def apply(key_ids: Sequence[str]) -> None:
+            _apply(connection, administration, settings, key_ids)
+            connection.execute_many("DELETE FROM pending_tables WHERE key_id = ?", [(one,) for one in key_ids])
+
         while has_marked_people(connection) and not is_stopped():
             began_at = time.monotonic()
-            part: Sequence[str] | None = ()
-            try:
-                with administration.changing():
-                    if (part := _take_part(connection, after, to_microseconds(clock()))) is not None:
-                        _apply(connection, administration, settings, part)
-                        connection.execute_many("DELETE FROM pending_tables WHERE key_id = ?", [(one,) for one in part])
-            except LEDGER_FAILURES:
-                raise
-            except Exception as error:  # noqa: BLE001  # a defect: the tables of others are applied
-                failure = failure or error
-                after = part[-1] if part else after
+            with administration.changing():
+                part = _take_part(connection, after, to_microseconds(clock()))
+            if part and (defect := _apply_together(administration, apply, part)) is not None:
+                failure, after = defect, part[-1]
             if part is not None and len(part) < _PEOPLE_PER_TRANSACTION:
                 break
             time.sleep(_LOOK_SECONDS if part is None else time.monotonic() - began_at)
     if failure is not None:
         raise failure
+
+
+def _apply_together(
+    administration: KeyAdministration, apply: Callable[[Sequence[str]], None], key_ids: Sequence[str]
+) -> Exception | None:
+    """Apply the tables of these people in one transaction. After a defect, each has one of its own. Return the defect
+    of one person.
+    """
+    try:
+        with administration.changing():
+            apply(key_ids)
+    except Exception as error:
+        if not is_value_failure(error):
+            raise
+        if len(key_ids) == 1:
+            return error
+        defects = [_apply_together(administration, apply, [key_id]) for key_id in key_ids]
+        return next(filter(None, defects), None)
+    return None
 
 
 def _take_part(connection: Connection, after: str, now: int) -> Sequence[str] | None:
@@ -215,17 +236,16 @@ class GroupTables:
             try:
                 await run_in_own_thread("group-tables", apply, self._current_settings(), self._must_end)
                 self._is_failing = False
-            except LEDGER_FAILURES as error:  # such as a database that is read-only
+            except Exception as error:  # noqa: BLE001  # a defect of a person, or a database that is read-only
+                is_defect = is_value_failure(error)
                 if not self._is_failing:
-                    self._warn(f"The tables [sign_in.groups] are applied later: {_describe(error)}.")
+                    effect = "cannot be applied" if is_defect else "are applied later"
+                    self._warn(f"The tables [sign_in.groups] {effect}: {_describe(error)}.")
                 self._is_failing = True
-                self._are_all_waiting = self._are_all_waiting or is_all
-                self._are_marked_waiting = self._are_marked_waiting or not is_all
-                await asyncio.sleep(_RETRY_SECONDS)
-            except Exception as error:  # noqa: BLE001  # a defect: later changes are applied
-                if not self._is_failing:
-                    self._warn(f"The tables [sign_in.groups] cannot be applied: {_describe(error)}.")
-                self._is_failing = True
+                if not is_defect:
+                    self._are_all_waiting = self._are_all_waiting or is_all
+                    self._are_marked_waiting = self._are_marked_waiting or not is_all
+                    await asyncio.sleep(_RETRY_SECONDS)
 
 
 def _describe(error: Exception) -> str:

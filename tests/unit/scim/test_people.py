@@ -23,6 +23,7 @@ from anthropic_proxy.console.keys.key_table import KeyTable
 from anthropic_proxy.console.keys.queries import find_key, list_audit_entries, list_keys
 from anthropic_proxy.console.keys.sign_ins import SignIn, list_sign_ins, read_end_reason
 from anthropic_proxy.console.keys.virtual_keys import AuditEntry, KeyState, VirtualKey
+from anthropic_proxy.console.ledger.connection import DatabaseError
 from anthropic_proxy.console.ledger.database import open_for_reading, open_for_writing
 from anthropic_proxy.console.scim.plugin import open_plugin
 from anthropic_proxy.console.scim.schema import ENTERPRISE_SCHEMA
@@ -360,6 +361,29 @@ async def test_another_instance_applies_the_tables_that_one_has_left(company: Co
     assert len(changes) == len(set(changes)) == 60
     await table.stop()
     assert warnings == []
+
+
+@pytest.mark.parametrize("is_marked", [True, False])
+async def test_a_person_whose_row_cannot_be_changed_leaves_the_tables_of_all_others(
+    company: Company, *, is_marked: bool
+) -> None:
+    names = await add_waiting_people(company, 12)
+    bad = company.find_key(names[7])
+    with closing(open_for_writing(company.settings)) as connection:
+        connection.insert("virtual_keys", ("id", "label", "team", "created_at"), [("key_1", "other", "core", 0)])
+        connection.execute(f"CREATE UNIQUE INDEX refuse ON virtual_keys (team) WHERE id IN ('key_1', '{bad.id}')")
+        if not is_marked:
+            connection.execute("DELETE FROM pending_tables")
+    apply = apply_marked_tables if is_marked else apply_group_tables
+    with pytest.raises(DatabaseError, match=r"(?i)unique"):
+        await asyncio.to_thread(apply, company.settings)
+    assert {name: company.find_key(name).team for name in names} == {**dict.fromkeys(names, "core"), names[7]: ""}
+    with closing(open_for_writing(company.settings)) as connection:
+        marks = [key_id for (key_id,) in connection.query("SELECT key_id FROM pending_tables")]
+        assert marks == [bad.id] * is_marked
+        connection.execute("DROP INDEX refuse")
+    await asyncio.to_thread(apply, company.settings)
+    assert company.find_key(names[7]).team == "core"
 
 
 @pytest.mark.parametrize(("seconds", "is_taken"), [(5, True), (-1, False), (3_600, False)])
