@@ -91,6 +91,6 @@ def _ask_for_state(settings: Settings, proxy: LocalProxy) -> tuple[list[str] | N
     """
     token = administrator_token(settings, proxy)
     providers = proxy.get_as(list[_ProviderRow], _PROVIDERS, token)
-    problems = proxy.get_as(list[_ProblemRow], _PROBLEMS, token)
+    problems = None if providers is None else proxy.get_as(list[_ProblemRow], _PROBLEMS, token)
     ready = None if providers is None else [row.prefix for row in providers if row.state == "ready"]
     return ready, None if problems is None else [row.problem for row in problems]

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from anthropic_proxy.console.keys.budget_states import BudgetState
+from anthropic_proxy.console.keys.budget_states import BudgetState, list_budget_states
 from anthropic_proxy.console.keys.descriptions import format_time
-from anthropic_proxy.console.keys.limits import Scope, find_proxy_scopes
+from anthropic_proxy.console.keys.limits import Scope, find_proxy_scopes, list_budget_limits
 from anthropic_proxy.console.keys.process_limits import ProcessLimits
-from anthropic_proxy.console.keys.queries import Spending, read_all_spending
+from anthropic_proxy.console.keys.queries import Spending
 from anthropic_proxy.console.keys.request_limits import RequestLimits
 from anthropic_proxy.console.openapi import Schema, build_json_response, build_object, build_operation
 from anthropic_proxy.gateway.settings import Settings
@@ -45,8 +45,10 @@ def list_budget_routes(scopes: Sequence[Scope], limits: ProcessLimits) -> Sequen
         """Raises `StoreUnavailable`."""
         store = limits.gateway.store
         now = store.state.find_time(time.time)
-        spending = (await read_all_spending(store, scopes, now))[0]
-        budgets = [_encode(scopes[0], used, now) for used in spending]
+        counted = list_budget_limits(scopes, now)
+        state = await store.reserve([one.limit for one in counted])
+        used = [one.limit.maximum - left for one, left in zip(counted, state.remaining, strict=True)]
+        budgets = [_encode(budget_state) for budget_state in list_budget_states(counted, used)]
         return build_json_response(msgspec.json.encode({"budgets": budgets}))
 
     return [Route(path=PATH, respond=respond)] if scopes else []
@@ -69,8 +71,7 @@ def build_paths() -> Schema:
     return {PATH: {"get": build_operation("getBudgets", "Use of the budgets of the proxy.", content, errors)}}
 
 
-def _encode(scope: Scope, used: Spending, now: float) -> dict[str, object]:
-    end = scope.find_budget_end(used.budget, now)
-    state = BudgetState(scope, used.budget, used.used, None if end is None else int(end.timestamp()))
+def _encode(state: BudgetState) -> dict[str, object]:
+    spending = Spending(state.budget, state.used).encode()
     resets_at = None if state.resets_at is None else format_time(state.resets_at)
-    return {**used.encode(), "resets_at": resets_at, "severity": state.severity, "is_used_up": state.is_used_up}
+    return {**spending, "resets_at": resets_at, "severity": state.severity, "is_used_up": state.is_used_up}
