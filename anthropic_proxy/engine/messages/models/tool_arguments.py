@@ -353,10 +353,12 @@ class ArgumentsReader:
 
     def _reads_again(self, text: str, passed: list[str]) -> bool:
         """Read a fragment that has all arguments once more, while their object is open, or return False."""
+        if (end := self._end) is None or self._compared == _MAX_COMPARED:
+            return False
         self._compared += 1
-        known, end = self.passed, self._end
-        missing = find_missing(known, text) if self._compared <= _MAX_COMPARED else None
-        if not missing or end is None:
+        known = self.passed
+        missing = find_missing(known, text)
+        if not missing:
             return False
         self._end = None
         if end.expects_value(known[-_MAX_SPACE:]):
