@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from msgspec import Raw
+from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from anthropic_proxy.engine.messages.deltas import Delta, Text, Thinking, Usage
@@ -76,8 +76,8 @@ class OutputItemState:
     """Decoding state of one output item of a stream: the decoder of its tool call, and the content decoded so far."""
 
     __slots__ = (
-        *("call_id", "citation_count", "complete", "early_arguments", "index", "item_id", "latest_part", "latest_text"),
-        *("parts", "server_tool", "tool_call", "type", "wholes"),
+        *("call_id", "citation_count", "complete", "contents", "early_arguments", "index", "item_id", "latest_part"),
+        *("latest_text", "parts", "server_tool", "tool_call", "type", "wholes"),
     )
 
     def __init__(self, index: int) -> None:
@@ -98,6 +98,8 @@ class OutputItemState:
         """Text of the latest part."""
         self.wholes: set[tuple[Part, str]] = set()
         """Parts that were repeated whole, each with the type of the event that did so."""
+        self.contents: Sequence[OutputContent] = ()
+        """The parts of a message of which no fragment came."""
         self.citation_count = 0
         """Number of citations returned from stream events. The complete item repeats these citations."""
         self.complete = False
@@ -117,6 +119,20 @@ class OutputItemState:
         if not kind and self.latest_part is not None:
             kind = "message" if self.latest_part[0] == "text" else "reasoning"
         return build_keys(kind, self.item_id, self.call_id)
+
+    @property
+    def text(self) -> str:
+        """The text of a message so far."""
+        return "".join(
+            [text.text for part, text in self.parts.items() if part[0] == "text"]
+            or [part.text or part.refusal or "" for part in self.contents]
+        )
+
+    def ends_with(self, text: str, item_id: str | None) -> bool:
+        """Return True if a fragment under the id of this complete message is its end, which TensorRT-LLM sends behind
+        it.
+        """
+        return self.complete and self.item_id is not None and self.item_id == item_id and self.text.endswith(text)
 
     def find_text(self, part: "Part") -> DeliveredText:
         """Return the text of a part, which becomes the latest one."""
@@ -162,6 +178,8 @@ _PARAGRAPH = "\n\n"
 _NO_RESPONSE = Response()
 _MAX_EXAMINED_CALLS = 64
 """Number of calls that may have the arguments of an event without an item."""
+_MAX_EXAMINED_ITEMS = 64
+"""Number of items that are compared with a message that begins."""
 _STATUSES = ("completed", "failed", "in_progress", "cancelled", "queued", "incomplete")
 """Values of `status` in the API. A body with another one, and without output, is no response."""
 
@@ -207,6 +225,9 @@ class ResponsesDecoder(Decoder):
         item."""
         self._spoken: int | None = None
         """Index of the output item with the latest text. None: another kind of item followed."""
+        self._copy: _Copy | None = None
+        """A message that so far repeats an earlier one. It is held back, because OpenAI sends some messages twice
+        (LiteLLM issues 37299 and 41109). None: there is none."""
         self._refusal: list[str] = []
         self._stopped = False
         self._unreadable: UnreadableReply | None = None
@@ -265,6 +286,7 @@ class ResponsesDecoder(Decoder):
 
     def flush_pending(self) -> list[Delta]:
         deltas: list[Delta] = []
+        self._end_copy(deltas)
         self._put(self._thoughts.release_signed(), deltas)
         deltas += self._search.release_buffered_deltas()
         return deltas
@@ -375,6 +397,8 @@ class ResponsesDecoder(Decoder):
 
     def _read_annotation(self, event: StreamEvent, deltas: list[Delta]) -> None:
         state = self._find(event)
+        if self._copy is not None and self._copy.index == state.index:
+            return
         found = self._search.decode_annotation(event.annotation, (self._last, event.content_index))
         state.citation_count += len(found)
         deltas += found
@@ -520,16 +544,20 @@ class ResponsesDecoder(Decoder):
     def _complete_message(self, state: OutputItemState, parts: list[OutputContent], deltas: list[Delta]) -> None:
         if state.latest_part is not None:
             self._complete_texts(state, parts, deltas)
-            deltas += self._search.decode_remaining_citations(parts, state.citation_count)
+            if self._copy is None:
+                deltas += self._search.decode_remaining_citations(parts, state.citation_count)
         else:
+            state.contents = parts
             for part in parts:
                 if part.type == "refusal":
                     self._refusal.append(part.refusal or "")
                 for piece in self._search.split_at_citations(part):
                     if isinstance(piece, Text):
                         self._emit_text(piece.text, deltas)
-                    else:
+                    elif self._copy is None:
                         self._put([piece], deltas)
+        if self._copy is not None:
+            self._end_copy(deltas)
         deltas += self._search.release_buffered_deltas()
 
     def _complete_texts(self, state: OutputItemState, parts: list[OutputContent], deltas: list[Delta]) -> None:
@@ -545,6 +573,8 @@ class ResponsesDecoder(Decoder):
 
     def _emit_text(self, text: str, deltas: list[Delta]) -> None:
         if self._spoken != self._last:
+            if len(self._states) > 1 and not (text := self._hold_copy(text, deltas)):
+                return
             if self._spoken is not None:
                 text = _PARAGRAPH + text  # another message follows at once
             self._spoken = self._last
@@ -552,6 +582,38 @@ class ResponsesDecoder(Decoder):
             self._put([*self._thoughts.release_signed(), Text(text)], deltas)
         else:
             deltas.append(Text(text))
+
+    def _hold_copy(self, text: str, deltas: list[Delta]) -> str:
+        """Return what the client gets of the latest message: "" while it repeats an earlier one."""
+        copy = self._copy
+        if copy is not None and copy.index != self._last:
+            self._end_copy(deltas)
+            copy = None
+        if copy is None:
+            current = self._items.get(self._last)
+            if current is not None and current.latest_text.size > len(text):
+                return text  # it does not begin
+            states = [state for state in self._states[-_MAX_EXAMINED_ITEMS:] if state is not current]
+            whole = next((state.text for state in reversed(states) if state.text.startswith(text)), None)
+            if whole is None:
+                if current is None or not any(state.ends_with(text, current.item_id) for state in states):
+                    return text
+                whole = text
+            copy = self._copy = _Copy(self._last, whole)
+        if copy.whole.startswith(text, copy.size):
+            copy.size += len(text)
+            return ""
+        self._copy = None
+        return copy.whole[: copy.size] + text
+
+    def _end_copy(self, deltas: list[Delta]) -> None:
+        """End the message that repeats an earlier one: it is left out, unless it is shorter."""
+        copy, self._copy = self._copy, None
+        if copy is not None and copy.size < len(copy.whole):
+            text = copy.whole[: copy.size]
+            text = text if self._spoken is None else _PARAGRAPH + text
+            self._spoken = copy.index
+            self._put([*self._thoughts.release_signed(), Text(text)], deltas)
 
     def _deliver_thinking(self, text: str, state: OutputItemState, deltas: list[Delta], *, begins_part: bool) -> None:
         """`begins_part`: True if the text begins a later part of the same reasoning."""
@@ -669,6 +731,8 @@ class ResponsesDecoder(Decoder):
                 state.tool_call.end_call(None, deltas, reply_ended_early=reply_ended_early)
             elif state.server_tool is not None and not state.complete:
                 self._put_hosted(state.server_tool.abort_call(), deltas)
+        if self._copy is not None:
+            self._end_copy(deltas)
         self._put(self._thoughts.release_signed(), deltas)
         deltas += self._search.release_buffered_deltas()
 
@@ -728,6 +792,16 @@ _READERS: Mapping[str, Callable[[ResponsesDecoder, StreamEvent, list[Delta]], No
     "": ResponsesDecoder._read_untyped,
 }
 """Type of an event → what reads it. Other events report progress, and are ignored."""
+
+
+class _Copy(Struct):
+    """A message that so far repeats an earlier one."""
+
+    index: int
+    whole: str
+    """The earlier one."""
+    size: int = 0
+    """Characters so far."""
 
 
 def _find_part(kind: str, event: StreamEvent) -> Part:
