@@ -12,7 +12,13 @@ from typing import Any
 from msgspec import structs
 
 from anthropic_proxy.engine.background import BackgroundWork
-from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink, encode_events, encode_message
+from anthropic_proxy.engine.exchange.client_side import (
+    ClientRequest,
+    RequestMemory,
+    ResponseSink,
+    encode_events,
+    encode_message,
+)
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.messages.events import Event
 from anthropic_proxy.engine.messages.models import MessagesResponse
@@ -21,7 +27,7 @@ from anthropic_proxy.engine.providers import PROVIDERS, find_registry
 from anthropic_proxy.engine.trace_context import TraceContext
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest
 from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
-from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.errors import ProxyBusy, ProxyError
 from anthropic_proxy.gateway.services import Services, build_services
 from anthropic_proxy.gateway.settings import Settings, load_settings
 from anthropic_proxy.gateway.telemetry.log import Log
@@ -139,6 +145,21 @@ def _load(variables: tuple[tuple[str, str], ...]) -> Settings:
     return load_settings(dict(variables), PROVIDERS)
 
 
+class Room:
+    """Memory that has room for so many bytes besides a body."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.counted: list[int] = []
+
+    def free(self, size: int) -> None: ...
+
+    async def count_read(self, size: int, *, may_wait: bool = True) -> None:
+        self.counted.append(size)
+        if size > self.room:
+            raise ProxyBusy("There is no memory.")
+
+
 class ProxyHarness:
     """The services of one proxy; `post` runs one exchange and returns the recorded output."""
 
@@ -176,6 +197,7 @@ class ProxyHarness:
         sink: RecordingSink | None = None,
         client: Client | None = None,
         *,
+        memory: RequestMemory | None = None,
         compact: bool = False,
         **fields: Any,
     ) -> RecordingSink:
@@ -187,6 +209,7 @@ class ProxyHarness:
         background = self.services.background
         content = json.dumps(body, separators=(",", ":") if compact else None).encode()
         inbound = new_client_request(content, headers, client=client, background=background)
+        inbound.memory = memory
         sink.receipt = inbound.receipt
         await Exchange(self.services, inbound, sink).run()
         return sink

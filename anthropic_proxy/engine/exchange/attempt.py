@@ -394,7 +394,7 @@ class AttemptPreparer(Struct, eq=False):
                 is_large=self.is_large,
                 describer=self.describer,
                 inspect=self.inspect,
-                count_read=self.incoming.count_read,
+                count_read=partial(self.incoming.count_made, "documents"),
             )
             notes += found
             self.is_large = self.is_large or size > MAX_BYTES_ON_LOOP

@@ -317,9 +317,9 @@ class AttemptSender(Struct, eq=False):
         `ProxyBusy`.
         """
         incoming = self.incoming
-        counted = len(incoming.body) + incoming.restored_size
-        if size > _USUAL_FACTOR * counted > 0:
-            await incoming.count_read(size // _WRITTEN_PARTS, may_wait=False)
+        counted = len(incoming.body) + sum(incoming.made.values())
+        if incoming.body and size > _USUAL_FACTOR * counted:
+            await incoming.count_made("request", size // _WRITTEN_PARTS, may_wait=False)
 
     def _record_target(self, attempt: Attempt) -> None:
         """Name the target of an attempt in the receipt, and for the messages of errors."""

@@ -158,7 +158,7 @@ class Attempts:
         session = "" if incoming.cache_session else incoming.receipt.session
         inliner: MediaInliner | None = None
         if engine.web_fetch is not None and SOURCE_OF_LINK in incoming.body and WEB in origin.servers:
-            inliner = MediaInliner(engine.web_fetch, origin)
+            inliner = MediaInliner(engine.web_fetch, origin, partial(incoming.count_made, "files", may_wait=False))
         if request.context_edits:
             from anthropic_proxy.engine.messages.context_editing import ContextEditor  # noqa: PLC0415  # few requests
 

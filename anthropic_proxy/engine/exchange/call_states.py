@@ -22,7 +22,7 @@ async def restore_call_states(
     `call_ids`: those of `list_ids_with_states`. Raises `ProxyBusy` if there is no memory for the states.
     """
     size = sum(map(read_kept_size, {*list_newest(call_ids)}))
-    await incoming.count_restored(min(size, MAX_OWNER_BYTES))
+    await incoming.count_made("states", min(size, MAX_OWNER_BYTES))
     kept = await engine.kept_states.find(engine.store, incoming.receipt.client.payer, call_ids)
     is_large = is_large or len(call_ids) > MAX_STATES_ON_LOOP
     messages = await incoming.background.run_in_thread_if_large(is_large, restore_states, request.messages, kept)

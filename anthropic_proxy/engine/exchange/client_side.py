@@ -13,7 +13,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 from msgspec import Raw, Struct
@@ -69,6 +69,11 @@ MAX_RETRY_AFTER_SECONDS = 3600
 """A longer delay is lowered to this maximum."""
 
 
+MadeKind = Literal["states", "texts", "documents", "files", "results", "request"]
+"""States that the ids of calls bring back, texts for inspectors, texts and pictures of PDFs, files of URLs, results of
+tools that the proxy runs, and a provider's request that is much larger than the client's."""
+
+
 class RequestMemory(Protocol):
     """The memory of one request."""
 
@@ -76,8 +81,8 @@ class RequestMemory(Protocol):
         """Take note that the body, of this size, and what was made of it are no longer needed."""
 
     async def count_read(self, size: int, *, may_wait: bool = True) -> None:
-        """Wait for memory for what was made for the request besides its body: `size` in total. `may_wait`: False if it
-        would be held meanwhile. Raises `ProxyBusy`.
+        """Have memory for what was made for the request besides its body: `size` in total. See
+        `ClientRequest.count_made`.
         """
 
 
@@ -114,8 +119,8 @@ class ClientRequest(Struct, kw_only=True):
     """Function that receives the requested model, once the body is read. None: nobody waits for it."""
     memory: "RequestMemory | None" = None
     """Counter of the memory that others wait for. None: nobody does."""
-    restored_size: int = 0
-    """Bytes of the states that its ids have brought back."""
+    made: dict[MadeKind, int] = {}
+    """Bytes of what was made for the request besides its body."""
 
     @property
     def is_large(self) -> bool:
@@ -133,21 +138,20 @@ class ClientRequest(Struct, kw_only=True):
         self.parts = request.parts
         return request
 
-    async def count_restored(self, size: int) -> None:
-        """Wait for memory for the states that the ids of the request bring back. Raises `ProxyBusy`."""
-        if size > self.restored_size:
-            self.restored_size = size
-            await self.count_read(0)
-
-    async def count_read(self, size: int, *, may_wait: bool = True) -> None:
-        """See `RequestMemory`: for what is read of documents and texts, and for large requests to providers."""
-        if self.memory is not None:
-            await self.memory.count_read(self.restored_size + size, may_wait=may_wait)
+    async def count_made(self, kind: MadeKind, size: int, *, may_wait: bool = True) -> None:
+        """Have memory for what was made for the request, `size` bytes of a kind in total. `may_wait`: False if they
+        would be held meanwhile. Raises `ProxyBusy`.
+        """
+        if size > self.made.get(kind, 0):
+            self.made[kind] = size
+            if self.memory is not None:
+                await self.memory.count_read(sum(self.made.values()), may_wait=may_wait)
 
     def free_body(self) -> None:
         if self.memory is not None:
             self.memory.free(len(self.body))
         self.body = b""
+        self.made.clear()
 
 
 class ResponseSink(ABC):

@@ -10,6 +10,7 @@ an HTTP response with the status of the error.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, structs
@@ -321,7 +322,8 @@ class Delivery:
         from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolRunner  # noqa: PLC0415  # few need it
 
         inspect = self._inspection.inspect_result if self._inspection is not None else None
-        return ProxyToolRunner(self._engine, self._origin, self._receipt.fidelity.add_notes, inspect)
+        count = partial(self._incoming.count_made, "results", may_wait=False)
+        return ProxyToolRunner(self._engine, self._origin, self._receipt.fidelity.add_notes, count, inspect)
 
     async def _deliver(self, reply: DeltaStream | RelayStream) -> None:
         """Send an open reply to the client in the form that it expects, and close it."""

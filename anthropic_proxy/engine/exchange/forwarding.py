@@ -254,7 +254,7 @@ async def _replace_media(
             is_large=is_large,
             describer=describer,
             inspect=inspect,
-            count_read=incoming.count_read,
+            count_read=partial(incoming.count_made, "documents"),
         )
     return request
 

@@ -5,7 +5,7 @@ text with the URL is sent instead. The `MAX_…` constants limit the downloads o
 """
 
 import asyncio
-from collections.abc import Collection, Container
+from collections.abc import Awaitable, Callable, Collection, Container
 from contextlib import suppress
 
 from msgspec import structs
@@ -28,7 +28,7 @@ from anthropic_proxy.engine.messages.preparation import TargetLimits
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.upstream.contract import DEFAULT_MEDIA_TYPES, TEXT_MEDIA_TYPES, FetchedPage, WebFetch
 from anthropic_proxy.engine.wires.bound_requests import ClientOrigin
-from anthropic_proxy.errors import WebFetchFailed, WorkerBusy
+from anthropic_proxy.errors import ProxyBusy, WebFetchFailed, WorkerBusy
 
 MAX_URLS_PER_REQUEST = 20
 """Maximum number of URLs that the proxy fetches for one client request: the newest. Older URLs become text."""
@@ -51,8 +51,10 @@ MediaKey = tuple[str, str]
 class MediaInliner:
     """Downloader of the images and documents of one client request. All targets and retries share the files."""
 
-    def __init__(self, fetch: WebFetch, origin: ClientOrigin) -> None:
+    def __init__(self, fetch: WebFetch, origin: ClientOrigin, count: Callable[[int], Awaitable[None]]) -> None:
+        """`count`: takes memory for so many bytes of files. Raises `ProxyBusy`."""
         self._fetch = fetch
+        self._count = count
         self._origin = structs.replace(origin, purpose="media")
         self._found: dict[MediaKey, FetchedPage | WebFetchFailed] = {}
         self._inspected = set[MediaKey]()
@@ -103,7 +105,7 @@ class MediaInliner:
             self._found[_key(block)] = too_late if place < room else too_many
         sizes = [0] * min(room, len(blocks))
         slots = asyncio.Semaphore(MAX_CONCURRENT_FETCHES)
-        busy: list[WorkerBusy] = []
+        busy: list[ProxyBusy | WorkerBusy] = []
 
         async def fetch(place: int) -> None:
             block = blocks[place]
@@ -116,15 +118,16 @@ class MediaInliner:
                     found = await self._fetch(
                         self._origin, block.source.url, media_types=kinds, max_url_length=MAX_URL_LENGTH
                     )
+                    sizes[place] = len(found.body)
+                    await self._count(self.fetched_bytes + sum(sizes))
                 except WebFetchFailed as error:
                     error.release_tracebacks()
                     found = error
-                except WorkerBusy as error:
+                except (ProxyBusy, WorkerBusy) as error:
                     busy.append(error)
                     return
             self._found[_key(block)] = found
             if isinstance(found, FetchedPage):
-                sizes[place] = len(found.body)
                 total = self.fetched_bytes
                 for each, size in zip(blocks, sizes, strict=False):  # also of files that arrived before
                     total += size

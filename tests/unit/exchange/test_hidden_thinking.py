@@ -18,14 +18,13 @@ from anthropic_proxy.engine.memory_values import MAX_KEPT_BYTES, MAX_KEYS, Memor
 from anthropic_proxy.engine.messages.call_states import CallState, HiddenThought, decode_state_id, encode_state_id
 from anthropic_proxy.engine.messages.models.tools import KEPT_ID_PREFIX
 from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
-from anthropic_proxy.errors import ProxyBusy
 from anthropic_proxy.plugins import Client, InspectedTexts, InspectorScope, Redaction, StoreUnavailable
 from tests.support.event_grammar import check_bytes
 from tests.support.fake_upstream import frame
 from tests.support.fakes.prefix_cache import CachePolicy, Script, wire_of
 from tests.support.fakes.thinking_model import WORDS, ThinkingProvider, list_states
 from tests.support.golden_runner import fold_events
-from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
+from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, Room, new_client_request
 from tests.support.replies import CHAT, GEMINI, OLLAMA, RESPONSES, Reply
 from tests.support.stores import Clock, open_store
 from tests.support.virtual_time import in_virtual_time
@@ -285,21 +284,6 @@ async def keep_numbered(kept: KeptStates, store: ValueStore, owner: str, number:
     return await kept.keep(store, owner, {f"{KEPT_ID_PREFIX}{number}": state})
 
 
-class Memory:
-    """Memory that has room for so many bytes besides a body."""
-
-    def __init__(self, room: int) -> None:
-        self.room = room
-        self.counted: list[int] = []
-
-    def free(self, size: int) -> None: ...
-
-    async def count_read(self, size: int, *, may_wait: bool = True) -> None:
-        self.counted.append(size)
-        if size > self.room:
-            raise ProxyBusy("There is no memory.")
-
-
 @pytest.mark.parametrize("wire", ["deepseek", "kimi", "gemini"])
 async def test_states_that_come_back_need_memory_before_they_are_read(wire: str) -> None:
     provider = Lenient()
@@ -310,7 +294,7 @@ async def test_states_that_come_back_need_memory_before_they_are_read(wire: str)
     invented = rename(messages, call_id, f"{call_id[:-4]}77777")  # brings nothing back
     for sent, room in ((messages, 200_000), (repeated, 200_000), (messages, 50_000), (invented, 50_000)):
         body = {"model": "claude-sonnet-4-6", "max_tokens": 99, "messages": sent, "tools": [TOOL]}
-        memory, sink, calls = Memory(room), RecordingSink(), len(provider.bodies)
+        memory, sink, calls = Room(room), RecordingSink(), len(provider.bodies)
         incoming = structs.replace(new_client_request(json.dumps(body).encode()), memory=memory)
         await Exchange(proxy.services, incoming, sink).run()
         is_refused = room < 60_000

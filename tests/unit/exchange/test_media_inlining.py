@@ -15,7 +15,7 @@ from anthropic_proxy.engine.upstream.web_fetch import FETCH_TIMEOUT_SECONDS
 from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.errors import WebFetchFailed
 from tests.support.fake_upstream import FakeUpstream, reply
-from tests.support.harness import FakeResponse, ProxyHarness
+from tests.support.harness import FakeResponse, ProxyHarness, Room
 from tests.support.virtual_time import in_virtual_time
 
 
@@ -46,6 +46,20 @@ async def test_links_are_fetched_together_up_to_a_limit() -> None:
     assert 1 < most_active <= MAX_CONCURRENT_FETCHES
     assert json.dumps(bodies[0]).count("[image: https://pictures.test/") == 2
     assert set(fetched) == set(urls[2:])  # the newest
+
+
+@pytest.mark.parametrize(("room", "calls"), [(3_999_999, 0), (4_000_000, 1)])
+async def test_fetched_files_need_memory(room: int, calls: int) -> None:
+    async def fetch(_origin: object, url: str, **_: Any) -> FetchedPage:
+        return FetchedPage(url=url, media_type="image/png", body=b"\x89PNG" * 500_000)
+
+    bodies: list[Any] = []
+    upstream = FakeUpstream(lambda _, body: bodies.append(body) or reply(False))
+    proxy = ProxyHarness(upstream, MOONSHOT_API_KEY="sk-0123456789abcdef", BIG_MODEL="moonshot/kimi-k2.6")
+    proxy.services = structs.replace(proxy.services, web_fetch=fetch)
+    content = [image("https://pictures.test/1"), image("https://pictures.test/2")]
+    sink = await proxy.post(messages=[{"role": "user", "content": content}], memory=Room(room))
+    assert (len(bodies), sink.error and sink.error.status) == (calls, None if calls else 529)
 
 
 async def send_images(*messages: Any, sizes: Mapping[str, int] = {}, hanging: Collection[str] = ()) -> list[Any]:

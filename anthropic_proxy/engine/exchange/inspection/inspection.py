@@ -61,7 +61,7 @@ class Inspection(InspectorCalls):
         """
         body = incoming.body
         most = min(body.count(b'"') // 2, MAX_TEXTS)
-        await incoming.count_read(most * BYTES_OF_TEXT // BODY_FACTOR - len(body))
+        await incoming.count_made("texts", most * BYTES_OF_TEXT // BODY_FACTOR - len(body))
         find = partial(find_texts_of_batch if is_batch else find_texts_of_request, describes_tools=self.describes_tools)
         run = incoming.background.run_in_thread_if_large
         is_large = len(body) > MAX_REPLY_BYTES_ON_LOOP  # its texts are read one by one

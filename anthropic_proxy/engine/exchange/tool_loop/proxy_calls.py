@@ -15,7 +15,7 @@ from anthropic_proxy.engine.messages.preparation import ProxyTool
 from anthropic_proxy.engine.messages.server_blocks import Content
 from anthropic_proxy.engine.messages.server_tools import PROXY_TOOLS
 from anthropic_proxy.engine.wires.bound_requests import ClientOrigin
-from anthropic_proxy.errors import WorkerBusy
+from anthropic_proxy.errors import ProxyBusy, WorkerBusy
 
 if TYPE_CHECKING:
     from anthropic_proxy.engine.exchange.tool_loop.known_urls import KnownUrls
@@ -64,6 +64,8 @@ class ToolContext(Struct, frozen=True):
     deferred: Sequence[Tool]
     """Tools of the client that a tool search can find."""
     add_notes: AddNotes
+    count_fetched: Callable[[int], Awaitable[None]]
+    """Takes memory for so many bytes more of fetched pages. Raises `ProxyBusy`."""
 
 
 RunCalls = Callable[[Sequence[ProxyToolCall], ToolContext], Awaitable[list[Content]]]
@@ -87,7 +89,7 @@ def run_each(run_call: RunCall) -> RunCalls:
                     return await run_call(call.proxy_tool.tool, arguments, context)
             except TimeoutError:
                 return row.error_content("unavailable")
-            except WorkerBusy:
+            except (ProxyBusy, WorkerBusy):
                 return row.error_content("too_many_requests")
 
     async def run_calls(calls: Sequence[ProxyToolCall], context: ToolContext) -> list[Content]:

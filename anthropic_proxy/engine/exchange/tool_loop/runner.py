@@ -5,7 +5,7 @@ returns result blocks for the reply and for the next upstream call. `usage` coun
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from msgspec import structs
 
@@ -42,9 +42,17 @@ class ProxyToolRunner:
     """Runner of the proxy's tools (web search …) for one reply. It counts the calls of the reply, for limits."""
 
     def __init__(
-        self, engine: Engine, origin: ClientOrigin, add_notes: AddNotes, inspect: InspectResult | None = None
+        self,
+        engine: Engine,
+        origin: ClientOrigin,
+        add_notes: AddNotes,
+        count: Callable[[int], Awaitable[None]],
+        inspect: InspectResult | None = None,
     ) -> None:
+        """`count`: takes memory for so many bytes of fetched pages. Raises `ProxyBusy`."""
         self._engine = engine
+        self._count = count
+        self._fetched_bytes = 0
         self._add_notes = add_notes
         self.origin = origin
         self._inspect = inspect
@@ -82,7 +90,14 @@ class ProxyToolRunner:
             if index not in contents:
                 waiting.setdefault(call.proxy_tool.kind, []).append(index)
         context = ToolContext(
-            self._engine, self.origin, self._slots, KnownUrls(messages), accepts_pdf, deferred, self._add_notes
+            self._engine,
+            self.origin,
+            self._slots,
+            KnownUrls(messages),
+            accepts_pdf,
+            deferred,
+            self._add_notes,
+            self._count_fetched,
         )
 
         async def run(kind: ServerToolKind, places: Sequence[int]) -> None:
@@ -106,6 +121,10 @@ class ProxyToolRunner:
                 unavailable = encode_server_tool_result(kind, call.id, PROXY_TOOLS[kind].error_content("unavailable"))
                 results[index] = unavailable if inspected is None else Block(inspected)
         return [*results]
+
+    async def _count_fetched(self, size: int) -> None:
+        self._fetched_bytes += size
+        await self._count(self._fetched_bytes)
 
     def _reject(self, call: ProxyToolCall) -> Content | None:
         """Return the error content for a call that exceeds a limit. None: the call may run."""

@@ -28,7 +28,7 @@ from anthropic_proxy.errors import WebFetchFailed
 
 _READ_PDF = FidelityNote("emulated", "messages.document", "the fetched PDF is sent as text, page by page")
 _MAX_FETCHED_TOKENS = 100_000
-"""Maximum tokens of a fetched page for the model, if the client sets no limit. A longer page is truncated."""
+"""Maximum tokens of a fetched page for the model. A longer page is truncated."""
 
 
 async def _fetch(tool: Tool, arguments: dict[str, Any], context: ToolContext) -> Content:
@@ -48,7 +48,9 @@ async def _fetch(tool: Tool, arguments: dict[str, Any], context: ToolContext) ->
         fetched = await context.engine.web_fetch(origin, url, media_types=media_types, **list_domains(tool))
     except WebFetchFailed as error:
         return error_content("web_fetch", error.error_code)
-    max_tokens = _MAX_FETCHED_TOKENS if tool.max_content_tokens is None else max(tool.max_content_tokens, 0)
+    max_tokens = _MAX_FETCHED_TOKENS
+    if tool.max_content_tokens is not None:
+        max_tokens = max(min(tool.max_content_tokens, max_tokens), 0)
     citations = decode_values(tool.citations) if memoryview(tool.citations).nbytes else None
     room = max_tokens * CHARACTERS_PER_TOKEN
     title = (fetched.title or "")[: min(room, MAX_TITLE_CHARACTERS)]
@@ -63,6 +65,7 @@ async def _fetch(tool: Tool, arguments: dict[str, Any], context: ToolContext) ->
         if is_pdf:
             context.add_notes([_READ_PDF])
         source = {"type": "text", "media_type": "text/plain", "data": text[: max(room - len(title), 0)]}
+    await context.count_fetched(len(source["data"]))
     return web_fetch_content(fetched.url, source, title or None, citations, now)
 
 

@@ -16,7 +16,7 @@ from anthropic_proxy.engine.upstream.contract import FetchedPage, SearchResult
 from anthropic_proxy.errors import UpstreamUnreachable, WebSearchFailed
 from anthropic_proxy.plugins import Client
 from tests.support.foreign_marks import MARKS, hide
-from tests.support.harness import RecordingSink, new_client_request
+from tests.support.harness import RecordingSink, Room, new_client_request
 from tests.support.pdf import PICTURE, write_encrypted_pdf, write_pdf
 from tests.support.platform_marks import needs_timer_signal
 from tests.support.tool_loop import (
@@ -240,6 +240,19 @@ async def test_title_and_text_of_a_page_share_the_limit_of_its_tokens() -> None:
     )
     document = message_of(sink).content[1].content.content
     assert (len(document.title), len(document.source.data)) == (500, 300)
+
+
+async def test_a_fetched_page_has_a_bound_of_its_own_and_one_of_the_memory() -> None:
+    page = FetchedPage(url="https://a.test/", media_type="text/html", text="x" * 1_000_000)
+    tool = {"type": "web_fetch_20250910", "name": "web_fetch", "max_content_tokens": 1_000_000_000}
+    for room, expected in ((500_000, [400_000, "too_many_requests"]), (800_000, [400_000, 400_000])):
+        twice = [calls(call("web_fetch", url=page.url)) for _ in range(2)]
+        sink = await proxy(Script(*twice, reply(text("."))), fetch=Fetcher(page)).post(
+            messages=[{"role": "user", "content": f"Read {page.url}"}], tools=[tool], stream=False, memory=Room(room)
+        )
+        results = [block.content for block in message_of(sink).content if block.type == "web_fetch_tool_result"]
+        found = [len(one.content.source.data) if one.type == "web_fetch_result" else one.error_code for one in results]
+        assert found == expected
 
 
 FETCHES = {"type": "web_fetch_20250910", "name": "web_fetch"}
