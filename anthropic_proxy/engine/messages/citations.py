@@ -23,6 +23,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
+from io import StringIO
 from itertools import groupby
 from re import Match, Pattern
 from string import ascii_lowercase
@@ -402,13 +403,17 @@ def _show(text: str) -> str:
     """Return a text of a source as the model reads it. A number at the beginning of a line, as those of passages have,
     gets a backslash.
     """
-    written, end = list[str](), 0
+    written, end = StringIO(), 0
     for found in give_way_between(_NUMBER.finditer(text)):
         place = found.start()
         if _begins_line(text, place):
-            written += (text[end:place], "\\")
+            written.write(text[end:place])
+            written.write("\\")
             end = place
-    return "".join((*written, text[end:])) if written else text
+    if not written.tell():
+        return text
+    written.write(text[end:])
+    return written.getvalue()
 
 
 def _begins_line(text: str, place: int) -> bool:

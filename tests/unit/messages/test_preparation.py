@@ -27,6 +27,7 @@ from anthropic_proxy.engine.messages.models import (
     decode_nested_content,
     decode_request,
 )
+from anthropic_proxy.engine.messages.models.tools import MAX_ALIASED_NAME_LENGTH
 from anthropic_proxy.engine.messages.preparation import prepare
 from anthropic_proxy.errors import ClientError, InvalidRequest
 from tests.support.decoding import new_limits
@@ -294,12 +295,12 @@ async def test_nothing_is_kept_of_a_list_of_tools_that_is_too_large_to_share() -
     assert kept[2] - kept[1] < 1_000_000  # the first one fills the caches of single tools
 
 
-def test_long_names_of_tools_are_not_kept() -> None:
+def test_long_names_of_tools_and_types_are_not_kept() -> None:
     """Clients choose them, and the names of many requests would be kept."""
 
     def prepare_request(number: int) -> None:
         names = [f"{number}_{place}_" + "n" * 100_000 for place in range(5)]
-        tools = [{"name": name, "input_schema": {"type": "object"}} for name in names]
+        tools = [{"name": name[:MAX_ALIASED_NAME_LENGTH], "input_schema": {"type": "object"}} for name in names]
         messages = [{"role": "user", "content": [{"type": name, "text": "t"} for name in names]}]
         fields = {"model": "m", "max_tokens": 100, "messages": messages, "tools": tools}
         assert len(prepare(decode_request(json.dumps(fields).encode()), ANY).request.tools) == 5
