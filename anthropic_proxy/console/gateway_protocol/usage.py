@@ -32,11 +32,7 @@ async def serve_usage(
     month.
     """
     now = gateway.store.state.find_time(time.time)
-    limits = [
-        key_limit
-        for key_limit in list_budget_limits(scopes, now)
-        if key_limit.budget and key_limit.budget.unit == "usd"
-    ]
+    limits = [key_limit for key_limit in list_budget_limits(scopes, now) if key_limit.budget.unit == "usd"]
     if limits:
         held = await gateway.store.reserve([key_limit.limit for key_limit in limits])
         body = encode_budgets(list_budget_states(limits, held.settled))

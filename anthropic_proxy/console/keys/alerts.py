@@ -23,7 +23,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy.console.keys.descriptions import format_time
-from anthropic_proxy.console.keys.limits import KeyLimit, Scope, list_budget_limits
+from anthropic_proxy.console.keys.limits import BudgetLimit, Scope, list_budget_limits
 from anthropic_proxy.console.keys.queries import Spending
 from anthropic_proxy.console.ledger.connection import Connection
 from anthropic_proxy.console.ledger.database import open_for_reading, write_at_once
@@ -107,7 +107,7 @@ class BudgetAlerts:
     def _now(self) -> float:
         return self._gateway.store.state.find_time(self._clock)
 
-    def note(self, key_limit: KeyLimit, share: float) -> None:
+    def note(self, key_limit: BudgetLimit, share: float) -> None:
         """Called with the share that settled and running requests use."""
         if share >= min(self._thresholds[0] / 100, SHOWN_SHARE):
             if not self._compared:  # else the task looks in a moment
@@ -189,11 +189,10 @@ class BudgetAlerts:
             later = [threshold / 100 for threshold in self._thresholds if threshold / 100 > share]
             self._next[_name(key_limit)] = min(later, default=math.inf)
 
-    def _build(self, key_limit: KeyLimit, used: int, threshold: int) -> BudgetAlert:
+    def _build(self, key_limit: BudgetLimit, used: int, threshold: int) -> BudgetAlert:
         budget = key_limit.budget
         scope = key_limit.scope
         now = self._now()
-        assert budget is not None
         end = key_limit.renewed_at
         spending = Spending(budget, used)
         name = f"{_name(key_limit)}/{threshold}"
@@ -292,18 +291,15 @@ def finish_alert(connection: Connection, row: BudgetAlert, next_at: int | None) 
     connection.execute("UPDATE budget_alerts SET next_at = ? WHERE id = ?", (next_at, row.id))
 
 
-def _find_share(key_limit: KeyLimit, used: int) -> float:
-    assert key_limit.budget is not None
+def _find_share(key_limit: BudgetLimit, used: int) -> float:
     return used / key_limit.budget.counter_amount
 
 
-def _build_labels(key_limit: KeyLimit) -> BudgetLabels:
+def _build_labels(key_limit: BudgetLimit) -> BudgetLabels:
     scope, budget = key_limit.scope, key_limit.budget
-    assert budget is not None
     return scope.kind, scope.name, budget.unit, budget.period, budget.models, "soft" if budget.soft else "hard"
 
 
-def _name(key_limit: KeyLimit) -> str:
+def _name(key_limit: BudgetLimit) -> str:
     """Name of a budget in its period, with its amount: another amount has other shares."""
-    assert key_limit.budget is not None
     return f"{key_limit.limit.key}/{key_limit.budget.counter_amount}"

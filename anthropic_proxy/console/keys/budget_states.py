@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
-from anthropic_proxy.console.keys.limits import KeyLimit, Scope
+from anthropic_proxy.console.keys.limits import BudgetLimit, KeyLimit, Scope
 from anthropic_proxy.gateway.settings.key_rules import Budget, Period
 
 HEADERS = "anthropic-ratelimit-unified-"
@@ -66,7 +66,7 @@ def list_budget_states(limits: Sequence[KeyLimit], settled: Sequence[int]) -> li
             None if key_limit.renewed_at is None else int(key_limit.renewed_at),
         )
         for key_limit, used in zip(limits, settled, strict=False)
-        if key_limit.budget is not None
+        if isinstance(key_limit, BudgetLimit)
     ]
 
 

@@ -80,12 +80,16 @@ class KeyLimit(Struct, frozen=True):
     scope: Scope
     limit: Limit
     rule: str = ""
-    """Field of `Rules` with the limit, such as `requests_per_minute`; or `token_counts_per_minute`. "": the limit is a
-    budget."""
-    budget: Budget | None = None
-    renewed_at: float | None = None
-    """End of the period that the counter of a budget counts, in seconds since the epoch. A request may last longer.
-    None: the budget is never renewed."""
+    """Field of `Rules` with the limit, such as `requests_per_minute`; or `token_counts_per_minute`."""
+
+
+class BudgetLimit(KeyLimit, frozen=True, kw_only=True):
+    """A budget, whose `rule` is empty."""
+
+    budget: Budget
+    renewed_at: float | None
+    """End of the period that the counter counts, in seconds since the epoch. A request may last longer. None: the
+    budget is never renewed."""
 
 
 def build_key_scope(key: VirtualKey) -> Scope:
@@ -130,16 +134,16 @@ def build_limits(scopes: Sequence[Scope], targets: Sequence[Sequence[Amounts]], 
     return key_limits
 
 
-def list_budget_limits(scopes: Sequence[Scope], now: float) -> Sequence[KeyLimit]:
+def list_budget_limits(scopes: Sequence[Scope], now: float) -> Sequence[BudgetLimit]:
     """Return all budgets without an amount to reserve. `now`: seconds since the epoch."""
     return [_build_budget_limit(scope, budget, now, 0) for scope in scopes for budget in scope.rules.budgets]
 
 
-def _build_budget_limit(scope: Scope, budget: Budget, now: float, needed: int) -> KeyLimit:
+def _build_budget_limit(scope: Scope, budget: Budget, now: float, needed: int) -> BudgetLimit:
     counter = build_budget_counter(scope, budget, now)
     limit = Limit(counter.key, counter.kind, min(needed, counter.maximum + 1), counter.maximum, counter.seconds)
     end = scope.find_budget_end(budget, now)
-    return KeyLimit(scope, limit, budget=budget, renewed_at=None if end is None else end.timestamp())
+    return BudgetLimit(scope, limit, budget=budget, renewed_at=None if end is None else end.timestamp())
 
 
 def build_token_count_limits(scopes: Sequence[Scope]) -> Sequence[KeyLimit]:
@@ -165,9 +169,9 @@ def find_actual_amounts(limits: Sequence[KeyLimit], used: Sequence[Amounts]) -> 
     tokens = min(sum(amounts.tokens for amounts in used), MAX_COUNTER_AMOUNT)
     by_rule = {"tokens_per_minute": tokens, "concurrency": 0}  # of the others, the request itself is counted
     return [
-        by_rule.get(key_limit.rule, 1)
-        if key_limit.budget is None
-        else min(_count_amounts(key_limit.budget, used), MAX_COUNTER_AMOUNT)
+        min(_count_amounts(key_limit.budget, used), MAX_COUNTER_AMOUNT)
+        if isinstance(key_limit, BudgetLimit)
+        else by_rule.get(key_limit.rule, 1)
         for key_limit in limits
     ]
 

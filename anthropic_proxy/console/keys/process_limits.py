@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 
 from anthropic_proxy.console.keys.alerts import BudgetAlerts
-from anthropic_proxy.console.keys.limits import KeyLimit, Scope, list_budget_limits
+from anthropic_proxy.console.keys.limits import BudgetLimit, Scope, list_budget_limits
 from anthropic_proxy.console.keys.queries import sum_budget_uses
 from anthropic_proxy.console.keys.reservations import Reservations
 from anthropic_proxy.console.ledger.connection import Connection
@@ -148,13 +148,13 @@ class ProcessLimits:
 
     async def _read_used(
         self,
-        limits: Sequence[KeyLimit],
+        limits: Sequence[BudgetLimit],
         now: float,
         connect: Callable[[Settings], Connection] = open_for_writing,  # the first start finds no tables
     ) -> Sequence[int]:
         def read() -> Sequence[int]:
             with closing(connect(self._settings)) as connection:
-                budgets = [(key_limit.scope, key_limit.budget) for key_limit in limits if key_limit.budget]
+                budgets = [(key_limit.scope, key_limit.budget) for key_limit in limits]
                 return sum_budget_uses(connection, self._settings, budgets, now)
 
         return await run_in_own_thread("budgets", read)

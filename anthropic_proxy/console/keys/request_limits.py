@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from anthropic_proxy.console.keys.limits import Scope, build_limits, build_token_count_limits
+from anthropic_proxy.console.keys.limits import BudgetLimit, Scope, build_limits, build_token_count_limits
 from anthropic_proxy.console.keys.reservations import Reservations
 from anthropic_proxy.console.ledger.costs import Amounts, ModelCosts, list_amounts_so_far, list_used_amounts
 from anthropic_proxy.engine.service_tiers import normalize_region
@@ -133,7 +133,7 @@ class RequestLimits:
         reservations = self._find_reservations()
         now = self._clock() if reservations is None else reservations.find_time(self._clock)
         if request.is_limit_query:
-            budgets = [key_limit for key_limit in build_limits(scopes, (), now) if key_limit.budget is not None]
+            budgets = [key_limit for key_limit in build_limits(scopes, (), now) if isinstance(key_limit, BudgetLimit)]
             if budgets and reservations is not None:
                 await reservations.read_states(budgets, request.response_headers, now)
             return None
@@ -149,7 +149,7 @@ class RequestLimits:
         if not limits or reservations is None:
             return None
         held = await reservations.reserve(limits, request.response_headers, now)
-        if any(key_limit.budget is not None for key_limit in limits) and (costs := self._costs) is not None:
+        if any(isinstance(key_limit, BudgetLimit) for key_limit in limits) and (costs := self._costs) is not None:
 
             async def admit_further_call(further: FurtherCall) -> None:
                 tokens = await self._estimate_tokens(request.client, further.body_bytes, further.estimate_input_tokens)

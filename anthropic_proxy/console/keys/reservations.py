@@ -22,7 +22,7 @@ from anthropic_proxy.console.keys.budget_states import (
     list_budget_states,
 )
 from anthropic_proxy.console.keys.descriptions import format_time
-from anthropic_proxy.console.keys.limits import KeyLimit, Scope, build_budget_counter, find_actual_amounts
+from anthropic_proxy.console.keys.limits import BudgetLimit, KeyLimit, Scope, build_budget_counter, find_actual_amounts
 from anthropic_proxy.console.ledger.costs import Amounts
 from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.errors import BudgetUsedUp, LimitReached, ProxyError
@@ -55,7 +55,7 @@ class HeldLimits(Struct, eq=False):
 class _Comparison(Struct):
     """A comparison of a budget with the ledger after which another one is due."""
 
-    key_limit: KeyLimit
+    key_limit: BudgetLimit
     settled: int
     """Its counter at the latest look."""
     seen_at: float
@@ -72,10 +72,10 @@ class Reservations:
         store: Store,
         warn: Callable[[str], None],
         renew_seconds: float = RENEW_SECONDS,
-        read_used: Callable[[Sequence[KeyLimit], float], Awaitable[Sequence[int]]] | None = None,
+        read_used: Callable[[Sequence[BudgetLimit], float], Awaitable[Sequence[int]]] | None = None,
         ticks: Callable[[], float] = time.monotonic,
         *,
-        note_use: Callable[[KeyLimit, float], None] | None = None,
+        note_use: Callable[[BudgetLimit, float], None] | None = None,
     ) -> None:
         self._store = store
         self._note_use = note_use
@@ -115,13 +115,13 @@ class Reservations:
         try:
             reservation = await self._reserve(limits, now)
         except StoreUnavailable:
-            if not all(key_limit.budget is not None and key_limit.budget.soft for key_limit in limits):
+            if not all(isinstance(key_limit, BudgetLimit) and key_limit.budget.soft for key_limit in limits):
                 raise
             return HeldLimits(limits, Reservation(""))
         # If a budget has a remainder that is too small for the estimate, only this remainder is reserved.
         for _ in limits:
             refused = reservation.refused
-            if refused is None or limits[refused].budget is None or reservation.remaining[refused] <= 0:
+            if refused is None or not isinstance(limits[refused], BudgetLimit) or reservation.remaining[refused] <= 0:
                 break
             if reservation.retry_after_seconds <= RESERVED_WAIT_SECONDS:  # running requests have reserved the remainder
                 break
@@ -135,7 +135,7 @@ class Reservations:
         if reservation.refused is not None:
             key_limit = limits[reservation.refused]
             error = self._describe_refusal(key_limit, reservation, now)
-            if isinstance(error, BudgetUsedUp):
+            if isinstance(error, BudgetUsedUp) and isinstance(key_limit, BudgetLimit):
                 states = [budget_state for budget_state in states if budget_state.budget is key_limit.budget]
             if state := choose_state(states):
                 response_headers.update(build_usage_headers(state))
@@ -160,7 +160,7 @@ class Reservations:
         if state.interruptions != self._interruptions:
             self._interruptions = state.interruptions
             self._checked.clear()
-        if all(key_limit.budget is None or key_limit.limit.key in self._checked for key_limit in limits):
+        if all(not isinstance(key_limit, BudgetLimit) or key_limit.limit.key in self._checked for key_limit in limits):
             return True
         if not state.available or self._read_used is None or self._ticks() < self._next_check:
             return False
@@ -168,7 +168,7 @@ class Reservations:
             chosen = [
                 key_limit
                 for key_limit in limits
-                if key_limit.budget is not None and key_limit.limit.key not in self._checked
+                if isinstance(key_limit, BudgetLimit) and key_limit.limit.key not in self._checked
             ]
             if not chosen:  # another request has checked them meanwhile
                 return True
@@ -200,7 +200,6 @@ class Reservations:
         present = list[_Comparison]()
         for key, one in [*islice(self._compared.items(), _MAX_COMPARED)]:
             del self._compared[key]
-            assert one.key_limit.budget is not None
             limit = build_budget_counter(one.key_limit.scope, one.key_limit.budget, now)
             if limit.key == key:  # its period has not ended
                 one.key_limit = structs.replace(one.key_limit, limit=limit)
@@ -224,7 +223,7 @@ class Reservations:
             if used <= one.settled and self._compared.get(one.key_limit.limit.key) is one:
                 del self._compared[one.key_limit.limit.key]
 
-    async def raise_counters(self, limits: Sequence[KeyLimit], known: Sequence[int]) -> Reservation:
+    async def raise_counters(self, limits: Sequence[BudgetLimit], known: Sequence[int]) -> Reservation:
         """Raise the counters of budgets at least to their use by the ledger, `known`.
 
         What the ledger has is settled, or about to be: a request that is settled later would count twice.
@@ -242,7 +241,7 @@ class Reservations:
         if self._note_use is None or not self._store.state.available:  # what remains is the share of this process
             return
         for key_limit, remaining in zip(limits, reservation.remaining, strict=True):
-            if key_limit.budget is not None:
+            if isinstance(key_limit, BudgetLimit):
                 self._note_use(key_limit, (key_limit.limit.maximum - remaining) / key_limit.budget.counter_amount)
 
     def _list_states(self, limits: Sequence[KeyLimit], reservation: Reservation) -> list[BudgetState]:
@@ -259,7 +258,8 @@ class Reservations:
             return
         response_headers.update(build_usage_headers(state))
         if state.is_used_up:
-            refused = next(key_limit for key_limit in limits if key_limit.budget is state.budget)
+            budgets = (one for one in limits if isinstance(one, BudgetLimit))
+            refused = next(one for one in budgets if one.budget is state.budget)
             raise budget_used_up_error(refused, now)
 
     async def raise_to(self, held: HeldLimits, needed: Sequence[Amounts], now: float) -> None:
@@ -276,7 +276,7 @@ class Reservations:
                 key_limit, limit=structs.replace(key_limit.limit, amount=amount - reserved[key_limit.limit.key])
             )
             for key_limit, amount in zip(held.limits, wanted, strict=True)
-            if key_limit.budget is not None and amount > reserved[key_limit.limit.key]
+            if isinstance(key_limit, BudgetLimit) and amount > reserved[key_limit.limit.key]
         ]
         if not missing:
             return
@@ -300,7 +300,11 @@ class Reservations:
             self._held.discard(held)
             amounts = find_actual_amounts(held.limits, used)
             for key_limit, amount in zip(held.limits, amounts, strict=True):
-                if self._note_use is not None and key_limit.budget is not None and amount > key_limit.limit.amount:
+                if (
+                    self._note_use is not None
+                    and isinstance(key_limit, BudgetLimit)
+                    and amount > key_limit.limit.amount
+                ):
                     self._note_use(key_limit, 1.0)
             self._run(self._settle(held.reservation, amounts))
 
@@ -365,14 +369,13 @@ def limit_reached_error(
     up.
     """
     wait = reservation.retry_after_seconds
-    budget = refused.budget
     scope = refused.scope
     unit, option = _UNITS.get(refused.rule, ("request", "--concurrency"))
     counted = formats.plural(refused.limit.maximum, unit)
     if reservation.is_share:
         wait = SHARE_WAIT_SECONDS
-        if budget is not None:
-            limit = f"a budget of {budget.describe()}"
+        if isinstance(refused, BudgetLimit):
+            limit = f"a budget of {refused.budget.describe()}"
         else:
             limit = f"a limit of {counted} {'in progress' if refused.rule == 'concurrency' else 'per minute'}"
         remedy = ""
@@ -380,13 +383,13 @@ def limit_reached_error(
             f"{scope.describe()} has {limit}. {server} of the proxy is unavailable, so each process has a "
             "share of it, and that of this process has no room. Try again in a moment."
         )
-    elif budget is not None and wait > RESERVED_WAIT_SECONDS:
-        return budget_used_up_error(refused, now)
-    elif budget is not None:
-        remedy = scope.suggest_budget(budget.format_with("AMOUNT"))
+    elif isinstance(refused, BudgetLimit):
+        if wait > RESERVED_WAIT_SECONDS:
+            return budget_used_up_error(refused, now)
+        remedy = scope.suggest_budget(refused.budget.format_with("AMOUNT"))
         message = (
-            f"{scope.describe()} has a budget of {budget.describe()}, and running requests reserve the remainder. "
-            "Try again when one ends."
+            f"{scope.describe()} has a budget of {refused.budget.describe()}, and running requests reserve the "
+            "remainder. Try again when one ends."
         )
     elif refused.rule == "concurrency":
         remedy = f"Another limit:  {scope.format_change_command(f'{option} N')}"
@@ -397,11 +400,10 @@ def limit_reached_error(
     return LimitReached(message, remedy=remedy, wish="more", code="virtual-key-limit", retry_after=wait)
 
 
-def budget_used_up_error(refused: KeyLimit, now: float) -> BudgetUsedUp:
+def budget_used_up_error(refused: BudgetLimit, now: float) -> BudgetUsedUp:
     """As `limit_reached_error`, for a budget."""
     scope = refused.scope
     budget = refused.budget
-    assert budget is not None
     end = refused.renewed_at
     renewal = "it is not renewed" if end is None else f"resets {_describe_end(scope, end)}"
     return BudgetUsedUp(
