@@ -188,7 +188,7 @@ class LedgerWriter:
         is_late = False
         while True:
             if is_late or self._queue.is_crowded:
-                self._spool_arrivals()
+                self._spool_arrivals(call.done)
             if wait([call], timeout=_MOMENT_SECONDS).done:
                 break
             now = time.monotonic()
@@ -328,8 +328,9 @@ class LedgerWriter:
             self._has_named_spool = True
             self._warn(f"Requests wait in {spool.file} until the ledger can store them.")
 
-    def _spool_arrivals(self) -> None:
-        while self._spool is not None and (block := self._build_block()) is not None:
+    def _spool_arrivals(self, is_answered: Callable[[], bool] = lambda: False) -> None:
+        """More may arrive meanwhile than the file takes, so this ends when the database can store the next batch."""
+        while self._spool is not None and not is_answered() and (block := self._build_block()) is not None:
             if not self._append(self._spool, block):
                 return
             self._built = None

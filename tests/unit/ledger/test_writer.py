@@ -1,6 +1,7 @@
 """The writer stores each receipt once, with its sums in the same transaction."""
 
 import gc
+import itertools
 import json
 import weakref
 from contextlib import closing
@@ -587,6 +588,21 @@ async def test_rows_that_arrive_faster_than_they_are_stored_wait_in_the_file(
         assert (ledger.queue.state.condition, ledger.queue.state.dropped_rows) == ("ok", 0)
     assert file.exists()
     assert sum(row["requests"] for row in read_hourly(settings)) == 3_000
+
+
+async def test_rows_that_arrive_without_an_end_leave_time_to_store_them(database: Settings, tmp_path: Path) -> None:
+    settings, numbers = structs.replace(database, data_directory=tmp_path / "spool"), itertools.count(2_000)
+
+    def follow(_: Receipt) -> Cost:
+        """While a row is built, the next one arrives."""
+        if ledger.queue.state.written_rows < 1_500:
+            ledger.queue.record(new_receipt(next(numbers)))
+        return UNKNOWN_COST
+
+    with running_ledger(settings, max_rows=2_000, cost=follow) as ledger:
+        await ledger.record(*map(new_receipt, range(2_000)))
+        ledger.wait_written(1_500)
+        assert ledger.queue.spooled_rows < 100_000
 
 
 async def test_a_deleted_request_changes_no_sums(database: Settings) -> None:
