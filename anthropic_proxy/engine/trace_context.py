@@ -8,7 +8,7 @@ https://www.w3.org/TR/trace-context/ (read 2026-11).
 import random
 from collections.abc import Mapping
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from anthropic_proxy.engine.patterns import compile_anchored
 
@@ -34,7 +34,8 @@ class TraceContext(Struct, frozen=True, kw_only=True):
     span_id: str = ""
     """16 digits: the span of the client request. "": the proxy exports no spans."""
     parent_id: str = ""
-    """16 digits: the span of the client, from its `traceparent`. "": the trace starts in the proxy."""
+    """16 digits: the span that causes the request, from the `traceparent` of the client, or of another request.
+    "": the trace starts in the proxy."""
     flags: str = "00"
     """Two digits of `traceparent`. `01`: the trace is sampled, so its spans are exported."""
     state: str = ""
@@ -44,6 +45,10 @@ class TraceContext(Struct, frozen=True, kw_only=True):
     def is_sampled(self) -> bool:
         """True if the spans (steps) of the trace are exported, according to `flags`."""
         return bool(int(self.flags, 16) & 1)
+
+    def below(self) -> "TraceContext":
+        """Return what a request of the proxy's own has as its parent: the span of the client request that causes it."""
+        return structs.replace(self, parent_id=self.span_id or self.parent_id, span_id="")
 
     def encode_headers(self, span_id: str) -> dict[str, str]:
         """Return the headers `traceparent` and `tracestate` for a provider call.

@@ -198,6 +198,7 @@ class ProxyHarness:
         client: Client | None = None,
         *,
         memory: RequestMemory | None = None,
+        trace: TraceContext | None = None,
         compact: bool = False,
         **fields: Any,
     ) -> RecordingSink:
@@ -208,7 +209,7 @@ class ProxyHarness:
         client = client or Client(credential_forwardable=not self.services.settings.proxy_api_keys)
         background = self.services.background
         content = json.dumps(body, separators=(",", ":") if compact else None).encode()
-        inbound = new_client_request(content, headers, client=client, background=background)
+        inbound = new_client_request(content, headers, client=client, trace=trace, background=background)
         inbound.memory = memory
         sink.receipt = inbound.receipt
         await Exchange(self.services, inbound, sink).run()

@@ -180,7 +180,7 @@ class ParentRequest:
         receipt = Receipt(request_id=engine.new_id("req_"), client=parent.client, started_at=engine.clock())
         receipt.kind, receipt.parent = _KINDS[purpose], parent.request_id
         if engine.tracer is not None:
-            receipt.trace = engine.tracer.start_trace(parent.trace)
+            receipt.trace = engine.tracer.start_trace(parent.trace and parent.trace.below())
         return receipt
 
     def new_request(

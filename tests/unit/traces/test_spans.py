@@ -1,14 +1,16 @@
 """Spans of receipts that a server rarely produces, read from the in-memory exporter of the OpenTelemetry SDK."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
-from msgspec import Struct
+import pytest
+from msgspec import Struct, structs
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
-from opentelemetry.trace import StatusCode
+from opentelemetry.trace import SpanKind, StatusCode
 
 from anthropic_proxy.engine.messages.deltas import Iteration
 from anthropic_proxy.engine.providers import PROVIDERS
@@ -17,6 +19,7 @@ from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.traces.exporter import PROVIDER_NAMES, PresetIds, SpanRecorder, TraceExporter
 from anthropic_proxy.plugins import CallCheck, Client, Gateway, InspectionRecord, Receipt, UpstreamAttempt
 from anthropic_proxy.secrets import Secret
+from tests.support.pictures import Gallery, paint, show
 
 TRACE = TraceContext(trace_id="4bf92f3577b34da6a3ce929d0e0e4736", span_id="b7ad6b7169203331", flags="01")
 
@@ -196,3 +199,28 @@ async def test_a_key_that_a_reload_has_set_is_redacted() -> None:
     (span,) = memory.get_finished_spans()
     assert "a-new-word-1234" not in str({**span.attributes})
     assert span.attributes["anthropic_proxy.requested_model"] == "…"
+
+
+CLIENT_SPAN = TraceContext(trace_id="4bf92f3577b34da6a3ce929d0e0e4736", parent_id="b7ad6b7169203331", flags="01")
+
+
+@pytest.mark.parametrize("parent", [None, CLIENT_SPAN], ids=["a trace that begins here", "the trace of a client"])
+async def test_a_request_of_the_proxy_is_a_span_below_the_request_that_causes_it(
+    tmp_path: Path, parent: TraceContext | None
+) -> None:
+    memory = InMemorySpanExporter()
+    exporter = TraceExporter(["console"], lambda _: memory)
+    await exporter.start(cast("Gateway", _Gateway(Settings())))
+    gallery = Gallery(tmp_path)
+    gallery.harness.services = structs.replace(gallery.harness.services, tracer=exporter)
+    sink = await gallery.post(show(paint("red")), trace=exporter.start_trace(parent))
+    assert sink.error is None, sink.error
+    for receipt in gallery.harness.receipts:
+        await exporter.record(receipt)
+    await exporter.stop()
+    spans = {span.context.span_id: span for span in memory.get_finished_spans() if span.kind is SpanKind.SERVER}
+    description, request = (spans[int(one.trace.span_id, 16)] for one in gallery.harness.receipts if one.trace)
+    assert description.parent is not None
+    assert description.parent.span_id == request.context.span_id
+    assert (request.parent and request.parent.span_id) == (parent and int(parent.parent_id, 16))
+    assert {span.context.trace_id for span in spans.values()} == {request.context.trace_id}

@@ -618,7 +618,8 @@ INVENTED = [
     ("functions.read", "Read"),
     ("multi_tool_use.parallel", "multi_tool_use_parallel_41c06c9e"),
     ("functions.grep", "functions_grep_3310b1b4"),
-    ("<|channel|>", "__channel___fb8e034c"),
+    ("<|channel|>", "unknown_tool_fb8e034c"),
+    ("Dear Mr Smith, the merger", "unknown_tool_873c5835"),
     ("read", "read"),
     ("grep", "grep"),
 ]
@@ -629,6 +630,7 @@ def test_an_invalid_name_is_that_of_the_offered_tool_or_an_alias(written: str, d
     repair = ToolCallRepair(new_call(), names=False)
     assert repair.repair_name(written) == delivered
     assert bool(repair.notes) == (written != delivered)
+    assert "merger" not in str(repair.notes)
 
 
 def test_a_name_that_may_be_either_of_two_tools_becomes_an_alias() -> None:

@@ -18,6 +18,7 @@ from anthropic_proxy.engine.messages.deltas import Delta, Text, Thinking
 from anthropic_proxy.engine.messages.fidelity import TOOL_CALL_FIELDS, FidelityNote
 from anthropic_proxy.engine.messages.models.tool_arguments import means_no_arguments
 from anthropic_proxy.engine.messages.preparation.tools import valid_name
+from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.dialect import BaseDialect
 from anthropic_proxy.engine.wires.tool_call_repair.calls import (
@@ -89,14 +90,14 @@ class ToolCallRepair:
         later request with it in the history would be rejected.
         """
         client_name = self._aliases.get(name, name)
-        allowed_name = client_name if client_name != name else valid_name(name)
+        allowed_name = client_name if client_name != name else _replace_invalid(name)
         if client_name == allowed_name and not self._repairs_names:
             return client_name
         found = self._offered.find_tool_name(name)
         if found is None and client_name == allowed_name:
             return client_name
         if found is None:
-            self._note_name(name, f"no tool can have this name; it is delivered as {allowed_name}")
+            self._note_name(name, "no tool can have this name, so the client gets another one")
             return allowed_name
         if found != client_name:
             self._note_name(name, f"the offered tool is {found}")
@@ -125,7 +126,9 @@ class ToolCallRepair:
         mended = self._mend(arguments)
         verb, fate = ("are", "delivered unchanged") if mended is None else ("were", "repaired")
         fate = f"{verb} not a JSON object and were {fate}"
-        self.notes.append(FidelityNote("approximated", _INPUT, f"the arguments of a call of {_shortened(name)} {fate}"))
+        self.notes.append(
+            FidelityNote("approximated", _INPUT, f"the arguments of a call of {self._describe(name)} {fate}")
+        )
         return arguments if mended is None else mended
 
     def _mend(self, arguments: str) -> str | None:
@@ -135,12 +138,24 @@ class ToolCallRepair:
         return None if self._repaired_characters > _MAX_REPAIRED_OF_REPLY else repair_arguments(arguments)
 
     def _note_name(self, name: str, meaning: str) -> None:
-        self.notes.append(FidelityNote("approximated", _NAME, f"'{_shortened(name)}' was called; {meaning}"))
+        shown = f"'{name}'" if _SHOWN.fullmatch(name) else self._describe(name)
+        self.notes.append(FidelityNote("approximated", _NAME, f"{shown} was called; {meaning}"))
+
+    def _describe(self, name: str) -> str:
+        """Return the name of an offered tool. Others may have words of the reply, which notes must not store."""
+        is_offered = any(tool.name == name for tool in self._call.request.tools)
+        return name if is_offered else f"a name of {len(name)} characters"
 
 
-def _shortened(name: str) -> str:
-    """Return a tool name for a note: cut to 80 characters, with control characters escaped."""
-    return repr(name if len(name) <= 80 else name[:80] + "…")[1:-1]
+def _replace_invalid(name: str) -> str:
+    """Return a name that the Messages API allows, without the words of one that no tool has: names are stored."""
+    allowed = valid_name(name)
+    is_shown = allowed == name or _SHOWN.fullmatch(name)
+    return allowed if is_shown else f"unknown_tool_{allowed[-8:]}"  # the hash of the name
+
+
+_SHOWN = compile_anchored(r"[a-zA-Z0-9_.:-]{1,64}")
+"""Names that a note about them shows: those of tools, perhaps with a namespace or a number."""
 
 
 _MAX_REASONING = 256 * 1024
