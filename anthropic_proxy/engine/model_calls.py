@@ -40,14 +40,9 @@ class ModelCall(Struct, frozen=True):
 
 
 def list_calls(receipt: Receipt) -> list[ModelCall]:
-    """The last item has tokens that belong to no attempt, such as those of an interrupted reply."""
     if len(receipt.attempts) < 2:
         return _divide_call(receipt, "", "", receipt.model)
-    left = BilledUsage()
-    left.copy_usage(receipt)
-    for attempt in receipt.attempts:
-        left.subtract_usage(attempt)
-    return [*list_calls_of_attempts(receipt), *_divide_call(left, "", "", receipt.model)]
+    return list_calls_of_attempts(receipt)
 
 
 def list_calls_of_attempts(receipt: Receipt) -> list[ModelCall]:

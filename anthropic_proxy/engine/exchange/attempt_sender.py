@@ -34,7 +34,7 @@ from anthropic_proxy.engine.exchange.usage_bounds import UsageBounds, build_usag
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.hooks import Client, Receipt, UpstreamAttempt
 from anthropic_proxy.engine.memory_plan import SMALL_BODY_BYTES
-from anthropic_proxy.engine.messages.deltas import Delta, Usage, sum_usages
+from anthropic_proxy.engine.messages.deltas import INPUT_COUNTS, BilledUsage, Delta, Usage, sum_usages
 from anthropic_proxy.engine.messages.fidelity import FidelityReport
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.messages.reply_schema import ReplySchema
@@ -91,14 +91,13 @@ class AttemptRecords(Struct, eq=False):
     engine: Engine
     clock: Callable[[], float]
     """That of the exchange."""
-    unread_usage: Usage | None = None
-    """Token usage of attempts that failed before their first content, which the client's reply does not count. None: no
-    such attempt."""
+    ended: Usage | None = None
+    """What the client is told of the ended calls of its reply (`Usage.earlier`). None: none has ended."""
+    running: UpstreamAttempt | None = None
+    """The call whose reply is read, until its count is final. None: there is none."""
     progress: CallProgress = field(default_factory=CallProgress)
     """That of the latest attempt."""
     _open: UpstreamAttempt | None = None
-    _uncounted: UpstreamAttempt | None = None
-    """Last attempt without a failure, until its token usage is recorded. None: no such attempt."""
 
     def begin_attempt(self, target: Target, request: UpstreamRequest, max_tokens: int = 0) -> UpstreamRequest:
         """Record the start of an attempt, and return `request` with its trace headers, if the proxy exports traces."""
@@ -117,7 +116,6 @@ class AttemptRecords(Struct, eq=False):
         receipt.attempts.append(attempt)
         self.progress = CallProgress()
         self._open = attempt
-        self._uncounted = attempt
         if recorders := [*self.engine.recorders]:
             record_bytes(recorders, self.engine.log, receipt.request_id, "upstream request", request.body)
         if receipt.trace is None or not receipt.trace.span_id:
@@ -125,66 +123,68 @@ class AttemptRecords(Struct, eq=False):
         attempt.span_id = new_span_id()
         return structs.replace(request, trace_headers=receipt.trace.encode_headers(attempt.span_id))
 
-    def fail_attempt(self, error: ProxyError, usage: Usage | None = None) -> None:
+    def fail_attempt(self, error: ProxyError) -> None:
         """Record that the open attempt ended with `error`. The caller has removed API keys from its message."""
         if self._open is not None:
             self._open.error_type = error.error_type
             self._open.error = error.stored_message
-            self._uncounted = None
-            if usage is not None:
-                self._open.set_usage(usage)
         self.end_attempt()
 
     def count_unread_reply(self, usage: Usage) -> None:
         """Record the token usage of the open attempt, which has failed or was cancelled before its first content."""
         if self._open is not None:
             self._open.set_usage(usage)
-            self.unread_usage = usage if self.unread_usage is None else sum_usages(self.unread_usage, usage)
 
     def end_attempt(self) -> None:
         if self._open is not None:
             self._open.duration_seconds = self.clock() - self.receipt.started_at - self._open.offset_seconds
             self._open = None
 
-    def add_usage(self, usage: Usage) -> None:
-        """Record the usage of the last attempt: `usage`, the sum of the reply so far, minus the earlier attempts."""
-        self._uncounted = None
-        last = self.receipt.attempts[-1]
-        last.set_usage(usage if self.unread_usage is None else sum_usages(self.unread_usage, usage))
-        for earlier in self.receipt.attempts[:-1]:
-            last.subtract_usage(earlier)
+    def end_call(self, usage: Usage) -> None:
+        """Make `usage` the final count of the running call."""
+        if self.running is not None:
+            self.running.set_usage(usage)
+            self.running = None
 
-    def finish_last_attempt(self) -> None:
-        """Complete the record of the last attempt when the client request ends.
+    def tell_ended_call(self, usage: Usage, *, repeats_input: bool) -> Usage:
+        """Return the delta that tells the writer that what follows belongs to another call than `usage`.
 
-        It gets the usage of the client request that no earlier attempt has, unless it failed or `add_usage` has
-        recorded its usage.
+        `repeats_input`: the next call has the same input. The client is told it once, because clients derive the size
+        of the conversation from it.
+        """
+        hidden = dict.fromkeys(INPUT_COUNTS) if repeats_input else {}
+        told = structs.replace(usage, iterations=None, earlier=None, **hidden)
+        self.ended = told if self.ended is None else sum_usages(self.ended, told)
+        return Usage(earlier=self.ended)
+
+    def finish(self, usage: Usage, counts: BilledUsage) -> bool:
+        """Complete the records when the client request ends, and give the receipt the sum of the calls.
+
+        `usage` and `counts`: those of the call that the delivery has read last. Return True if the provider may bill
+        the input of the last call and has not reported it: the client disconnected, or the reply began without a count.
         """
         receipt = self.receipt
-        last = self._uncounted
-        if last is None:
-            return
         if self._open is not None:
             if receipt.outcome == "error":
-                last.error_type = receipt.error_type
-                last.error = receipt.error
+                self._open.error_type = receipt.error_type
+                self._open.error = receipt.error
             self.end_attempt()
-        last.copy_usage(receipt)
-        for earlier in receipt.attempts[:-1]:
-            last.subtract_usage(earlier)
-
-    @property
-    def lacks_input(self) -> bool:
-        """True if the provider of the last call may bill its input and has not reported it, when the client request has
-        ended: the client disconnected, or the reply began without a count.
-        """
-        receipt = self.receipt
-        last = receipt.attempts[-1] if receipt.attempts else None
-        if last is None or last.all_input_tokens or self.progress.is_connecting:
+        running = self.running
+        if running is not None and usage.earlier is self.ended:  # else it has read nothing of this call
+            running.copy_usage(counts)
+            if usage.iterations is not None:
+                running.add_iterations(usage.iterations, counts)
+        attempts = receipt.attempts
+        if len(attempts) == 1:
+            receipt.copy_usage(attempts[0])
+        else:
+            for attempt in attempts:
+                receipt.add_call(attempt)
+        if not attempts or attempts[-1].all_input_tokens or self.progress.is_connecting:
             return False
         if receipt.outcome == "cancelled":
-            return not last.error_type
-        return receipt.first_token_seconds is not None and not receipt.all_input_tokens
+            return not attempts[-1].error_type
+        return receipt.first_token_seconds is not None and attempts[-1] is running
 
     def add_input(self, tokens: int) -> None:
         """Count the estimated input `tokens` for the last call, but at least the input of each earlier one."""
@@ -302,8 +302,10 @@ class AttemptSender(Struct, eq=False):
             )
             response = await engine.transports[receipt.provider](bound)
             del request, bound  # frees the body: the wait for content can take minutes
-            receipt.attempts[-1].status = response.status
+            record = receipt.attempts[-1]
+            record.status = response.status
             await self._wait_for_content(attempt, response, bounds)
+            self.records.running = record
         except UpstreamError as error:
             return error
         except asyncio.CancelledError:

@@ -54,7 +54,7 @@ from anthropic_proxy.engine.exchange.provider_errors import (
     read_list_for_remedy,
 )
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
-from anthropic_proxy.engine.messages.deltas import Usage
+from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN, Usage
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.messages.preparation import may_lack_room
 from anthropic_proxy.engine.messages.tokens import TokenScale
@@ -283,12 +283,13 @@ class Attempts:
             target, run, self._preparer.prepare_relay if is_relayed else self._preparer.prepare, self.sender.send
         )
 
-    async def repeat_with_reserve(self, previous: Attempt) -> Attempt | None:
+    async def repeat_with_reserve(self, previous: Attempt, usage: Usage, characters: int) -> Attempt | None:
         """Repeat a call whose reasoning has used up the output limit before the first word, with a reserve for it.
 
         That the model reasons is remembered, so that later requests have the reserve from the beginning. None: the
         call had a reserve, or its limit is large, or the repetition has failed: the reply stays as it is. Claude
-        Code's question with a limit of one token is not repeated: it only asks whether the model answers.
+        Code's question with a limit of one token is not repeated: it only asks whether the model answers. `usage` and
+        `characters`: see `end_call`.
         """
         sent, target = previous.decoded().call.request, previous.target
         limit = previous.run.request.max_tokens
@@ -299,8 +300,13 @@ class Attempts:
         is_disabled = sent.effort == "none" or (thinking is not None and thinking.type == "disabled")
         name = REASONS_ALWAYS if is_disabled else REASONS_UNASKED
         self._engine.observations.store_adaptation(target.upstream, target.model, name, self.receipt.client.id)
+        records, ended = self.records, self.records.ended
+        running = records.running
+        usage = self.end_call(usage, previous.run.request, characters)
+        records.tell_ended_call(usage, repeats_input=True)
         with suppress(ProxyError):
             return await self.open_next_call(previous, previous.run.request, learned=name)
+        records.running, records.ended = running, ended
         return None
 
     async def open_next_call(
@@ -325,14 +331,31 @@ class Attempts:
                 target = structs.replace(target, base_url=target.base_url.replace(path, f"{version}/", 1))
         return await self._retries.call_with_retries(target, run, self._preparer.prepare, self.sender.send)
 
-    async def repeat_call(self, failed: Attempt, error: UnreadableReply, usage: Usage) -> Attempt:
+    async def repeat_call(self, failed: Attempt, error: UnreadableReply, usage: Usage, characters: int) -> Attempt:
         """Repeat a call whose reply is unreadable after thinking only. Raises `error` if the target has no retry left.
 
-        `usage` is the token usage of the failed call.
+        `usage` and `characters`: see `end_call`.
         """
+        usage = self.end_call(usage, failed.run.request, characters)
+        self.records.tell_ended_call(usage, repeats_input=True)
         self._engine.circuit_breakers.record_failure(failed.target.upstream, error, self.receipt.client.id)
-        target = await self._retries.prepare_retry(failed, error, usage)
+        target = await self._retries.prepare_retry(failed, error)
         return await self._retries.call_with_retries(target, failed.run, self._preparer.prepare, self.sender.send)
+
+    def end_call(self, usage: Usage, request: MessagesRequest, characters: int, *, is_partial: bool = False) -> Usage:
+        """Return the final count of the call whose response has ended.
+
+        `usage`: what the provider has reported. Missing counts are estimated from the `request` that was sent, and from
+        the number of `characters` that were received. `is_partial`: the proxy has ended the response, so that the
+        provider may have written more than it has reported.
+        """
+        if usage.input_tokens is None:
+            usage = structs.replace(usage, input_tokens=self.estimate_tokens(request))
+        if usage.output_tokens is None or is_partial:
+            output = max(usage.output_tokens or 0, -(-characters // CHARACTERS_PER_TOKEN))
+            usage = structs.replace(usage, output_tokens=output)
+        self.records.end_call(usage)
+        return usage
 
     def estimate_tokens(self, request: MessagesRequest) -> int:
         """Return the input tokens of a request to the latest target, by the proxy's own estimate."""
@@ -420,8 +443,8 @@ class Retries(Struct, eq=False):
                 target = await self.prepare_retry(attempt, error)
                 error.release_tracebacks()
 
-    async def prepare_retry(self, attempt: Attempt, error: UpstreamError, usage: Usage | None = None) -> Target:
-        """Record a failed attempt with its token usage. Return the target of the retry, after the pause before it.
+    async def prepare_retry(self, attempt: Attempt, error: UpstreamError) -> Target:
+        """Record a failed attempt. Return the target of the retry, after the pause before it.
 
         Raises `error` if no retry is left.
         """
@@ -432,7 +455,7 @@ class Retries(Struct, eq=False):
         self.watchdog.end_upstream_call()
         await self.examine_texts(error, attempt)
         add_key_setting(error, target, attempt.credential)
-        self.records.fail_attempt(error, usage)
+        self.records.fail_attempt(error)
         if (changed := await self._change_request(attempt, error)) is not None:
             run.adaptations_left -= 1
             failed_attempts.append(describe_attempt(target, error))

@@ -272,10 +272,6 @@ class BegunStream(DeltaStream):
     def complete(self) -> bool:
         return not self._beginning and (self._stream is None or self._stream.complete)
 
-    @property
-    def usage_so_far(self) -> Usage | None:
-        return None if self._stream is None else self._stream.usage_so_far
-
     async def read(self) -> list[Delta] | None:
         if self._beginning:
             beginning, self._beginning = self._beginning, []

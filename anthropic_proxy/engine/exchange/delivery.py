@@ -218,7 +218,7 @@ class Delivery:
         """Return the events of what the decoder and the filters of a failed reply still hold, and count it as received.
         A second call returns an empty list.
         """
-        if self._reply is None or not self._writer.started or self._writer.finished:
+        if self._reply is None or self._writer.finished:
             return []
         deltas = self._reply.flush_pending()
         if self._call_filter is not None:
@@ -231,21 +231,10 @@ class Delivery:
         writer = self._writer
         records = self._attempts.records
         self.watchdog.stop()
-        receipt.copy_usage(writer.counts)
-        if writer.usage.iterations is not None:
-            receipt.add_iterations(writer.usage.iterations, writer.counts)
-        if receipt.prefix_change is not None:
-            settle_change(receipt, receipt.prefix_change, self._engine.log)
-        # attempts that the client did not see count too
-        if records.unread_usage is not None:
-            receipt.add_usage(records.unread_usage)
-        if writer.usage.repeated_input is not None:
-            receipt.add_usage(writer.usage.repeated_input)
         receipt.outcome = receipt.outcome or writer.stop_reason or ""
         if self._opened or self._relayed or receipt.outcome != "cancelled":
             receipt.status = receipt.status or 200
-        records.finish_last_attempt()
-        if records.lacks_input:
+        if records.finish(writer.usage, writer.running):
             records.add_input(await self._estimate_sent_tokens())
 
     async def _answer_without_call(self, note: FidelityNote) -> None:
@@ -349,8 +338,8 @@ class Delivery:
             raise
         finally:
             self.watchdog.stop()  # complete or failed: a disconnect has no effect now
-            if (usage := reply.usage_so_far) is not None:
-                self._writer.usage = usage
+            if type(reply) is RelayStream:
+                self._writer.take_usage(reply.usage_so_far)
             await reply.close()
 
     async def _stream(self, reply: DeltaStream) -> None:
@@ -371,7 +360,9 @@ class Delivery:
         while (deltas := await reply.read()) is not None:
             if call_filter is not None:
                 deltas = call_filter.feed(deltas)
-            events = writer.feed(deltas) if writer.started else self._start() + writer.feed(deltas)
+            events = writer.feed(deltas)
+            if events and not writer.started:
+                events = self._start() + events
             if states:
                 await self._keep_states(states)
             if calls is not None:
@@ -390,8 +381,8 @@ class Delivery:
                     reply.release_request()
                 if slot is not None and slot.is_given_up:
                     await self._take_place_again(slot)
-        ending = writer.finish() if calls is None else calls.feed(writer.finish())
-        last_events = (last_events or self._start()) + ending
+        last_events = last_events or self._start()
+        last_events += writer.finish() if calls is None else calls.feed(writer.finish())
         if self._check is not None:
             last_events = await self._add_verdicts(self._check, last_events)
         if slot is not None:  # the provider has sent all
@@ -603,6 +594,7 @@ class Delivery:
         input that the estimate does not count.
         """
         engine, receipt, writer, latest = self._engine, self._receipt, self._writer, self._attempts.sender.latest
+        counts = writer.counts
         if latest is not None:
             if latest.stream and (is_unopened := latest.stream.has_unopened_reasoning) is not None:
                 store_reply_form(engine, latest.target, self._incoming, is_unopened=is_unopened)
@@ -610,13 +602,12 @@ class Delivery:
                 scale = latest.run.token_scale
                 estimated = round(writer.estimate / scale.factor)
                 if estimated >= MIN_RECORDED_TOKENS and self._estimates.is_latest_usual(scale.family):
-                    counted = writer.counts.all_input_tokens
+                    counted = counts.all_input_tokens
                     form = "" if latest.run.repair is None else latest.run.repair.form
                     engine.observations.record_token_count(
                         receipt.provider, receipt.model, receipt.client.id, estimated, counted, form=form
                     )
         if (prompt := self._attempts.sender.prompt) is not None:
-            counts = writer.counts
             prompt.tokens = counts.all_input_tokens
             if reply.has_one_call:
                 prompt.cached_tokens = counts.cache_read_tokens
@@ -628,15 +619,17 @@ class Delivery:
                 before = prompt.cached_tokens + lost
                 correct_system_form(engine, latest.target, receipt.client.id, before, prompt.cached_tokens)
             engine.prefix_guard.keep(prompt)
-            receipt.prefix_change = prompt.change
+            if prompt.change is not None:
+                receipt.prefix_change = settle_change(receipt, prompt.change, counts, engine.log)
 
     async def _estimate_sent_tokens(self) -> int:
         """Return the estimated input of the last call. 0: its request was freed, and not estimated before."""
-        incoming, request = self._incoming, self._request
-        latest = self._attempts.sender.latest
+        incoming, latest = self._incoming, self._attempts.sender.latest
         scale = TokenScale() if latest is None else latest.run.token_scale
-        if (estimate := self._estimates.estimate_latest(scale)) or not incoming.body:
-            return estimate
+        request = self._request if latest is None else latest.run.request
+        is_known = request is self._request and self._estimates.has_estimate()
+        if is_known or not incoming.body:
+            return self._estimates.estimate_latest(scale)
         if (editor := self._attempts.editor) is not None:
             request = editor.find_edited(request)
         return await self._incoming.background.run_in_thread_if_large(

@@ -97,11 +97,6 @@ class Reply(ABC):
     has_unopened_reasoning: bool | None = None
     """Of a closed reply, see `Decoder`."""
 
-    @property
-    def usage_so_far(self) -> Usage | None:
-        """Token usage that the provider charges, also after an error. None: it was read as deltas."""
-        return None
-
     @abstractmethod
     async def close(self) -> None:
         """End the open upstream call, even if its response is incomplete."""

@@ -189,17 +189,15 @@ class Usage(Struct, frozen=True):
     """Region where the model ran, in the words of the provider: `us`. The client does not receive it."""
     iterations: tuple[Iteration, ...] | None = None
     """Calls of models within the provider, which it bills in place of the counts above."""
-    repeated_input: "Usage | None" = None
-    """Input counts of earlier calls for the same reply, which the provider bills in addition to the counts above. The
-    client receives only the counts above: clients derive the size of the conversation from them."""
+    earlier: "Usage | None" = None
+    """What the client is told of the ended calls for the same reply, in addition to the counts above. Another object
+    begins another call. None: the first call."""
 
 
 NO_USAGE = Usage()
-_INPUT_COUNTS = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens")
+INPUT_COUNTS = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens")
 _OUTPUT_COUNTS = ("output_tokens", "thinking_tokens")
-_SUMMED = tuple(
-    set(Usage.__struct_fields__) - {"service_tier", "billed_tier", "region", "iterations", "repeated_input"}
-)
+_SUMMED = tuple(set(Usage.__struct_fields__) - {"service_tier", "billed_tier", "region", "iterations", "earlier"})
 
 
 @final
@@ -313,14 +311,13 @@ def merge_stops(before: Stop | None, new: Stop) -> Stop:
 def merge_latest(before: Usage, new: Usage) -> Usage:
     """Return the combination of two usage reports of one upstream call.
 
-    A count of `new` replaces the count of `before`, unless it is None. If `new` is the first report of a call that
-    repeats the input, it replaces all counts. A report without any input tokens replaces no count of the input, and 0
-    replaces no count of the output: some servers end a stream with zeros. Iterations that `new` leaves out stay,
-    because a call that was made is billed.
+    A count of `new` replaces the count of `before`, unless it is None. If `new` is that of another call, it replaces
+    all counts. A report without any input tokens replaces no count of the input, and 0 replaces no count of the output:
+    some servers end a stream with zeros. Iterations that `new` leaves out stay, because a call that was made is billed.
     """
-    if before is NO_USAGE or new.repeated_input != before.repeated_input:
+    if before is NO_USAGE or new.earlier is not before.earlier:
         return new
-    for names in (_INPUT_COUNTS, _OUTPUT_COUNTS):
+    for names in (INPUT_COUNTS, _OUTPUT_COUNTS):
         if getattr(new, names[0]) == 0 and not any(getattr(new, name) for name in names):
             new = structs.replace(new, **dict.fromkeys(names))
     if before.iterations is not None and new.iterations is not None:
@@ -361,15 +358,8 @@ def sum_usages(earlier: Usage, current: Usage) -> Usage:
         billed_tier=current.billed_tier or "",
         region=current.region,
         iterations=(*(earlier.iterations or ()), *(current.iterations or ())) or None,
-        repeated_input=_sum_repeated(earlier.repeated_input, current.repeated_input),
+        earlier=current.earlier,
     )
-
-
-def mark_input_repeated(usage: Usage) -> Usage:
-    """Return the usage of a call with its input counts moved to `repeated_input`, because it is sent again."""
-    counts = structs.replace(NO_USAGE, **{name: getattr(usage, name) for name in _INPUT_COUNTS})
-    repeated = _sum_repeated(usage.repeated_input, counts)
-    return structs.replace(usage, **dict.fromkeys(_INPUT_COUNTS), repeated_input=repeated)
 
 
 def clamp_count(count: int | None) -> int:
@@ -377,12 +367,6 @@ def clamp_count(count: int | None) -> int:
     if not count or count < 0:
         return 0
     return count if count < MAX_COUNT else MAX_COUNT
-
-
-def _sum_repeated(earlier: Usage | None, current: Usage | None) -> Usage | None:
-    if earlier is None or current is None:
-        return earlier or current
-    return sum_usages(earlier, current)
 
 
 class BilledUsage(TokenCounts):
@@ -419,8 +403,14 @@ class BilledUsage(TokenCounts):
         """Replace all counts by the reported ones, and by 0 if one is not reported."""
         self.copy_usage(BilledUsage(service_tier=usage.billed_tier or "", region=usage.region or ""))
         self.add_usage(usage)
-        if usage.repeated_input is not None:
-            self.add_usage(usage.repeated_input)
+
+    def add_call(self, call: "BilledUsage") -> None:
+        """Add the counts of the next call. Tier and region are those of the last call with tokens."""
+        for name in _COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(call, name))
+        self.iterations = (*self.iterations, *call.iterations)
+        if call.all_tokens:
+            self.service_tier, self.region = call.service_tier, call.region
 
     def add_usage(self, usage: Usage) -> None:
         for name in _COUNTS:
@@ -438,17 +428,6 @@ class BilledUsage(TokenCounts):
             added = sum(getattr(one, name) for one in iterations) - known
             setattr(self, name, getattr(self, name) + added)
         self.iterations = (*self.iterations, *iterations)
-
-    def subtract_usage(self, part: "BilledUsage") -> None:
-        """No count becomes negative."""
-        for name in _COUNTS:
-            setattr(self, name, max(getattr(self, name) - getattr(part, name), 0))
-        if part.iterations:
-            others = [*self.iterations]
-            for one in part.iterations:
-                if one in others:
-                    others.remove(one)
-            self.iterations = tuple(others)
 
     def count_without_iterations(self) -> TokenCounts:
         """Return the tokens that belong to no iteration. The model of the reply has used them."""

@@ -33,6 +33,7 @@ from anthropic_proxy.engine.messages.deltas import (
     clamp_count,
     merge_latest,
     merge_stops,
+    sum_usages,
 )
 from anthropic_proxy.engine.messages.events import (
     BlockStop,
@@ -96,7 +97,7 @@ class MessageWriter:
     stop: Stop | None = None
     """`Stop` delta of the upstream reply that counts. None: not received yet."""
     usage = NO_USAGE
-    """Usage reported by the upstream so far. `counts` estimates missing counts."""
+    """Usage of the running call that the upstream reported so far. `running` estimates missing counts."""
     estimate = 0
     """Estimated input tokens, used if the upstream reports none. It may change after `start`."""
     applied_edits: list[dict[str, Any]] | None = None
@@ -106,8 +107,13 @@ class MessageWriter:
     is_summary = False
     """True if the reply is a summary of the conversation or nothing, so that it has no call of its own."""
     _final: BilledUsage | None = None
+    """Final value of `running`."""
+    _told: BilledUsage | None = None
+    """That of `counts`."""
     characters = 0
     """Number of characters so far: text, thinking, and names and arguments of tool calls."""
+    _earlier_characters = 0
+    """Those of the ended calls."""
     _state = _NONE
     _index = 0  # of the open block, or of the next
     _filled = False  # True if the open thinking block or call has content
@@ -161,15 +167,37 @@ class MessageWriter:
         return reason
 
     @property
+    def call_characters(self) -> int:
+        """Those of the running call."""
+        return self.characters - self._earlier_characters
+
+    @property
     def counts(self) -> BilledUsage:
-        """Token counts of the reply so far. Counts that the upstream did not report are estimated."""
+        """Token counts of the reply so far, as the client is told: those of the running call and of the ended ones."""
+        if self._told is not None:
+            return self._told
+        earlier = self.usage.earlier
+        if earlier is None:
+            return self.running
+        counts = BilledUsage()
+        counts.copy_usage(self.running)
+        counts.add_usage(earlier)
+        if self.usage.input_tokens is None:
+            counts.input_tokens += self.estimate
+        return counts
+
+    @property
+    def running(self) -> BilledUsage:
+        """Token counts of the running call so far. Counts that the upstream did not report are estimated, except the
+        input of a call that is not the first.
+        """
         if self._final is not None:
             return self._final
         usage = self.usage
-        output = self.usage.output_tokens
+        output = usage.output_tokens
         # a report that precedes the end of the reply is partial, so the output is at least its estimate
         if output is None or self.stop is None or self.stop.reason == "stop_sequence":
-            output = max(output or 0, -(-self.characters // CHARACTERS_PER_TOKEN))
+            output = max(output or 0, -(-(self.characters - self._earlier_characters) // CHARACTERS_PER_TOKEN))
         counts = BilledUsage(output_tokens=clamp_count(output), service_tier=usage.billed_tier or "")
         if cached := usage.cache_read_tokens:
             counts.cache_read_tokens = clamp_count(cached)
@@ -185,7 +213,8 @@ class MessageWriter:
         if usage.region:
             counts.region = usage.region
         if (tokens := usage.input_tokens) is None:
-            tokens = self.estimate - counts.cache_read_tokens - counts.cache_write_tokens
+            estimate = self.estimate if usage.earlier is None else 0
+            tokens = estimate - counts.cache_read_tokens - counts.cache_write_tokens
         counts.input_tokens = clamp_count(tokens)
         return counts
 
@@ -203,9 +232,17 @@ class MessageWriter:
         """Take the place of `start` if the client gets one message, so that nobody reads `message_start`."""
         self.started = True
 
+    def take_usage(self, usage: Usage) -> None:
+        """Take the usage of a whole reply that the client gets without this writer."""
+        self.usage = usage
+        self._final = self._told = self.running
+
     def feed(self, deltas: Iterable[Delta]) -> list[Event]:
-        """Return the events for the deltas of one network read. Deltas that cannot be written yet are queued."""
-        if not self.started or self.finished:
+        """Return the events for the deltas of one network read. Deltas that cannot be written yet are queued.
+
+        The events follow those of `start`, which may be called afterwards.
+        """
+        if self.finished:
             self._require_open()
         for delta in deltas:
             self._rules[type(delta)][self._state](self, delta)
@@ -247,7 +284,10 @@ class MessageWriter:
             self._write_queued()
             self._close()
         self._mark("")
-        usage, counts = self.usage, self.counts
+        usage = self.usage
+        running = counts = self.running
+        if usage.earlier is not None:
+            usage, counts = sum_usages(usage.earlier, usage), self.counts
         totals = UsageBody(
             input_tokens=counts.input_tokens,
             cache_creation_input_tokens=counts.cache_write_tokens,
@@ -265,7 +305,7 @@ class MessageWriter:
         if self.summaries is not None:
             of_reply = [] if self.is_summary else [Iteration.from_counts("message", counts)]
             totals.iterations = [*map(describe_call, (*self.summaries, *of_reply))]
-        self._final = counts
+        self._final, self._told = running, counts
         self.finished = True
         events, self._events = self._events, []
         ending = MessageDelta(reason, self.stop.sequence, self.stop.details, totals, None, self.applied_edits)
@@ -466,6 +506,8 @@ class MessageWriter:
         self._mark("server tool")
 
     def _store_usage(self, delta: Usage) -> None:
+        if delta.earlier is not None and delta.earlier is not self.usage.earlier:
+            self._earlier_characters = self.characters
         self.usage = merge_latest(self.usage, delta)
 
     def _store_stop(self, delta: Stop) -> None:

@@ -59,6 +59,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.hooks import EngineLog, PrefixChange, Receipt
+from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.messages.models.client_json import RepeatedKeyError, read_json
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT
 from anthropic_proxy.engine.messages.work_budget import WorkPostponed
@@ -296,22 +297,22 @@ def _count_system_messages(prompt: Prompt) -> int:
     return prompt.system_messages
 
 
-def settle_change(receipt: Receipt, change: PrefixChange, log: EngineLog) -> None:
-    """Complete the change of a finished request by the provider's counts, and log the first one of a conversation.
+def settle_change(receipt: Receipt, change: PrefixChange, counts: TokenCounts, log: EngineLog) -> PrefixChange | None:
+    """Complete the change of a prompt by the provider's `counts`, and log the first one of a conversation.
 
-    If the provider has read the prompt from its cache nevertheless, it ignores what has changed, and there is no change
-    to report.
+    None: the provider has read the prompt from its cache nevertheless, so it ignores what has changed.
     """
-    whole = receipt.all_input_tokens
+    whole = counts.all_input_tokens
     change.tokens = round(change.share * whole)
-    if receipt.cache_read_tokens > whole - change.tokens // 2:
-        receipt.prefix_change = None
-    elif change.is_first:
+    if counts.cache_read_tokens > whole - change.tokens // 2:
+        return None
+    if change.is_first:
         log.write_once(
             f"{receipt.prefix}/{receipt.model}: the prompt of session {receipt.session[:_SHOWN_SESSION]} has changed "
             f"at {change.part}, so about {change.tokens:,} tokens behind it cannot be read from the provider's cache",
             "warning",
         )
+    return change
 
 
 def _take_sample(body: bytes, end: int) -> tuple[bytes, int]:

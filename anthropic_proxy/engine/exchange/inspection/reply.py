@@ -167,10 +167,6 @@ class InspectedStream(DeltaStream):
     def complete(self) -> bool:
         return self._is_refused or self._stream.complete
 
-    @property
-    def usage_so_far(self) -> Usage | None:
-        return self._stream.usage_so_far
-
     async def read(self) -> list[Delta] | None:
         shown: list[Delta] = []
         while not (shown or self._is_refused) and (deltas := await self._stream.read()) is not None:

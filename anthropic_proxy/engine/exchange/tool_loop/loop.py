@@ -12,8 +12,11 @@ that the proxy runs: such a call is collected, and becomes one block of a server
 - Otherwise the message ends with the stop reason of the step.
 
 The next call is sent by the next `read` (`_call_pending`), so that the client receives the results before. All calls
-together may use the client's `max_tokens`, reasoning included unless the calls have a reserve for it. The usage is the
-sum of the finished calls (`_spent`), of the tools (`runner.usage`) and of the present step.
+together may use the client's `max_tokens`, reasoning included unless the calls have a reserve for it.
+
+Each call has a count of its own. It is final when its response has ended, before anything else happens (`_end_call`),
+and a `Usage` delta with another sum of the ended calls (`Usage.earlier`) tells the writer that what follows belongs to
+the next call. `SchemaCheckedStream` and `RepeatableStream` do the same.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +32,8 @@ from anthropic_proxy.engine.exchange.attempts import Attempts
 from anthropic_proxy.engine.exchange.tool_loop.proxy_calls import ProxyToolCall
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream, SingleToolCallFilter
 from anthropic_proxy.engine.messages.deltas import (
+    CHARACTERS_PER_TOKEN,
+    NO_USAGE,
     Block,
     Delta,
     Stop,
@@ -37,7 +42,6 @@ from anthropic_proxy.engine.messages.deltas import (
     ToolCall,
     ToolEnd,
     Usage,
-    mark_input_repeated,
     merge_latest,
     merge_stops,
     sum_usages,
@@ -64,7 +68,7 @@ class RepeatableStream(DeltaStream):
     """The reply of one upstream call, which is repeated if it is unreadable after thinking only, or ends with it at the
     output limit.
 
-    Its usage is the sum of both calls. Input of the failed call counts as repeated (`Usage.repeated_input`).
+    The client is told the output of both calls, but the input once.
     """
 
     has_one_call = True
@@ -77,9 +81,11 @@ class RepeatableStream(DeltaStream):
         self.default_signature = self._stream.default_signature
         # until something else than thinking is read, or the call is repeated
         self.may_send_again = True
-        self._usage = Usage()
-        self._spent: Usage | None = None
-        """Token usage of the failed call. None: the call was not repeated."""
+        self._usage = NO_USAGE
+        """What the provider has reported of the present call."""
+        self._earlier = attempts.records.ended
+        self._thoughts = 0
+        """Characters of the thinking so far."""
         self._ending: list[Delta] = []
         """End of a reply without a word, which is held back until its usage is known and a repetition has failed."""
         self._signatures: list[Delta] = []
@@ -101,31 +107,30 @@ class RepeatableStream(DeltaStream):
             if not self.may_send_again:
                 raise
             await self.close()
-            self.attempt = await self._attempts.repeat_call(self.attempt, error, self._usage)
-            self._begin_again(self.attempt)
-            return []
+            return self._begin_again(await self._attempts.repeat_call(self.attempt, error, self._usage, self._thoughts))
         if deltas is None and self._ending:
             ending, self._ending = self._ending, []
-            attempt = await self._attempts.repeat_with_reserve(self.attempt)
+            attempt = await self._attempts.repeat_with_reserve(self.attempt, self._usage, self._thoughts)
             if attempt is None:
                 self.may_send_again = False
                 return [*self._pop_signatures(), *ending]
             await self.close()
-            self._begin_again(attempt)
-            return []
-        for place, delta in enumerate(deltas or ()):
+            return self._begin_again(attempt)
+        if deltas and self._earlier is not None and Usage in map(type, deltas):
+            deltas = [replace(one, earlier=self._earlier) if isinstance(one, Usage) else one for one in deltas]
+        if not self.may_send_again and not self._signatures:
+            return deltas
+        for delta in deltas or ():
             if isinstance(delta, Usage):
                 self._usage = merge_latest(self._usage, delta)
-                if self._spent is not None and deltas is not None:
-                    deltas[place] = sum_usages(self._spent, self._usage)
-            elif not isinstance(delta, Thinking) and delta != _CUT:
+            elif isinstance(delta, Thinking):
+                self._thoughts += len(delta.text)
+            elif delta != _CUT:
                 self.may_send_again = False
         if self.may_send_again and deltas and (self._ending or _CUT in deltas):
             self._ending += [delta for delta in deltas if not isinstance(delta, Thinking)]
             deltas = [delta for delta in deltas if isinstance(delta, Thinking)]
-        if deltas and (self.may_send_again or self._signatures):
-            return self._hold_signatures(deltas)
-        return deltas
+        return self._hold_signatures(deltas) if deltas else deltas
 
     def _hold_signatures(self, deltas: Sequence[Delta]) -> list[Delta]:
         """Return `deltas` without signatures at their end, which are held back until something follows them."""
@@ -145,13 +150,14 @@ class RepeatableStream(DeltaStream):
         held, self._signatures = self._signatures, []
         return held
 
-    def _begin_again(self, attempt: Attempt) -> None:
+    def _begin_again(self, attempt: Attempt) -> list[Delta]:
+        """Read the reply of another call, which the returned deltas begin."""
         self._signatures.clear()
         self.attempt = attempt
         self._stream = attempt.decoded()
-        self._spent = mark_input_repeated(self._usage)
-        self._usage = Usage()
+        self._earlier = self._attempts.records.ended
         self.may_send_again = False
+        return [Usage(earlier=self._earlier)]
 
     def flush_pending(self) -> list[Delta]:
         return [*self._pop_signatures(), *self._stream.flush_pending()]
@@ -177,12 +183,21 @@ class ModelStep:
     """
 
     def __init__(
-        self, proxy_tools: Mapping[str, ProxyTool], signature: str, new_id: Callable[[str], str], *, one_call: bool
+        self,
+        proxy_tools: Mapping[str, ProxyTool],
+        signature: str,
+        new_id: Callable[[str], str],
+        earlier: Usage | None,
+        *,
+        one_call: bool,
     ) -> None:
+        """`earlier`: see `Usage.earlier`."""
         self._proxy_tools = proxy_tools
         self._new_id = new_id
         self._call_filter = SingleToolCallFilter() if one_call else None
-        self._fold = Fold(MessageWriter(message_id="", model="", signature=signature))
+        self.writer = MessageWriter(message_id="", model="", signature=signature)
+        """It has the usage and the characters of the present call."""
+        self._fold = Fold(self.writer)
         """Assembler of the deltas of this step into one message, as a client would assemble them."""
         self._incomplete_calls: dict[int | str, _IncompleteCall] = {}
         self._continuations = 0
@@ -192,8 +207,7 @@ class ModelStep:
         """True if the model also called a tool that the client runs."""
         self.stop: Stop | None = None
         """Stop reason of the reply in this step. None: not received yet."""
-        self.usage = Usage()
-        """Token usage of the current upstream call."""
+        self.begin_call(earlier)
 
     def feed(self, deltas: list[Delta]) -> list[Delta]:
         """Process the deltas of one network read, and return those for the client.
@@ -205,7 +219,7 @@ class ModelStep:
         forwarded: list[Delta] = []
         for delta in deltas:
             if isinstance(delta, Usage):
-                self.usage = merge_latest(self.usage, delta)
+                self._fold.feed([delta])
             elif isinstance(delta, Stop):
                 self.stop = merge_stops(self.stop, delta)
             elif not isinstance(delta, ToolCall | ToolArgs | ToolEnd):
@@ -236,17 +250,19 @@ class ModelStep:
         self._fold.feed(forwarded)
         return forwarded
 
-    def begin_continuation(self) -> None:
+    def begin_call(self, earlier: Usage | None) -> None:
+        self._fold.feed([Usage(earlier=earlier)])
+
+    def begin_continuation(self, earlier: Usage | None) -> None:
         """Prepare for another upstream response of the same reply, which the provider has split."""
         self._continuations += 1
-        self.usage = Usage()
+        self.begin_call(earlier)
         self.stop = None
 
-    def sent_blocks_and_tokens(self) -> tuple[list[Raw], int]:
-        """Return the blocks that the client received in this step, as JSON, and the estimated tokens of their text."""
+    def sent_blocks(self) -> list[Raw]:
+        """Return the blocks that the client received in this step, as JSON."""
         self._fold.feed([Stop("end_turn")])
-        message = self._fold.finish()
-        return message.content, message.usage.output_tokens
+        return self._fold.finish().content
 
     def _encode_call(self, incomplete: _IncompleteCall) -> tuple[ProxyToolCall, Block]:
         identifier = self._new_id(SERVER_TOOL_ID_PREFIX)
@@ -294,10 +310,9 @@ class ToolLoop(DeltaStream):
         self._step = self._new_step()
         self._call_count = 1
         self._continuation_count = 1
-        self._spent: Usage | None = None
-        """Sum of the token usage of finished upstream calls. None: no call has finished."""
-        self._reserved_tokens = 0
-        """Output tokens of finished upstream calls that used a reserve for reasoning besides the client's limit."""
+        self._used_tokens = 0
+        """Output tokens of ended upstream calls that count toward the client's limit. The end of a reply with a reserve
+        for reasoning uses what the client has received of it."""
         self._token = ""
         """Token with which the next call continues a split reply. "": the next call follows tool results or a retry."""
         self._call_pending = False
@@ -329,7 +344,7 @@ class ToolLoop(DeltaStream):
                 self._stream = RepeatableStream(self._attempts, attempt)
                 self._call_pending = False
                 if self._token:
-                    self._step.begin_continuation()
+                    self._step.begin_continuation(self._attempts.records.ended)
                 else:
                     self._call_count += 1
                     self._step = self._new_step()
@@ -359,7 +374,7 @@ class ToolLoop(DeltaStream):
         In this call, the user message `feedback` follows the reply. Return False without a further call if the reply
         has used up `max_tokens`.
         """
-        self._add_to_history([], repeats_input=True)
+        self._add_to_history([])
         if self._is_exhausted():
             return False
         messages = [*self._request.messages, Message("user", feedback)]
@@ -368,6 +383,7 @@ class ToolLoop(DeltaStream):
         self._token = ""
         self._call_pending = self._repeats_reply = True
         self._finished = False
+        self._ahead = [self._begin_next_call(repeats_input=True)]
         return True
 
     def _new_step(self) -> ModelStep:
@@ -375,11 +391,17 @@ class ToolLoop(DeltaStream):
         one_call = choice is not None and bool(choice.disable_parallel_tool_use)
         proxy_tools = self._stream.attempt.proxy_tools
         new_id = self._stream.attempt.decoded().call.new_id
-        return ModelStep(proxy_tools, self._stream.default_signature, new_id, one_call=one_call)
+        ended = self._attempts.records.ended
+        return ModelStep(proxy_tools, self._stream.default_signature, new_id, ended, one_call=one_call)
 
     def _usage(self) -> Usage:
-        running = sum_usages(self._runner.usage, self._step.usage)
-        return running if self._spent is None else sum_usages(self._spent, running)
+        """Return the usage of the present call, and of the tools."""
+        return sum_usages(self._runner.usage, self._step.writer.usage)
+
+    def _begin_next_call(self, *, repeats_input: bool = False) -> Usage:
+        """`repeats_input`: True if the model is called again because of its reply, and not because of tool results."""
+        begun = self._attempts.records.tell_ended_call(self._step.writer.usage, repeats_input=repeats_input)
+        return sum_usages(self._runner.usage, begun)
 
     async def _end_answer(self) -> list[Delta]:
         """Process the end of an upstream response: run its calls of proxy tools, and prepare the next upstream call.
@@ -388,17 +410,18 @@ class ToolLoop(DeltaStream):
         """
         step = self._step
         self._attempts.records.end_attempt()
+        if step.stop is not None or self._stream.continuation:
+            self._end_call()
         if step.stop is None:
             if self._stream.continuation:
                 # the provider has split the reply, and names the position of the next part
-                usage = step.usage
                 self._continuation_count += 1
-                self._end_call(mark_input_repeated(usage))
-                if self._is_exhausted() or self._continuation_count >= _MAX_CONTINUATIONS or usage.output_tokens == 0:
+                is_empty = step.writer.usage.output_tokens == 0
+                if self._is_exhausted() or self._continuation_count >= _MAX_CONTINUATIONS or is_empty:
                     return self._end_split_reply()
                 self._token = self._stream.continuation
                 self._call_pending = True
-                return []
+                return [self._begin_next_call(repeats_input=True)]
             self._finished = True
             return []  # no stop reason: the writer raises
         forwarded = step.finish()
@@ -418,7 +441,7 @@ class ToolLoop(DeltaStream):
         if self._is_exhausted():
             return [*forwarded, *results, *self._finish(Stop("max_tokens"))]
         self._token, self._call_pending = "", True
-        return [*forwarded, *results]
+        return [*forwarded, *results, self._begin_next_call()]
 
     def _end_split_reply(self) -> list[Delta]:
         reply_filter = self._stream.attempt.decoded().reply_filter
@@ -428,36 +451,30 @@ class ToolLoop(DeltaStream):
         self._finished = True
         return [self._usage(), stop]
 
-    def _add_to_history(self, results: Sequence[Delta], *, repeats_input: bool = False) -> None:
-        """Append the reply blocks of this step and `results` to the next upstream request, and add up its token usage.
+    def _add_to_history(self, results: Sequence[Delta]) -> None:
+        """Append the reply blocks of this step and `results` to the next upstream request.
 
-        A step is one reply of the model within the loop. `repeats_input`: True if the model is called again because of
-        its reply, and not because of tool results.
+        A step is one reply of the model within the loop.
         """
-        content, tokens = self._step.sent_blocks_and_tokens()
-        usage = self._step.usage
-        read = self._attempts.estimate_tokens(self._request) if usage.input_tokens is None else usage.input_tokens
-        written = tokens if usage.output_tokens is None else usage.output_tokens
-        usage = replace(usage, input_tokens=read, output_tokens=written)
-        if self._stream.attempt.decoded().call.request.reply_limit is not None:
-            self._reserved_tokens += max(written - tokens, 0)
-        self._end_call(mark_input_repeated(usage) if repeats_input else usage)
-        blocks = [*content, *(result.raw for result in results if isinstance(result, Block))]
+        blocks = [*self._step.sent_blocks(), *(result.raw for result in results if isinstance(result, Block))]
         request = without_forced_tool(append_assistant_blocks(self._request, blocks))
-        left = None if self._max_tokens is None else max(self._max_tokens - self._output_tokens(), 1)
+        left = None if self._max_tokens is None else max(self._max_tokens - self._used_tokens, 1)
         self._request = replace(request, max_tokens=left)
 
-    def _end_call(self, usage: Usage) -> None:
-        self._spent = usage if self._spent is None else sum_usages(self._spent, usage)
-        self._attempts.records.add_usage(self._spent)
-        self._step.usage = Usage()
-
-    def _output_tokens(self) -> int:
-        """Return the tokens of the finished calls that count toward the client's limit."""
-        return ((self._spent.output_tokens if self._spent is not None else None) or 0) - self._reserved_tokens
+    def _end_call(self) -> None:
+        """Make the count of the present call final."""
+        step = self._step
+        characters = step.writer.call_characters
+        is_partial = step.stop is not None and step.stop.reason == "stop_sequence"
+        usage = self._attempts.end_call(step.writer.usage, self._request, characters, is_partial=is_partial)
+        step.feed([usage])
+        used = usage.output_tokens or 0
+        if step.stop is not None and self._stream.attempt.decoded().call.request.reply_limit is not None:
+            used = min(used, -(-characters // CHARACTERS_PER_TOKEN))
+        self._used_tokens += used
 
     def _is_exhausted(self) -> bool:
-        return self._max_tokens is not None and self._output_tokens() >= self._max_tokens
+        return self._max_tokens is not None and self._used_tokens >= self._max_tokens
 
 
 def append_assistant_blocks(request: MessagesRequest, raws: Sequence[Raw]) -> MessagesRequest:

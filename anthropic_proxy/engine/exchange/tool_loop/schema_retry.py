@@ -16,7 +16,6 @@ from anthropic_proxy.engine.messages.deltas import (
     TextEnd,
     ToolCall,
     Usage,
-    merge_latest,
     merge_stops,
 )
 from anthropic_proxy.engine.messages.reply_schema import REPLY_PATH, ReplySchema
@@ -40,14 +39,8 @@ class SchemaCheckedStream(DeltaStream):
         self._stop: Stop | None = None
         self._calls_client = False
         """True if the model called a tool of the client. Such a reply is not checked against the schema."""
-        self._usage = Usage()
         self._call_count = 1
         self._finished = False
-
-    @property
-    def usage_so_far(self) -> Usage:
-        """Token usage of all upstream calls. The client receives it at the end of the reply."""
-        return self._usage
 
     async def read(self) -> list[Delta] | None:
         """Return the next deltas for the client. None: the reply is complete.
@@ -73,11 +66,9 @@ class SchemaCheckedStream(DeltaStream):
     def _apply(self, deltas: list[Delta]) -> list[Delta]:
         forwarded: list[Delta] = []
         for delta in deltas:
-            if isinstance(delta, Usage):
-                self._usage = merge_latest(self._usage, delta)
-            elif isinstance(delta, Stop):
+            if isinstance(delta, Stop):
                 self._stop = merge_stops(self._stop, delta)
-            elif self._calls_client:
+            elif self._calls_client or isinstance(delta, Usage):
                 forwarded.append(delta)
             elif isinstance(delta, ToolCall):
                 self._calls_client = True
@@ -125,7 +116,7 @@ class SchemaCheckedStream(DeltaStream):
 
     def _finish(self, deltas: list[Delta], stop: Stop | None) -> list[Delta]:
         self._finished = True
-        return [*deltas, self._usage, *([stop] if stop else [])]
+        return [*deltas, *([stop] if stop else [])]
 
     def _held_beside_text(self) -> list[Delta]:
         return [delta for delta in self._held if not isinstance(delta, _TEXT_DELTAS)]
