@@ -590,10 +590,10 @@ def test_a_long_name_is_matched_under_its_alias_and_found_again() -> None:
     assert OfferedTools(call).find_tool_name(name) == name
 
 
-def test_a_note_holds_no_more_than_the_beginning_of_a_name_that_a_model_made_up() -> None:
+def test_a_note_holds_nothing_of_a_name_that_a_model_made_up() -> None:
     mender = ToolCallRepair(new_call(), names=True)
     alias = mender.repair_name("a\x1b[31m\n" + "x" * 5_000)
-    assert alias == "a__31m_" + "x" * 43 + "_09e13d95"
+    assert alias == "unknown_tool_09e13d95"
     assert mender.repair_arguments("{'a': 1}", alias) == '{"a": 1}'
     assert mender.repair_name("\n" + "x" * 400 + ".read") == "Read"
     reasons = [note.reason for note in mender.notes]
