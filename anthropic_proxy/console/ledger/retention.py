@@ -4,6 +4,7 @@ Nothing brings deleted rows back, and the clock of a machine can be wrong: after
 moment in a virtual machine. So rows are deleted only if the ledger itself shows that time has passed: there must be a
 request of the last month that is at least a day old. A wrong clock that lasts for less than a day deletes nothing, and
 neither does one that changes while the proxy runs. A ledger that was not used for a month begins to delete a day later.
+Of a shorter pause, only the time until a day after this request and the time for which the proxy runs count as passed.
 
 The sums of an hour that a budget counts stay, whatever their age and size: the budget would be full again.
 """
@@ -79,6 +80,9 @@ class Retention:
         """Time by `ticks` of the next deletion. None: now."""
         self._offset: float | None = None
         """Difference of both clocks when the clock was last right. None: it has not been right since the start."""
+        self._passed: tuple[float, float] | None = None
+        """Latest time that the ledger shows to have passed, in seconds since the epoch, and the time by `ticks` at
+        which this was found. None: it shows none."""
         self._pieces: Iterator[None] | None = None
         """The pieces of a deletion that was interrupted, with `_connection`. None: none was."""
         self._connection: Connection | None = None
@@ -103,7 +107,7 @@ class Retention:
                 self._next_at = self._ticks() + CLOCK_INTERVAL_SECONDS
                 return
             self._connection = connection
-            self._pieces = self._delete_pieces(connection, now)
+            self._pieces = self._delete_pieces(connection, now if self._passed is None else min(now, self._passed[0]))
         try:
             for _ in self._pieces:
                 if is_stopped():
@@ -181,6 +185,11 @@ class Retention:
                 "proxy. Correct the clock. If it is right, restart the proxy."
             )
         self._offset = offset
+        if earlier is not None:
+            ticks = self._ticks()
+            proof = earlier + HOUR_SECONDS + PROOF_DAYS * DAY_SECONDS
+            counted = proof if self._passed is None else self._passed[0] + ticks - self._passed[1]
+            self._passed = max(proof, counted), ticks
         return ""
 
     def _count_excess_activity(self, connection: Connection) -> dict[str, int]:
