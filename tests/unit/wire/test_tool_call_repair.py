@@ -757,6 +757,10 @@ def test_reasoning_may_quote_the_end_tag_of_another_pair(quote: str) -> None:
         assert thought == f"It ends {quote}</thinking>{quote} here."
 
 
+def join_texts(deltas: Sequence[Delta], kind: type[Text | Thinking]) -> str:
+    return "".join(delta.text for delta in deltas if isinstance(delta, Text | Thinking) and isinstance(delta, kind))
+
+
 @pytest.mark.parametrize("form", ["think", "unopened"])
 @pytest.mark.parametrize("quote", ["`", "'", '"'])
 def test_reasoning_may_quote_its_own_end_tag_but_may_end_with_a_quotation(form: Any, quote: str) -> None:
@@ -794,6 +798,52 @@ def test_reasoning_may_quote_its_own_end_tag_but_may_end_with_a_quotation(form: 
 )
 def test_an_end_tag_that_stands_by_itself_ends_reasoning_without_a_start_tag(text: str) -> None:
     assert has_unopened_reasoning(text)
+    for parts in ([text], list(text)):
+        tags = ThinkingTagParser((*OPENED_THINKING_TAGS, "unopened_alone"))
+        deltas = [delta for part in parts for delta in tags.feed(part)] + tags.finish(is_text_reply=True)
+        assert tags.has_unopened_form
+        assert join_texts(deltas, Text) == re.split(r"</\w+>", text)[1].lstrip("\r\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Example:\n```\n<think>\nplan\n</think>\nanswer\n```\nThe parser drops it.",
+        "Replace </think> by a line break, then run the tests.",
+        'Use `re.split(r"</think>\\s*", text)` in parse.py.',
+        "```jinja\n{%- set content = content.split(</think>)[-1] %}\n```\nDone.",
+        "The span ``x </think> y`` is text.",
+        "I look for </think> in the sources.\n</think>\n",
+        "```\nplan\n</think>\n```\nSo it ends.",
+        "<b>I</b> say <think>plan</think>\nHi",
+    ],
+)
+def test_an_end_tag_within_a_text_ends_no_reasoning_that_earlier_replies_have_shown(text: str) -> None:
+    for parts in ([text], list(text), [text[:40], text[40:]]):
+        tags = ThinkingTagParser((*OPENED_THINKING_TAGS, "unopened_alone"))
+        deltas = [delta for part in parts for delta in tags.feed(part)] + tags.finish(is_text_reply=True)
+        assert (join_texts(deltas, Text), tags.has_unopened_form) == (text, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("</mm:think>\n\nHello", "Hello"),
+        ("\n</think> \r\nHello", "Hello"),
+        ("</think> ends it.", "</think> ends it."),
+        ("</think>", "</think>"),
+        ("</thin", "</thin"),
+        ("</p>\nHello", "</p>\nHello"),
+    ],
+)
+def test_an_end_tag_that_is_the_first_line_is_dropped(text: str, shown: str) -> None:
+    for parts in ([text], list(text)):
+        for disable in (True, False):
+            tags = ThinkingTagParser(OPENED_THINKING_TAGS)
+            if disable:
+                tags.disable_unopened_form()
+            deltas = [delta for part in parts for delta in tags.feed(part)] + tags.finish(is_text_reply=True)
+            assert join_texts(deltas, Text) == shown
 
 
 def test_a_very_long_reply_is_not_searched_for_an_end_tag_alone() -> None:

@@ -169,7 +169,7 @@ def read_unopened_reasoning(tags: tuple[ThinkingTags, ...]) -> tuple[ThinkingTag
 
     What else is known about the model stays: tags that are not the usual ones come from facts or settings.
     """
-    return (*tags, "unopened") if tags == OPENED_THINKING_TAGS else tags
+    return (*tags, "unopened_alone") if tags == OPENED_THINKING_TAGS else tags
 
 
 class TextSplitter:

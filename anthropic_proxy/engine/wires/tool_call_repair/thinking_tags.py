@@ -15,13 +15,27 @@ from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.wires.tool_call_repair.quoting import begins_alone, find_line, find_open_fence
 
 ThinkingTags = Literal[
-    "think", "thinking", "thought", "brackets", "triangles", "seed", "minimax", "channel", "thought_channel", "unopened"
+    "think",
+    "thinking",
+    "thought",
+    "brackets",
+    "triangles",
+    "seed",
+    "minimax",
+    "channel",
+    "thought_channel",
+    "unopened",
+    "unopened_alone",
 ]
 """Names of tag pairs; `_FORMS` has the tags. `unopened`: the prompt ends with `<think>`, so the reply starts with
 reasoning and has only `</think>` (chat templates of DeepSeek R1, QwQ, MiniMax M2 and Qwen's thinking models), or the
-end tag that the model takes for it."""
-OPENED_THINKING_TAGS: tuple[ThinkingTags, ...] = tuple(name for name in get_args(ThinkingTags) if name != "unopened")
-"""All tag pairs except `unopened`, which has no start tag. With these pairs, a reply without tags is reply text."""
+end tag that the model takes for it. `unopened_alone`: the same for a model of which only an earlier reply has shown it,
+so that the end tag must stand by itself (`has_unopened_reasoning`)."""
+_UNOPENED_NAMES = ("unopened", "unopened_alone")
+OPENED_THINKING_TAGS: tuple[ThinkingTags, ...] = tuple(
+    name for name in get_args(ThinkingTags) if name not in _UNOPENED_NAMES
+)
+"""All tag pairs except those without a start tag. With these pairs, a reply without tags is reply text."""
 
 
 class _Form(NamedTuple):
@@ -51,6 +65,8 @@ _FORMS: dict[str, _Form] = {
 the models' chat templates, SGLang's "Reasoning Parser" and vLLM's `reasoning` modules, read 2026-11."""
 
 _UNOPENED = _Form("", "</think>", ("</thinking>", "</thought>", "</mm:think>", "<channel|>"))
+_BARE_ENDS = [_Form(tag, "") for tag in (_UNOPENED.closing, *_UNOPENED.other_closings)]
+"""End tags that models write in front of a reply without any reasoning (GoModel pull 1041)."""
 _QUOTES = frozenset("`'\"")
 _MAX_EXAMINED = 512 * 1024
 """Maximum number of characters of a complete reply that are searched for an end tag alone, which takes a few
@@ -89,21 +105,25 @@ def join_examined(pieces: Sequence[str]) -> str:
 
 
 @cache
-def _find_forms(names: tuple[ThinkingTags, ...]) -> Mapping[str, _Form]:
-    """Return the tag pairs that the settings name, each by its start tag."""
-    forms = [_FORMS[name] for name in names if name != "unopened"]
-    return {form.opening: form for form in forms}
+def _find_forms(names: tuple[ThinkingTags, ...]) -> tuple[Mapping[str, _Form], bool, bool]:
+    """Return the tag pairs that the settings name, each by its start tag, whether reasoning may have no start tag, and
+    whether its end tag then must stand by itself.
+    """
+    forms = [_FORMS[name] for name in names if name not in _UNOPENED_NAMES]
+    forms += _BARE_ENDS if forms else []
+    is_unopened = any(name in _UNOPENED_NAMES for name in names)
+    return {form.opening: form for form in forms}, is_unopened, "unopened" not in names
 
 
 class ThinkingTagParser:
-    """Converts reasoning in tags at the start of a reply into `Thinking` deltas. All other text becomes `Text`.
+    """Converts reasoning in tags at the start of a reply into `Thinking` deltas. All other text becomes `Text`. An end
+    tag that is the first line of a reply is dropped.
 
     Call `feed` for each text fragment, then `finish`.
     """
 
     def __init__(self, forms: Sequence[ThinkingTags]) -> None:
-        self._forms = _find_forms(tuple(forms))
-        self._unopened = "unopened" in forms
+        self._forms, self._unopened, self._must_stand_alone = _find_forms(tuple(forms))
         self._form = _FORMS["think"]
         self._then = ""
         """Text to drop after the end tag of the tag pair that was found."""
@@ -197,12 +217,20 @@ class ThinkingTagParser:
         start = self._held.lstrip()
         openings = (*self._forms,)
         if start.startswith(openings):
-            self._form = next(form for opening, form in self._forms.items() if start.startswith(opening))
-            self._state = "thinking"
-            self._held = start[len(self._form.opening) :]
-            self._gap.clear()
-            return
-        if any(map(str.startswith, openings, repeat(start))):
+            form = next(form for opening, form in self._forms.items() if start.startswith(opening))
+            rest = start[len(form.opening) :]
+            if form.closing:
+                self._form, self._state, self._held = form, "thinking", rest
+                self._gap.clear()
+                return
+            rest = rest.lstrip(" \t")
+            if rest[:1] in ("\r", "\n") and not self._unopened:
+                self._state, self._held = "after", rest
+                self._gap.clear()
+                return
+            if not rest:  # the end tag may be a line of its own
+                return
+        elif any(map(str.startswith, openings, repeat(start))):
             return
         if not self._unopened:
             self._state = "text"
@@ -227,6 +255,15 @@ class ThinkingTagParser:
         if not found:
             return False
         end, closing = min(found)
+        if self._doubtful and self._must_stand_alone:
+            rest = self._held[end + len(closing) :]
+            line = len(rest) - len(rest.lstrip(" \t")) + 1
+            if len(rest) < line and not final:
+                return False
+            if not has_unopened_reasoning("".join((*self._doubtful, self._held[:end], closing, rest[:line]))):
+                deltas.append(Text("".join(self._doubtful)))
+                self._doubtful, self.has_unopened_form, self._state = [], False, "text"
+                return True
         self._emit(self._held[:end], deltas)
         self._held = self._held[end + len(closing) :]
         self._state, self._then = "after", form.then
@@ -248,6 +285,10 @@ class ThinkingTagParser:
         there is none.
         """
         tags = (self._form.closing, *self._form.other_closings)
+        if self._doubtful and self._must_stand_alone:  # one that waits for the rest of its line
+            places = [place for place in map(self._held.find, tags) if place >= 0]
+            if places:
+                return len(self._held) - min(places)
         longest = max(map(len, tags))
         start = self._held.find(tags[0][0], max(0, len(self._held) - longest))
         while start >= 0 and not any(tag.startswith(self._held[start:]) for tag in tags):
