@@ -125,6 +125,17 @@ class RecordingSink(ResponseSink):
         await asyncio.Event().wait()
 
 
+class LeavingSink(RecordingSink):
+    """A client that disconnects once `left` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = asyncio.Event()
+
+    async def wait_disconnected(self) -> None:
+        await self.left.wait()
+
+
 class _Recipient:
     """Observer that keeps all receipts."""
 

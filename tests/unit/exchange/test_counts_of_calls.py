@@ -17,7 +17,7 @@ from anthropic_proxy.engine.upstream.contract import SearchResult
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.plugins import Receipt
 from tests.support.golden_runner import fold_events
-from tests.support.harness import STALL, FakeResponse, RecordingSink
+from tests.support.harness import STALL, FakeResponse, LeavingSink, RecordingSink
 from tests.support.tool_loop import SEARCH, Script, Searcher, call, calls, frame, gemini, proxy, reply, text
 from tests.support.virtual_time import in_virtual_time
 
@@ -88,19 +88,8 @@ FORMS = {
 }
 
 
-class Leaving(RecordingSink):
-    """A client that disconnects when its provider has nothing more to send."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.left = asyncio.Event()
-
-    async def wait_disconnected(self) -> None:
-        await self.left.wait()
-
-
 async def run(form: Form, *ending: bytes | bytearray | Exception, stream: bool) -> tuple[Receipt, RecordingSink]:
-    sink = Leaving()
+    sink = LeavingSink()
 
     class Response(FakeResponse):
         async def read(self) -> bytes:
@@ -188,7 +177,7 @@ async def test_the_text_of_a_call_that_has_ended_replaces_no_report() -> None:
 
 
 async def test_a_call_that_has_ended_is_final_while_its_tools_run() -> None:
-    sink = Leaving()
+    sink = LeavingSink()
 
     class Endless(Searcher):
         async def search(self, *asked: Any, **more: Any) -> Sequence[SearchResult]:

@@ -48,7 +48,7 @@ from anthropic_proxy.plugins import (
 from tests.support.citations import find_word
 from tests.support.event_grammar import check_bytes
 from tests.support.golden_runner import fold_events
-from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
+from tests.support.harness import FakeResponse, LeavingSink, ProxyHarness, RecordingSink, new_client_request
 from tests.support.owners import PAIRS_OF_CLIENTS
 from tests.support.replies import CHAT, GEMINI, MESSAGES, OLLAMA, RESPONSES, Reply, ReplyForm
 from tests.support.tool_loop import SEARCH, Script, Searcher, call, calls, proxy, reply, text
@@ -949,6 +949,33 @@ async def test_a_refused_reply_ends_with_a_refusal(kind: str, wire: str, stream:
         (receipt,) = built.receipts
         assert (receipt.outcome, receipt.status) == ("refusal", 200)
         assert [describe_inspection(one) for one in receipt.inspections] == ["reader refused the reply: 1 × bomb"]
+        counts = receipt.input_tokens, receipt.output_tokens
+        is_reported = not stream or (wire == "chat" and holds_blocks and kind == "text")
+        assert counts == (7, 7) if is_reported else min(counts) > 0
+
+
+class WaitingReader(Reader):
+    """It does not decide until the client has left."""
+
+    def __init__(self, client: LeavingSink) -> None:
+        super().__init__(requests=False, replies=True, holds_blocks=True)
+        self.client = client
+
+    async def inspect(self, texts: InspectedTexts) -> Decision:
+        self.client.left.set()
+        await asyncio.Event().wait()
+        return ()
+
+
+@BOTH_FORMS
+async def test_what_an_inspector_reads_when_the_client_disconnects_counts_as_received(stream: bool) -> None:
+    client = LeavingSink()
+    settings, form = WIRES["chat"]
+    built = inspected(answering(form, Reply(texts=["word " * 40], count=50)), WaitingReader(client), **settings)
+    await built.post("hello", stream=stream, sink=client)
+    (receipt,) = built.receipts
+    assert (receipt.outcome, receipt.output_tokens) == ("cancelled", 50)
+    assert receipt.input_tokens > 0
 
 
 @A_TRANSLATION_AND_A_RELAY
@@ -969,6 +996,7 @@ async def test_a_failing_inspector_of_replies_shows_them_or_ends_them(
     assert sink.error.code == "inspector-unavailable"
     (receipt,) = built.receipts
     assert (receipt.outcome, receipt.error_code, receipt.status) == ("error", "inspector-unavailable", 503)
+    assert min(receipt.input_tokens, receipt.output_tokens) > 0
 
 
 @A_TRANSLATION_AND_A_RELAY

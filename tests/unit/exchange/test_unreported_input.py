@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from tests.support.harness import STALL, FakeResponse, ProxyHarness, RecordingSink
+from tests.support.harness import STALL, FakeResponse, LeavingSink, ProxyHarness
+from tests.support.virtual_time import in_virtual_time
 
 WORDS = "word " * 1_000
 STREAM = {"content-type": "text/event-stream"}
@@ -14,23 +15,12 @@ BUSY = b'{"type":"error","error":{"type":"overloaded_error","message":"busy"}}'
 OPENAI, ANTHROPIC = {"OPENAI_API_KEY": "k"}, {"ANTHROPIC_API_KEY": "k"}
 
 
-class Leaving(RecordingSink):
-    """A client that disconnects once `left` is set."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.left = asyncio.Event()
-
-    async def wait_disconnected(self) -> None:
-        await self.left.wait()
-
-
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("settings", [OPENAI, ANTHROPIC])
 async def test_a_client_that_leaves_before_the_first_byte_pays_the_estimated_input(
     settings: dict[str, str], *, stream: bool
 ) -> None:
-    client = Leaving()
+    client = LeavingSink()
 
     def answer(*_: Any) -> FakeResponse:
         client.left.set()
@@ -45,7 +35,7 @@ async def test_a_client_that_leaves_before_the_first_byte_pays_the_estimated_inp
 
 
 async def test_a_client_that_leaves_after_a_refusal_pays_nothing() -> None:
-    client = Leaving()
+    client = LeavingSink()
 
     async def wait_for_retry(_: float) -> None:
         client.left.set()
@@ -56,3 +46,20 @@ async def test_a_client_that_leaves_after_a_refusal_pays_nothing() -> None:
     await proxy.post(WORDS, stream=True, sink=client)
     (receipt,) = proxy.receipts
     assert (receipt.outcome, receipt.input_tokens) == ("cancelled", 0)
+
+
+class Late(FakeResponse):
+    """Its body arrives after the stream to the client has begun with a ping."""
+
+    async def read(self) -> bytes:
+        await asyncio.sleep(20)
+        return await super().read()
+
+
+@in_virtual_time
+async def test_a_stream_that_has_begun_before_a_failure_costs_nothing() -> None:
+    proxy = ProxyHarness(lambda *_: Late(400, b"{}"), **OPENAI)
+    sink = await proxy.post(WORDS, stream=True)
+    (receipt,) = proxy.receipts
+    assert b"event: ping" in sink.stream
+    assert (receipt.outcome, receipt.input_tokens, receipt.output_tokens) == ("error", 0, 0)

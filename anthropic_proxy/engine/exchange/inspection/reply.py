@@ -6,6 +6,7 @@ the end of a block, and before `Stop`, nothing is held. An inspector that refuse
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import groupby
 from typing import Literal, assert_never
 
@@ -22,6 +23,8 @@ from anthropic_proxy.engine.exchange.inspection.texts import (
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream
 from anthropic_proxy.engine.hooks import Inspector, InspectorScope, Passage
 from anthropic_proxy.engine.messages.deltas import (
+    CHARACTERS_PER_TOKEN,
+    NO_USAGE,
     Block,
     Citation,
     Delta,
@@ -33,8 +36,9 @@ from anthropic_proxy.engine.messages.deltas import (
     ToolCall,
     ToolEnd,
     Usage,
+    merge_latest,
 )
-from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.errors import InvalidRequest, UpstreamError
 
 BlockKind = Literal["assistant", "thinking"]
 
@@ -158,6 +162,11 @@ class InspectedStream(DeltaStream):
         self._calls: dict[int | str, _HeldCall] = {}
         """The calls that are not sent so far, in their order."""
         self._is_refused = False
+        self._usage = NO_USAGE
+        """What the provider has reported of the running call."""
+        self._received = 0
+        """Characters of the running call."""
+        self._has_ended = False
 
     @property
     def may_send_again(self) -> bool:  # type: ignore[override]  # that of the stream changes
@@ -170,13 +179,38 @@ class InspectedStream(DeltaStream):
     async def read(self) -> list[Delta] | None:
         shown: list[Delta] = []
         while not (shown or self._is_refused) and (deltas := await self._stream.read()) is not None:
+            self._note_received(deltas)
             try:
                 for delta in _join_texts(deltas) if len(deltas) > 1 else deltas:
                     await self._add(delta, shown)
             except ReplyRefused as refused:
                 self._is_refused = True
-                shown.append(Stop("refusal", details=refused.details))
+                with suppress(UpstreamError):
+                    while self._has_ended and (rest := await self._stream.read()) is not None:  # its usage
+                        self._note_received(rest)
+                shown += self._count_call(), Stop("refusal", details=refused.details)
         return shown or None
+
+    def _note_received(self, deltas: Iterable[Delta]) -> None:
+        """The client may not get them, but the provider bills them."""
+        for delta in deltas:
+            if isinstance(delta, Text | Thinking):
+                self._received += len(delta.text)
+            elif isinstance(delta, ToolArgs):
+                self._received += len(delta.json)
+            elif isinstance(delta, Usage):
+                if delta.earlier is not self._usage.earlier:
+                    self._received = 0
+                self._usage = merge_latest(self._usage, delta)
+            elif isinstance(delta, Stop):
+                self._has_ended = True
+
+    def _count_call(self) -> Usage:
+        """Return the usage of the running call. A report before its end is partial."""
+        output = self._usage.output_tokens
+        if output is None or not self._has_ended:
+            output = max(output or 0, -(-self._received // CHARACTERS_PER_TOKEN))
+        return replace(self._usage, output_tokens=output)
 
     async def _add(self, delta: Delta, shown: list[Delta]) -> None:
         if isinstance(delta, Text):
@@ -272,7 +306,8 @@ class InspectedStream(DeltaStream):
     def flush_pending(self) -> list[Delta]:
         pending = self._stream.flush_pending()
         if self._inspection.readers:  # what no inspector has read is not shown
-            return []
+            self._note_received(pending)
+            return [self._count_call()]
         shown: list[Delta] = []
         if self._open is not None:
             self._show(self._open.flush(), shown)
