@@ -31,11 +31,16 @@ class ToolCallDelta(Struct, gc=False):
     id: str | None = None
     """Id of the tool call. None: a later fragment of the call, or a server without ids."""
     function: FunctionCall | None = None
+    name: str | None = None
+    """Name and arguments without `function` around them: Workers AI (AI-Worker-Proxy pull 10)."""
+    arguments: str | None = None
     extra_content: Raw = ABSENT
     """Vendor field with a thought signature of Gemini, as JSON."""
 
     @property
     def is_empty(self) -> bool:
+        if self.function is None and (self.name or self.arguments):
+            self.function = FunctionCall(self.name, self.arguments)
         function = self.function
         has_call = self.id or (function is not None and (function.name or function.arguments))
         return not (has_call or is_present(self.extra_content))
@@ -221,6 +226,8 @@ def _usual_piece(piece: Any) -> dict[str, Any] | None:
     elif content is not None:  # Cloudflare Workers AI with a schema: the value itself (recorded 2026)
         usual["content"] = msgspec.json.encode(content).decode()
     calls = piece.get("tool_calls")
+    if isinstance(calls, dict):  # a stream of TGI (its pull 2954)
+        calls = [calls]
     if isinstance(calls, list):
         usual["tool_calls"] = []
         for call in (one for one in calls if isinstance(one, dict)):
@@ -230,8 +237,8 @@ def _usual_piece(piece: Any) -> dict[str, Any] | None:
                 found["index"] = int(index)
             if isinstance(call_id, str | int):
                 found["id"] = str(call_id)
-            if isinstance(function, dict):
-                found["function"] = _usual_function(function)
+            if isinstance(function, dict) or isinstance(call.get("name"), str):
+                found["function"] = _usual_function(function if isinstance(function, dict) else call)
             usual["tool_calls"].append(found)
     if isinstance(piece.get("function_call"), dict):
         usual["function_call"] = _usual_function(piece["function_call"])

@@ -69,7 +69,7 @@ from anthropic_proxy.engine.wires.reply_ends import (
 )
 from anthropic_proxy.engine.wires.thinking import ReasoningState, empty_signature, encode_signature
 from anthropic_proxy.engine.wires.tools import is_other_call
-from anthropic_proxy.errors import UnreadableReply
+from anthropic_proxy.errors import UnreadableReply, UpstreamError
 
 
 class OutputItemState:
@@ -231,6 +231,8 @@ class ResponsesDecoder(Decoder):
         self._refusal: list[str] = []
         self._stopped = False
         self._unreadable: UnreadableReply | None = None
+        self._failure: UpstreamError | None = None
+        """Error of a response that has failed without a reason: Azure's follows it (bifrost issue 6419)."""
 
     @property
     def notes(self) -> Sequence[FidelityNote]:
@@ -281,6 +283,8 @@ class ResponsesDecoder(Decoder):
         if self._unreadable is not None:
             raise self._unreadable
         if not self._stopped:
+            if self._failure is not None:
+                raise self._failure
             raise self._call.build_protocol_error(" ended its answer before it was complete.", code="incomplete-reply")
         return []
 
@@ -674,7 +678,8 @@ class ResponsesDecoder(Decoder):
         if response.status in ("failed", "cancelled", "in_progress", "queued"):
             self.usage_of_error = self._read_usage(response, deltas)
             error = {"message": f"the response ended as {response.status!r}"}
-            raise classify_fault(decode_error_object(error), self._call)
+            self._failure, self.finished = classify_fault(decode_error_object(error), self._call), False
+            return
         reason = (response.incomplete_details.reason if response.incomplete_details is not None else None) or ""
         kind = find_finish_kind(reason)
         if kind == "unreadable":
