@@ -6,6 +6,7 @@ holds the thread for a slice of its work, however long it is. Elsewhere, as on t
 call it while a lock is held.
 """
 
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -13,6 +14,8 @@ from typing import TypeVar
 MAX_REPLY_BYTES_ON_LOOP = 64 * 1024
 """Maximum size of an unstreamed reply, or of an event, that is decoded on the event loop: up to 20 ms. A thread decodes
 larger ones."""
+MAX_AHEAD = 1_100
+_CHARACTERS_OF_SLICE = 64 * 1024
 T = TypeVar("T")
 
 
@@ -32,6 +35,22 @@ def give_way_between(items: Iterable[T]) -> Iterator[T]:
     """Yield the items."""
     for item in items:
         yield item
+        give_way()
+
+
+def find_in_slices(find: Callable[[str, int, int], Iterable[re.Match[str]]], text: str) -> Iterator[re.Match[str]]:
+    """Yield the matches of a pattern for one character. One call of it may need seconds for 30 MB, and lets no
+    other thread run.
+
+    `find`: method `finditer` of the pattern, which looks at most `MAX_AHEAD` characters ahead.
+    """
+    for start in range(0, len(text), _CHARACTERS_OF_SLICE):
+        end = start + _CHARACTERS_OF_SLICE
+        for found in find(text, start, end + MAX_AHEAD):
+            if found.start() >= end:
+                break
+            yield found
+            give_way()
         give_way()
 
 

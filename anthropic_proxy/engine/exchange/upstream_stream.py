@@ -329,11 +329,12 @@ class UpstreamStream(DeltaStream):
                             break
                     if not chunk or decoder.finished:
                         self._ended = True
-                        if not self._bytes_unless_error or decoder.bytes_on_loop >= MAX_KEPT_BYTES:
+                        if decoder.bytes_on_loop >= MAX_KEPT_BYTES:
                             deltas += decoder.decode_kept()
+                            deltas += decoder.decode_end()
                         else:
                             deltas += await self._run_in_thread(decoder.decode_kept)
-                        deltas += decoder.decode_end()
+                            deltas += await self._run_in_thread(decoder.decode_end)
                         if self._early_stop is not None:
                             if self._broken is not None and not self._late_thinking.is_alone:
                                 raise self._broken

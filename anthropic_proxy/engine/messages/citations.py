@@ -48,7 +48,7 @@ from anthropic_proxy.engine.messages.deltas import (
 )
 from anthropic_proxy.engine.messages.documents import digest_content, write_page
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
-from anthropic_proxy.engine.messages.foreign_text import BLANK, split_description
+from anthropic_proxy.engine.messages.foreign_text import BLANK, MAX_BLANKS, split_description
 from anthropic_proxy.engine.messages.models import (
     Block,
     DocumentBlock,
@@ -61,7 +61,7 @@ from anthropic_proxy.engine.messages.models import (
     json_string,
 )
 from anthropic_proxy.engine.patterns import AnchoredPattern, compile_anchored, compile_later
-from anthropic_proxy.engine.slices import give_way, give_way_between
+from anthropic_proxy.engine.slices import find_in_slices, give_way, give_way_between
 from anthropic_proxy.errors import InternalError, InvalidRequest
 
 _Content = TypeVar("_Content", str, Raw)
@@ -103,7 +103,7 @@ _JSON_MARK_BEGINNING = compile_anchored(
 _JSON_PLACE = compile_later(r"<|\\[\s\S]?")
 """What may begin a mark in JSON, and each escape, so that none is read from its middle."""
 _RANGE = compile_later(r"(\d{1,9}+)(?:\s{0,9}+[–-]\s{0,9}+(\d{1,9}+))?")
-_NUMBER = compile_later(rf"[\[\uff3b\ufe47](?=[{BLANK}]*+\d)")
+_NUMBER = compile_later(rf"[\[\uff3b\ufe47](?=[{BLANK}]{{0,{MAX_BLANKS}}}+[{BLANK}\d])")
 _LINE_END = compile_anchored(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 _BLANK = compile_anchored(rf"[{BLANK}]")
 
@@ -404,7 +404,7 @@ def _show(text: str) -> str:
     gets a backslash.
     """
     written, end = StringIO(), 0
-    for found in give_way_between(_NUMBER.finditer(text)):
+    for found in find_in_slices(_NUMBER.finditer, text):
         place = found.start()
         if _begins_line(text, place):
             written.write(text[end:place])
@@ -417,8 +417,9 @@ def _show(text: str) -> str:
 
 
 def _begins_line(text: str, place: int) -> bool:
-    """Return True if nothing is seen between the beginning of a line and a place."""
-    while place:
+    """Return True if nothing is seen between the beginning of a line and a place, or in many characters before it."""
+    first = max(place - MAX_BLANKS, 0)
+    while place > first:
         place -= 1
         if text[place] == " ":  # the usual ones first
             continue

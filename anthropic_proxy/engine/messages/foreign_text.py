@@ -4,7 +4,7 @@ import re
 from io import StringIO
 
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.slices import give_way_between
+from anthropic_proxy.engine.slices import find_in_slices
 
 SUMMARY_MARK = "conversation_summary"
 _DESCRIPTION = "<image_description>"
@@ -16,8 +16,12 @@ BLANK = (
 )
 """Members of a character class: all that stands between two words without being seen. White space, control and format
 characters (the categories Z, Cc and Cf of Unicode), and those that no font shows (`Default_Ignorable_Code_Point`)."""
+MAX_BLANKS = 1_000
+"""Number of blanks behind the beginning of a mark that are looked at. What has more of them counts as a mark."""
 _MARK = compile_later(
-    rf"[<\uff1c\ufe64](?=[{BLANK}]*+/?[{BLANK}]*+(?:page|image_description|{SUMMARY_MARK})\b)", re.IGNORECASE
+    rf"[<\uff1c\ufe64](?=[{BLANK}/]{{0,{MAX_BLANKS}}}+"
+    rf"(?:(?:page|image_description|{SUMMARY_MARK})\b|[{BLANK}/]))",
+    re.IGNORECASE,
 )
 """Begin of a mark that `enclose` writes, within a text."""
 
@@ -30,7 +34,7 @@ def enclose(name: str, text: str, attribute: str = "") -> str:
 def hide_marks(text: str) -> str:
     """Return a text in which nothing looks like a mark of `enclose`."""
     written, end = StringIO(), 0  # a list of the pieces would need several times the memory
-    for found in give_way_between(_MARK.finditer(text)):
+    for found in find_in_slices(_MARK.finditer, text):
         written.write(text[end : found.start()])
         written.write("&lt;")
         end = found.end()

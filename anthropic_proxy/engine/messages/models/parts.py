@@ -11,6 +11,7 @@ from msgspec import Raw
 
 from anthropic_proxy.engine.messages.models.raw_json import is_string_or_absent
 from anthropic_proxy.engine.messages.models.structs import (
+    CompactionBlock,
     DocumentBlock,
     Message,
     SearchResultBlock,
@@ -53,6 +54,8 @@ def count_parts(messages: Sequence[Message]) -> int:
                 parts += _count_inside(block.content, is_cited=block.requests_citations)
                 if block.requests_citations:
                     parts += _count_cuts(block.title) + _count_cuts(block.source)
+            elif isinstance(block, CompactionBlock):
+                parts += block.content.count("<") if block.content else 0
             elif isinstance(block, DocumentBlock):
                 source, is_cited = block.source, block.requests_citations
                 if source.content:

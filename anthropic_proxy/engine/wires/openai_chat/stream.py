@@ -651,6 +651,8 @@ _MAX_REPEATED_CHARACTERS = 4 * 1024 * 1024
 """Maximum number of characters of arguments that complete messages are compared with beyond their own."""
 _MAX_ANNOUNCED = 32
 """Maximum number of calls that are announced at one index before their arguments."""
+_CHARACTERS_OF_CALL = 32
+"""Characters of arguments whose repair takes as long as the end of a call."""
 _REPEATED = "{}"
 """In place of the arguments of a call that only repeats another one."""
 
@@ -918,6 +920,7 @@ class ToolCallDecoder:
             call.held = True
         self._last = call
         self.call_count += 1
+        self.held_characters += _CHARACTERS_OF_CALL
         self._open[call.key] = call
         if fragment.index is not None:
             self._slots[fragment.index] = call
