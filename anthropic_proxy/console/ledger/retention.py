@@ -41,6 +41,9 @@ the own keys of the person do not become valid again by the time of their creati
 MAX_POINTS_PER_CLIENT = 20_000
 """Maximum number of rows of a client in `activity_points` after a deletion. The metrics of one session need about 300
 an hour. A client with more keeps the newest: an older number counts again if the client states it again."""
+RESULTS_DAYS = 30
+"""Days for which the row of the results of a batch is kept, because it shows that they have counted. Clients may read
+them again, for 29 days at Anthropic (platform.claude.com, "Batch processing", read 2026-11)."""
 CHUNK_ROWS = 1_000
 """Maximum number of rows that one transaction deletes."""
 TARGET_SHARE = 0.9
@@ -59,6 +62,7 @@ _BYTES_PER_SUM_ROW = 80
 """Approximate number of bytes of one row of sums and its index entries, besides its values."""
 _SAMPLED_ROWS = 10_000
 _HAS_USE = f"cost != 0 OR {' + '.join(BUDGET_TOKENS)} != 0"
+_IS_RESULTS = "path LIKE '/v1/messages/batches/%/results' AND substr(id, 1, 4) != 'req_'"
 _TIMES: Mapping[str, str] = {
     **dict.fromkeys(("contents", "requests"), "started_at"),
     **dict.fromkeys(SUM_TABLES, "hour"),
@@ -154,13 +158,16 @@ class Retention:
         counted = _find_counted_hours(connection, self._settings, now)
         yield from counted.delete_others(connection, before_hour)
         yield from _delete_oldest(connection, "contents", max(before, content_before))
-        yield from _delete_oldest(connection, "requests", before)
+        results_before = days_ago(RESULTS_DAYS)
+        yield from _delete_requests(connection, before, results_before)
         for count_excess in (self._count_excess_activity, self._count_excess):  # the second one measures again
             for table, excess in count_excess(connection).items():
                 if (end := _find_end(connection, table, excess)) is None:
                     continue
                 if table == "hourly":
                     yield from counted.delete_others(connection, end)
+                elif table == "requests":
+                    yield from _delete_requests(connection, end, results_before)
                 else:
                     yield from _delete_oldest(connection, table, end)
         yield from _delete_rows(connection, "session_titles", "started_at < (SELECT min(started_at) FROM requests)")
@@ -331,6 +338,12 @@ def _delete_oldest(connection: Connection, table: str, before: int) -> Iterator[
     """Delete the rows with a time before `before`, the oldest first."""
     column = _TIMES[table]
     return _delete_rows(connection, table, f"{column} < ?", (before,), f"ORDER BY {column}")
+
+
+def _delete_requests(connection: Connection, before: int, results_before: int) -> Iterator[None]:
+    """Delete the oldest requests, but the rows of the results of batches only before `results_before`."""
+    condition = f"started_at < ? AND (started_at < ? OR NOT ({_IS_RESULTS}))"
+    return _delete_rows(connection, "requests", condition, (before, results_before), "ORDER BY started_at")
 
 
 def _find_end(connection: Connection, table: str, count: int) -> int | None:

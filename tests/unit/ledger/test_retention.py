@@ -51,6 +51,28 @@ async def test_rows_and_sums_are_deleted_by_age(database: Settings) -> None:
     assert sum(row["requests"] for row in read_hourly(database)) == 91  # whole hours
 
 
+@pytest.mark.parametrize("limits", [{"ledger_days": 5}, {"ledger_max_mb": 0}])
+async def test_the_results_of_a_batch_count_once_as_long_as_clients_can_read_them(
+    database: Settings, limits: dict[str, int]
+) -> None:
+    path = "/v1/messages/batches/msgbatch_1/results"
+    batch = new_receipt(request_id="msgbatch_1", path=path, started_at=NOON - 20 * DAY)
+    await store(
+        database,
+        batch,
+        new_receipt(request_id="msgbatch_2.us", path=path, started_at=NOON - 31 * DAY),
+        new_receipt(1, path=path, started_at=NOON - 20 * DAY),  # the request that has read them
+        new_receipt(2, started_at=NOON - 2 * DAY),
+    )
+    connection = open_for_writing(database)
+    Retention(structs.replace(database, **limits), clock=lambda: NOON + 1).delete_expired(connection)
+    connection.close()
+    before = sum(row["requests"] for row in read_hourly(database))
+    await store(database, batch)
+    assert {row["id"] for row in read_rows(database)} - {"req_000000000000000000000002"} == {"msgbatch_1"}
+    assert sum(row["requests"] for row in read_hourly(database)) == before
+
+
 @pytest.mark.parametrize(
     ("limits", "budget", "kept"),
     [
