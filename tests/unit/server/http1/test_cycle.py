@@ -62,13 +62,13 @@ async def send_paused(port: int, *pieces: bytes) -> bytes:
     return answer
 
 
-async def test_a_body_that_comes_in_many_reads_is_one_message() -> None:
+async def test_a_body_that_comes_in_many_reads_is_few_messages() -> None:
     app, body = Listener(), bytes(range(256)) * 2000
     async with serving(app) as port:
         head = POST + b"Content-Length: %d\r\n\r\n" % len(body)
         assert (await talk(port, head + body)).endswith(b"\r\n\r\nok")
     assert app.body == body
-    assert len(app.received) == 1
+    assert len(app.received) < 4  # one, unless the client waits for a processor
 
 
 @in_virtual_time
