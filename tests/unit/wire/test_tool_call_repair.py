@@ -612,6 +612,8 @@ INVENTED = [
     ("Read</arg_value>", "Read"),
     ("Read<arg_key>", "Read"),
     ("Read[ARGS]", "Read"),
+    ("[TOOL_CALLS]Read", "Read"),
+    ("[TOOL_CALLS] Read[ARGS]", "Read"),
     ("functions.Read<|constrain|>json", "Read"),
     ("functions.Read:0<|tool_call_argument_begin|>", "Read"),
     ("functions.Read:12 <|x|>:3", "Read"),

@@ -28,6 +28,8 @@ again."""
 _ENDING = compile_later(r"(?::\d+)?\s*(?:<[|/\w]|\[ARGS\]).*|:\d+$", re.DOTALL, most=1_000)
 """Pattern of what models append to a tool name: a counter, `functions.Read:0`, tokens of their chat format,
 `Read<|channel|>commentary` or `Read</arg_value>` (GLM: Fireworks' python-sdk issue 119), or both (Kimi)."""
+_BEGINNING = "[TOOL_CALLS]"
+"""Token of Mistral in front of a name."""
 _NAMESPACE = compile_anchored(r"[^.:/]*[.:/]")
 _MAX_COMPARED = 50_000
 """Maximum number of tools that are compared with all calls without a name of one reply. Each one costs a microsecond on
@@ -86,7 +88,7 @@ class OfferedTools:
             return None
         # the name without its ending and with ever fewer namespaces (`a.b.c:0`: `a.b.c`, `b.c`, `c`),
         # then with upper and lower case, `-` and `_` equal
-        endings = [_ENDING.sub("", name.strip())]
+        endings = [_ENDING.sub("", name.strip().removeprefix(_BEGINNING).lstrip())]
         while namespace := _NAMESPACE.match(endings[-1]):
             endings.append(endings[-1][namespace.end() :])
         endings = [ending for ending in endings if ending]
