@@ -25,6 +25,7 @@ from anthropic_proxy.console.ledger.database import (
     describe_value_failure,
     empty_wal,
     find_database,
+    forget_attempts,
     is_value_failure,
     measure_wal,
     new_full_disk_error,
@@ -206,7 +207,7 @@ def _merge_groups(
 
 
 _MAX_REFUSALS = 10_000
-_EMPTYING_PAUSE_SECONDS = 3.0
+_EMPTYING_PAUSE_SECONDS = 2.0
 _read_content = itemgetter(*CONTENTS.columns)
 
 
@@ -234,7 +235,7 @@ class BatchStorage:
         self.is_migrating = False
         """True while the tables are migrated, which may take minutes."""
         self._empty_at = 0.0
-        """Monotonic time of the next attempt to empty a large WAL."""
+        """Monotonic time of the next attempt to empty a large WAL. 0.0: it is small."""
 
     @property
     def answered_at(self) -> float:
@@ -283,7 +284,11 @@ class BatchStorage:
         """
         with self._closing_after_failure():
             self._require_space()
-            if measure_wal(self._address) > MAX_WAL_BYTES and time.monotonic() >= self._empty_at:
+            if measure_wal(self._address) <= MAX_WAL_BYTES:
+                if self._empty_at:
+                    forget_attempts(self._open())
+                    self._empty_at = 0.0
+            elif time.monotonic() >= self._empty_at:
                 empty_wal(self._open())
                 self._empty_at = time.monotonic() + _EMPTYING_PAUSE_SECONDS
             if not (was_failing or self._retention.is_due()):

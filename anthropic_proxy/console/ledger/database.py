@@ -7,13 +7,14 @@ SQLAlchemy only to read for a page or a command.
 import errno
 import hashlib
 import os
+import secrets
 import shutil
 import sqlite3
 import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +27,7 @@ from anthropic_proxy.console.ledger.migrations import (
     is_known_version,
     upgrade_schema,
 )
+from anthropic_proxy.console.units import to_microseconds
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
@@ -40,7 +42,14 @@ MAX_WAL_BYTES = 64 * 1024 * 1024
 """Size of the WAL of a SQLite file above which it is emptied. SQLite begins it anew only in a moment without a reader,
 and pages may overlap for hours."""
 _EMPTYING_SECONDS = 1.0
-"""Maximum wait for readers, while all writers wait."""
+"""Maximum wait of one attempt for readers, while all writers wait."""
+_EMPTYING = "ledger/wal"
+"""Name of the row of `shared_values` by which the pages of all processes wait for these attempts. It expires after the
+pause."""
+_ATTEMPTS_MICROSECONDS = 15_000_000
+"""Time for which pages wait: longer than the limit of their queries, so that those before have ended."""
+_PAUSE_MICROSECONDS = 300_000_000
+"""Time after attempts in vain, because of a reader of another program, in which no page waits."""
 _OPENING_TIMEOUT_SECONDS = 5.0
 """Maximum time in seconds for which a process waits while another one creates or migrates the database."""
 _LOCK_PAUSE_SECONDS = 0.01
@@ -330,20 +339,47 @@ def measure_wal(address: DatabaseAddress) -> int:
         return 0
 
 
-def must_wait_for_wal(size: int) -> bool:
-    """Return True if a page must wait until the WAL of this size is emptied. If this does not succeed, because of the
-    reader of another program, pages wait again at the double size.
-    """
-    while size > 2 * MAX_WAL_BYTES:
-        size //= 2
-    return MAX_WAL_BYTES < size <= MAX_WAL_BYTES * 5 // 4
+def is_wal_emptied(address: DatabaseAddress) -> bool:
+    """Return True while a page must begin no query, because a process empties a large WAL."""
+    if measure_wal(address) <= MAX_WAL_BYTES:
+        return False
+    with suppress(sqlite3.Error, DatabaseError), closing(connect_for_reading(address)) as driver:
+        return _has_attempts(Connection(driver).query(_FIND_EMPTYING, (_EMPTYING,)))
+    return False
 
 
 def empty_wal(connection: Connection) -> None:
-    """Nothing changes if there are readers that do not end in a moment."""
+    """Try to empty a large WAL, for some seconds in which no further page begins a query. Nothing changes if there are
+    readers that do not end.
+    """
+    rows = connection.query(_FIND_EMPTYING, (_EMPTYING,))
+    now = to_microseconds(time.time())
+    last = now + _ATTEMPTS_MICROSECONDS + _PAUSE_MICROSECONDS
+    if not any(now < end <= last for end, _ in rows):
+        with connection.transaction():
+            forget_attempts(connection)
+            connection.insert_row("shared_values", {"name": _EMPTYING, "value": _PROCESS, "expires_at": last})
+    elif not (_has_attempts(rows) and rows[0][1] == _PROCESS):
+        return
     connection.query(f"PRAGMA busy_timeout={round(_EMPTYING_SECONDS * 1_000)}")
     connection.query("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.query(f"PRAGMA busy_timeout={round(LOCK_TIMEOUT_SECONDS * 1_000)}")
+
+
+def forget_attempts(connection: Connection) -> None:
+    """The WAL is small again, so the next attempts need no pause."""
+    connection.execute("DELETE FROM shared_values WHERE name = ?", (_EMPTYING,))
+
+
+_FIND_EMPTYING = "SELECT expires_at, value FROM shared_values WHERE name = ?"
+_PROCESS = secrets.token_hex(8)
+"""The process that has begun the attempts makes them."""
+
+
+def _has_attempts(rows: Sequence[tuple[int, str]]) -> bool:
+    """A later end is that of a wrong clock."""
+    left = [end - _PAUSE_MICROSECONDS - to_microseconds(time.time()) for end, _ in rows]
+    return any(0 < one <= _ATTEMPTS_MICROSECONDS for one in left)
 
 
 def write_at_once(settings: Settings, function: Callable[[Connection], ResultT]) -> ResultT:

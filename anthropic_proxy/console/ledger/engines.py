@@ -15,8 +15,7 @@ from anthropic_proxy.console.ledger.database import (
     describe_reading_failure,
     find_database,
     is_disk_full,
-    measure_wal,
-    must_wait_for_wal,
+    is_wal_emptied,
     new_full_disk_error,
     require_own_database,
 )
@@ -76,7 +75,7 @@ class LedgerReader:
         self, settings: Settings, query_seconds: float | None = None, warn: Callable[[str], None] | None = None
     ) -> None:
         self._address = find_database(settings)
-        self._query_seconds = query_seconds
+        self._is_limited = query_seconds is not None
         self.engine = open_reading_engine(settings).execution_options(
             warn=warn, limits_groups=query_seconds is not None
         )
@@ -88,10 +87,8 @@ class LedgerReader:
         program, and for a file without access.
         """
         place = self._address.describe()
-        if self._query_seconds is not None:  # so all readings that began before have ended
-            end = time.monotonic() + self._query_seconds
-            while must_wait_for_wal(measure_wal(self._address)) and time.monotonic() < end:
-                time.sleep(_LOOK_SECONDS)
+        while self._is_limited and is_wal_emptied(self._address):  # readings that began before end meanwhile
+            time.sleep(_LOOK_SECONDS)
         try:
             if self._address.file is not None:
                 os.stat(self._address.file)
