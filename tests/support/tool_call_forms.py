@@ -88,6 +88,11 @@ MORE_FORMS = {
     '<|DSML|parameter name="limit" string="false">3</|DSML|parameter></|DSML|invoke>'
     '<|DSML|invoke name="Run"><|DSML|parameter name="command" string="true">echo "<hi>"</|DSML|parameter>'
     "</|DSML|invoke></|DSML|tool_calls>",
+    "elements of Kimi K3": '<|open|>tools<|sep|><|open|>call tool="Read" index="0"<|sep|>'
+    '<|open|>argument key="path" type="string"<|sep|>a.py<|close|>argument<|sep|>'
+    '<|open|>argument key="limit" type="number"<|sep|>3<|close|>argument<|sep|><|close|>call<|sep|>'
+    '<|open|>call tool="Run" index="1"<|sep|><|open|>argument key="command" type="string"<|sep|>echo "<hi>"'
+    "<|close|>argument<|sep|><|close|>call<|sep|><|close|>tools<|sep|>",
     "one tag for lines": f'<tool_calls>\n{{"name": "Read", "arguments": {READ}}}\n'
     f'{{"name": "Run", "arguments": {RUN}}}\n</tool_calls>',
     "a tag of LongCat": f'<longcat_tool_call>{{"name": "Read", "arguments": {READ}}}</longcat_tool_call>\n'

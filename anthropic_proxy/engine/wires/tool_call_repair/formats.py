@@ -29,6 +29,7 @@ from anthropic_proxy.engine.wires.tool_call_repair.tagged_calls import (
     FUNCTIONS,
     INVOKES,
     KEYS,
+    XTML,
     Tags,
     read_elements,
     read_parameters,
@@ -167,6 +168,7 @@ _SECTION_CALL = compile_later(
     r"<\|tool_call_begin\|>([^<>]++)<\|tool_call_argument_begin\|>(.*?)(?:<\|tool_call_end\|>|\Z)", re.DOTALL
 )
 _SECTION_MARKERS = compile_later(r"<\|tool_calls_section_(?:begin|end)\|>|\s+")
+_XTML_BEGIN, _XTML_END = "<|open|>tools<|sep|>", "<|close|>tools<|sep|>"
 _BARRED_CALL = compile_later(
     r"<｜tool▁call▁begin｜>(?:function<｜tool▁sep｜>)?\s*+([^<>\s]++)(?:\s*+<｜tool▁sep｜>|[^\S\n]*+\n)"
     r"(.*?)(?:<｜tool▁call▁end｜>|\Z)",
@@ -301,6 +303,18 @@ def read_kimi_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] | N
     (`tool_call_guidance.md` of the model; vLLM's `kimi_k2_tool_parser`).
     """
     return _read_all(text, _SECTION_CALL, _SECTION_MARKERS, offered)
+
+
+def read_kimi_k3_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
+    """Return the calls of `<|open|>call tool="name" index="0"<|sep|>`, with `<|open|>argument key="x" type="string"
+    <|sep|>…<|close|>argument<|sep|>` for each parameter, and `<|close|>call<|sep|>`.
+
+    They may stand between `<|open|>tools<|sep|>` and `<|close|>tools<|sep|>`. Written by Kimi K3 (sglang issue 39583,
+    vllm pull 51355).
+    """
+    inside = text.strip().removeprefix(_XTML_BEGIN).removesuffix(_XTML_END)
+    read = read_elements(inside, 0, XTML, offered)
+    return read[0] if read is not None and not inside[read[1] :].strip() else None
 
 
 def read_deepseek_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
@@ -510,6 +524,8 @@ _ROWS: Sequence[tuple[str, str, tuple[tuple[ToolCallFormat, ToolCallReader], ...
     ("[TOOL_CALLS]", "", (("listed", read_mistral_calls),)),
     ("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>", (("section", read_kimi_calls),)),
     ("<|tool_call_begin|>", "<|tool_call_end|>", (("section", read_kimi_calls),)),
+    (_XTML_BEGIN, _XTML_END, (("section", read_kimi_k3_calls),)),
+    ("<|open|>call tool=", "<|close|>call<|sep|>", (("section", read_kimi_k3_calls),)),
     ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", (("barred", read_deepseek_calls),)),
     ("<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>", (("barred", read_deepseek_calls),)),
     ("```tool_code", "\n```", (("tool_code", read_tool_code),)),
@@ -558,7 +574,7 @@ CALL_SIGNS: Mapping[ToolCallFormat, Sequence[CallSign]] = {
 those without any marker are all of it."""
 OPEN_TAGS: Mapping[ToolCallFormat, Tags] = {"functions": FUNCTIONS, "invoke": INVOKES, "keys": KEYS}
 """Formats whose end tags may be missing in a complete reply."""
-_NAMELESS = ("```tool_code", "<｜tool▁call▁begin｜>")
+_NAMELESS = ("```tool_code", "<｜tool▁call▁begin｜>", "<|open|>call tool=")
 """Start markers after which another word, such as `print(`, may precede the tool name."""
 
 _KEYS = ("name", "type", "function", "parameters", "arguments", "id")
@@ -566,7 +582,7 @@ _KEYS = ("name", "type", "function", "parameters", "arguments", "id")
 _IDENTIFIER = compile_anchored(r"[\w.]*")
 _BEFORE_WORDS = "\r\n>:：" + SENTENCE_ENDS
 """A start marker that is a word, such as `call:`, begins a line, or stands directly behind one of these."""
-_TOKENS_AFTER_CALLS = ("<|tool_response>", "<turn|>", "]<]minimax[>[</tool_call>")
+_TOKENS_AFTER_CALLS = ("<|tool_response>", "<turn|>", "]<]minimax[>[</tool_call>", "<|close|>message<|sep|>")
 """Tokens of chat formats that are no end markers, and are removed if they follow directly after a call."""
 
 

@@ -75,6 +75,17 @@ KEYS = Tags(
         r"|<tool_call>\s*(?P<call>[^<>\s]+)(?=\s*<)|(?P<ended></tool_call>)"
     ),
 )
+XTML = Tags(
+    compile_anchored(r'\s*<\|open\|>call tool="(?P<name>[^"<>]+)"[^<>]*<\|sep\|>'),
+    compile_anchored(r"\s*<\|close\|>call<\|sep\|>"),
+    compile_anchored(r'\s*<\|open\|>argument key="([^"<>]+)"[^<>]*<\|sep\|>'),
+    compile_later(r"<\|close\|>argument<\|sep\|>(?=\s*(?:<\|open\|>argument key=|<\|close\|>call<\|sep\|>|\Z))"),
+    compile_later(
+        r'(?P<closed><\|close\|>argument<\|sep\|>)|<\|open\|>argument key="(?P<parameter>[^"<>]+)"[^<>]*<\|sep\|>'
+        r'|<\|open\|>call tool="(?P<call>[^"<>]+)"[^<>]*<\|sep\|>|(?P<ended><\|close\|>call<\|sep\|>)'
+        r"|<\|(?:open|close)\|>tools<\|sep\|>"
+    ),
+)
 _WRAPPER = compile_anchored(
     r"\s*</?(?:(?:seed:|minimax:)?tool_calls?|function_calls|[｜|]DSML[｜|](?:function|tool)_calls)>"
 )
