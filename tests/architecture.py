@@ -77,6 +77,7 @@ DATE_READERS = {
     "console.keys.request_limits",
     "console.keys.service_tokens",
     "console.ledger.bind_people",
+    "console.ledger.database",
     "console.ledger.event_push",
     "console.scim.plugin",
     "console.session_models.service",
