@@ -879,6 +879,21 @@ def test_reasoning_that_was_the_answer_begins_as_the_model_began_it(parts: list[
     assert "".join(delta.text for delta in deltas if isinstance(delta, Text)) == "\n All of it"
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("<|open|>response<|sep|>Hello.<|close|>response<|sep|><|close|>message<|sep|>", "Hello."),
+        ("Hello.<|close|>response<|sep|>", "Hello."),
+        ("Look at `a <|close|>response<|sep|> b`.", "Look at `a <|close|>response<|sep|> b`."),
+        ("```\n<|open|>response<|sep|>\n```", "```\n<|open|>response<|sep|>\n```"),
+        ("Say <|open|>respond.", "Say <|open|>respond."),
+    ],
+)
+def test_the_channels_of_kimi_k3_are_removed_outside_of_code(text: str, shown: str) -> None:
+    for parts in ([text], list(text), [text[:9], text[9:]]):
+        assert folded(read(parts)) == [shown]
+
+
 def test_a_model_that_repeats_a_mark_for_ever_is_left_alone_in_the_end() -> None:
     text = "<tool_call>" * 5_000 + FORMS["hermes"]
     assert folded(read([text])) == [text]

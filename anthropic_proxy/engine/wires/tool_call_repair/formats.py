@@ -463,7 +463,7 @@ class StartMarker(Struct, frozen=True):
     end_marker: str
     """End marker of the call. "": the call ends at the end of the reply."""
     readers: tuple[tuple[ToolCallFormat, ToolCallReader], ...]
-    """Pairs of a format and its reader. They are tried in this order."""
+    """Pairs of a format and its reader. They are tried in this order. Empty: the marker is removed from the text."""
     requires_name: bool = True
     """True if a tool name or a bracket must follow the marker. Any other text after it is no call."""
 
@@ -582,8 +582,12 @@ _KEYS = ("name", "type", "function", "parameters", "arguments", "id")
 _IDENTIFIER = compile_anchored(r"[\w.]*")
 _BEFORE_WORDS = "\r\n>:：" + SENTENCE_ENDS
 """A start marker that is a word, such as `call:`, begins a line, or stands directly behind one of these."""
-_TOKENS_AFTER_CALLS = ("<|tool_response>", "<turn|>", "]<]minimax[>[</tool_call>", "<|close|>message<|sep|>")
+_TOKENS_AFTER_CALLS = ("<|tool_response>", "<turn|>", "]<]minimax[>[</tool_call>")
 """Tokens of chat formats that are no end markers, and are removed if they follow directly after a call."""
+
+
+_CHANNELS = ("<|open|>response<|sep|>", "<|close|>response<|sep|>", "<|close|>message<|sep|>")
+"""Tokens of Kimi K3 around texts. They are removed wherever they stand outside of code."""
 
 
 def _begin_pattern(first: str) -> str:
@@ -616,10 +620,12 @@ def build_format_markers(formats: tuple[ToolCallFormat, ...]) -> FormatMarkers:
     for begin, ending, readers in _ROWS:
         if wanted := tuple(reader for reader in readers if reader[0] in formats):
             marks[begin] = StartMarker(ending, wanted, begin not in _NAMELESS)
+    channels = _CHANNELS if "section" in formats else ()
+    marks |= dict.fromkeys(channels, StartMarker("", ()))
     symbols = sorted({begin[0] for begin in marks if not begin[0].isalpha()}.union("`~\r\n"))
     words = sorted({_word_beginning(begin) for begin in marks if begin[0].isalpha()})
     dropped = {mark.end_marker for mark in marks.values() if len(mark.end_marker) > len("\n```")}
-    dropped_end_markers = tuple(sorted(dropped.union(_TOKENS_AFTER_CALLS), key=len, reverse=True))
+    dropped_end_markers = tuple(sorted(dropped.union(_TOKENS_AFTER_CALLS, channels), key=len, reverse=True))
     return FormatMarkers(
         start_markers=marks,
         start_pattern=compile_later(_marks_pattern(marks)) if marks else None,

@@ -274,6 +274,13 @@ class TextCallDetector:
         if mark is not None and (fence is None or mark.start() <= fence - len("```")):
             free = text[offset : mark.start()]
             before = text[: mark.start()]
+            if not self._marks[mark.group()].readers:
+                is_code = bool(find_open_code(before, self._code))
+                self._emit(mark.end() - offset if is_code else len(free))
+                if not is_code:
+                    self._held = self._held[len(mark.group()) :]
+                    self._before += "\n"
+                return True
             self._is_alone = begins_alone(before, self._container) and not find_open_code(before, self._code)
             end = _find_text_end_before_call(free, len(free))
             self._space = free[end:]

@@ -24,6 +24,7 @@ ThinkingTags = Literal[
     "minimax",
     "channel",
     "thought_channel",
+    "xtml",
     "unopened",
     "unopened_alone",
 ]
@@ -59,10 +60,12 @@ _FORMS: dict[str, _Form] = {
     "minimax": _Form("<mm:think>", "</mm:think>", ("</think>",)),
     "channel": _Form("<|channel|>analysis<|message|>", "<|end|>", then="<|start|>assistant<|channel|>final<|message|>"),
     "thought_channel": _Form("<|channel>thought", "<channel|>"),
+    "xtml": _Form("<|open|>think<|sep|>", "<|close|>think<|sep|>", then="<|open|>response<|sep|>"),
 }
 """Name of a tag pair → its tags. `brackets`: Magistral; `triangles`: Kimi's vision models and early K2 Thinking;
-`seed`: Seed-OSS; `minimax`: MiniMax M3 (GoModel pull 1041); `channel`: gpt-oss; `thought_channel`: Gemma 4. Sources:
-the models' chat templates, SGLang's "Reasoning Parser" and vLLM's `reasoning` modules, read 2026-11."""
+`seed`: Seed-OSS; `minimax`: MiniMax M3 (GoModel pull 1041); `channel`: gpt-oss; `thought_channel`: Gemma 4;
+`xtml`: Kimi K3. Sources: the models' chat templates, SGLang's "Reasoning Parser" and vLLM's `reasoning` modules, read
+2026-11."""
 
 _UNOPENED = _Form("", "</think>", ("</thinking>", "</thought>", "</mm:think>", "<channel|>"))
 _BARE_ENDS = [_Form(tag, "") for tag in (_UNOPENED.closing, *_UNOPENED.other_closings)]
