@@ -62,7 +62,7 @@ _BYTES_PER_SUM_ROW = 80
 """Approximate number of bytes of one row of sums and its index entries, besides its values."""
 _SAMPLED_ROWS = 10_000
 _HAS_USE = f"cost != 0 OR {' + '.join(BUDGET_TOKENS)} != 0"
-_IS_RESULTS = "path LIKE '/v1/messages/batches/%/results' AND substr(id, 1, 4) != 'req_'"
+_IS_RESULTS = "substr(path, 1, 21) = '/v1/messages/batches/' AND substr(id, 1, 4) != 'req_'"
 _TIMES: Mapping[str, str] = {
     **dict.fromkeys(("contents", "requests"), "started_at"),
     **dict.fromkeys(SUM_TABLES, "hour"),
