@@ -2,6 +2,8 @@
 
 from collections import OrderedDict
 from collections.abc import Hashable
+from contextlib import suppress
+from threading import Lock
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -22,9 +24,10 @@ class BoundedDict(dict[K, V]):
 
 
 class SizedCache(Generic[K, V]):
-    """Values with at most `max_size` in total. What was used least recently is dropped."""
+    """Values with at most `max_size` in total. What was used least recently is dropped. Several threads may use it."""
 
     def __init__(self, max_size: int) -> None:
+        self._lock = Lock()
         self._max_size = max_size
         self._entries = OrderedDict[K, tuple[V, int]]()
         """With the size. The least recently used one is the first."""
@@ -33,16 +36,23 @@ class SizedCache(Generic[K, V]):
     def get(self, key: K) -> V | None:
         if (entry := self._entries.get(key)) is None:
             return None
-        self._entries.move_to_end(key)
+        with suppress(KeyError):  # another thread may have dropped it
+            self._entries.move_to_end(key)
         return entry[0]
 
     def put(self, key: K, value: V, size: int) -> None:
         """Keep a value, unless it is too large, in place of the one before."""
-        self._size -= self._entries.pop(key, (None, 0))[1]
-        if size > self._max_size:
-            return
-        self._entries[key] = value, size
-        self._size += size
-        while self._size > self._max_size:
-            _, (_, dropped) = self._entries.popitem(last=False)
-            self._size -= dropped
+        with self._lock:
+            self._size -= self._entries.pop(key, (None, 0))[1]
+            if size > self._max_size:
+                return
+            self._entries[key] = value, size
+            self._size += size
+            while self._size > self._max_size:
+                _, (_, dropped) = self._entries.popitem(last=False)
+                self._size -= dropped
+
+    def clear(self) -> None:
+        with self._lock:
+            self._entries.clear()
+            self._size = 0

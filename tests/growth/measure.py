@@ -160,7 +160,7 @@ def _caches() -> list[Callable[[], None]]:
         if type(each) is functions and each.__module__.startswith("anthropic_proxy"):
             found.append(each.cache_clear)
         elif isinstance(each, WorkCache):
-            found.append(each.clear)
+            found.append(each.kept.clear)
     return found
 
 

@@ -111,10 +111,11 @@ def form_shapes(text: str) -> Iterator[Shape]:
 
 
 def read_thinking(text: str) -> None:
-    tags = ThinkingTagParser((*OPENED_THINKING_TAGS, "unopened"))
-    for character in text:
-        tags.feed(character)
-    tags.finish(is_text_reply=True)
+    for form in ("unopened", "unopened_alone"):
+        tags = ThinkingTagParser((*OPENED_THINKING_TAGS, form))
+        for character in text:
+            tags.feed(character)
+        tags.finish(is_text_reply=True)
 
 
 def repair_name(name: str) -> None:

@@ -30,7 +30,7 @@ from anthropic_proxy.console.ledger.records import (
     count_budget_tokens,
     move_sums,
 )
-from anthropic_proxy.console.ledger.schema import AUDIT_LOG, KEY_HASHES, VIRTUAL_KEYS, TableDefinition
+from anthropic_proxy.console.ledger.schema import AUDIT_LOG, KEY_HASHES, OLDEST_REQUEST, VIRTUAL_KEYS, TableDefinition
 from anthropic_proxy.console.ledger.users import escape_pattern, list_people_ids
 from anthropic_proxy.console.units import (
     DAY_SECONDS,
@@ -533,7 +533,7 @@ def sum_budget_uses(
     connection: Reader, settings: Settings, budgets: Sequence[tuple[Scope, Budget]], now: float
 ) -> Sequence[int]:
     """Return the use of each budget in its period that contains `now`, by the ledger: nano-dollars, or tokens."""
-    ((oldest,),) = connection.query("SELECT min(started_at) FROM requests")
+    oldest = next((row[0] for row in connection.query(OLDEST_REQUEST)), None)
     parts = [_list_counted_parts(scope, budget, now, oldest) for scope, budget in budgets]
     uses = list[int]()
     for (_, budget), counted, used in zip(

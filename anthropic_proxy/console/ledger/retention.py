@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from anthropic_proxy.console.ledger.connection import Connection
 from anthropic_proxy.console.ledger.records import BUDGET_TOKENS
-from anthropic_proxy.console.ledger.schema import ACTIVITY_TABLES, HOURLY, SUM_TABLES
+from anthropic_proxy.console.ledger.schema import ACTIVITY_TABLES, HOURLY, IS_NO_RESULT, OLDEST_REQUEST, SUM_TABLES
 from anthropic_proxy.console.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_rules import Budget, Period, Rules
@@ -62,7 +62,6 @@ _BYTES_PER_SUM_ROW = 80
 """Approximate number of bytes of one row of sums and its index entries, besides its values."""
 _SAMPLED_ROWS = 10_000
 _HAS_USE = f"cost != 0 OR {' + '.join(BUDGET_TOKENS)} != 0"
-_IS_RESULTS = "substr(path, 1, 21) = '/v1/messages/batches/' AND substr(id, 1, 4) != 'req_'"
 _TIMES: Mapping[str, str] = {
     **dict.fromkeys(("contents", "requests"), "started_at"),
     **dict.fromkeys(SUM_TABLES, "hour"),
@@ -170,7 +169,7 @@ class Retention:
                     yield from _delete_requests(connection, end, results_before)
                 else:
                     yield from _delete_oldest(connection, table, end)
-        yield from _delete_rows(connection, "session_titles", "started_at < (SELECT min(started_at) FROM requests)")
+        yield from _delete_rows(connection, "session_titles", f"started_at < ({OLDEST_REQUEST})")
 
     def _find_clock_problem(self, connection: Connection, now: float) -> str:
         shown = f"The ledger deletes nothing, because the clock may be wrong: it shows {_format_day(now)}"
@@ -342,7 +341,7 @@ def _delete_oldest(connection: Connection, table: str, before: int) -> Iterator[
 
 def _delete_requests(connection: Connection, before: int, results_before: int) -> Iterator[None]:
     """Delete the oldest requests, but the rows of the results of batches only before `results_before`."""
-    condition = f"started_at < ? AND (started_at < ? OR NOT ({_IS_RESULTS}))"
+    condition = f"started_at < ? AND (started_at < ? OR {IS_NO_RESULT})"
     return _delete_rows(connection, "requests", condition, (before, results_before), "ORDER BY started_at")
 
 

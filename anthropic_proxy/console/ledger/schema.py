@@ -424,3 +424,9 @@ def list_statements(*, is_postgres: bool) -> Iterator[str]:
             kind = "UNIQUE INDEX" if index.is_unique else "INDEX"
             text = f"CREATE {kind} {index.name} ON {table.name} ({', '.join(index.columns)})"
             yield f"{text} WHERE {index.condition}" if index.condition else text
+
+
+IS_NO_RESULT = "NOT (substr(path, 1, 21) = '/v1/messages/batches/' AND substr(id, 1, 4) != 'req_')"
+"""Condition of all requests but those for the results of a batch, whose rows stay longer."""
+OLDEST_REQUEST = f"SELECT started_at FROM requests WHERE {IS_NO_RESULT} ORDER BY started_at LIMIT 1"
+"""From its time on, all requests are stored."""

@@ -5,6 +5,7 @@ text with the URL is sent instead. The `MAX_…` constants limit the downloads o
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Container
 from contextlib import suppress
 
@@ -33,8 +34,8 @@ from anthropic_proxy.errors import ProxyBusy, WebFetchFailed, WorkerBusy
 MAX_URLS_PER_REQUEST = 20
 """Maximum number of URLs that the proxy fetches for one client request: the newest. Older URLs become text."""
 MAX_TOTAL_BYTES = 32 * 1024 * 1024
-"""Maximum size of all files fetched for one client request. It equals the maximum of a request body. Older URLs
-become text."""
+"""Maximum size of all files fetched for one client request. It equals the maximum of a request body. A file counts as
+often as it stands there. Older URLs become text."""
 MAX_SECONDS = 10.0
 """Maximum number of seconds for all fetches of one request to a provider. URLs that were not fetched become text."""
 MAX_CONCURRENT_FETCHES = 4
@@ -95,6 +96,7 @@ class MediaInliner:
         newest = dict[MediaKey, MediaBlock]()
         for block in reversed(linked):
             newest.setdefault(_key(block), block)
+        places = Counter(map(_key, linked))
         blocks = [block for key, block in newest.items() if key not in self._found]
         room = max(MAX_URLS_PER_REQUEST - len(self._found), 0)
         too_many = WebFetchFailed(f"more than {MAX_URLS_PER_REQUEST} links in a request", "max_uses_exceeded")
@@ -118,7 +120,7 @@ class MediaInliner:
                     found = await self._fetch(
                         self._origin, block.source.url, media_types=kinds, max_url_length=MAX_URL_LENGTH
                     )
-                    sizes[place] = len(found.body)
+                    sizes[place] = len(found.body) * places[_key(block)]
                     await self._count(self.fetched_bytes + sum(sizes))
                 except WebFetchFailed as error:
                     error.release_tracebacks()

@@ -201,7 +201,7 @@ class UpstreamStream(DeltaStream):
         self._report = report
         decoder = self._decoder = wire.new_decoder(call)
         self.default_signature = decoder.default_signature
-        self._late_thinking = TrailingThinkingBuffer()
+        self._late_thinking = TrailingThinkingBuffer(not call.request.asks_for_thinking)
         self._framing = wire.framing
         self._reader = self._open_reader() if call.streams_upstream else None
         """Reader that divides a streamed response into frames (events). None: the response is not streamed."""
@@ -397,7 +397,7 @@ class UpstreamStream(DeltaStream):
         stop = deltas[place]
         if not isinstance(stop, Stop) or stop.reason not in NORMAL_ENDS:
             return False
-        if self._late_thinking.is_alone and not self.call.request.asks_for_thinking:
+        if self._late_thinking.is_alone:
             if self._ended:
                 deltas[place:place] = self._late_thinking.take_text()
         elif self.has_thinking or not _CONTENT.isdisjoint(map(type, deltas)):

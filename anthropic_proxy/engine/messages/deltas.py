@@ -225,6 +225,7 @@ def _is_answer(delta: Delta) -> bool:
             return False
 
 
+_MAX_PIECES = 1_000
 _MAX_ALONE = 256 * 1024
 """Maximum number of characters of thinking that may be the text of a reply."""
 
@@ -236,6 +237,8 @@ class TrailingThinkingBuffer(Struct, eq=False):
     reply, or be its text (`take_text`).
     """
 
+    _keeps_alone: bool = True
+    """False: the client has asked for thinking, so this never becomes the text."""
     _answered: bool = False
     """True after text, a tool call or a block. Thinking before it is never buffered."""
     _is_watching: bool = False
@@ -262,11 +265,8 @@ class TrailingThinkingBuffer(Struct, eq=False):
                 if self._answered:
                     self._kept.append(delta)
                     continue
-                self._size += len(delta.text)
-                if self._alone or delta.text.strip():
-                    self._alone.append(delta.text)
-                if self._size > _MAX_ALONE:
-                    self._alone.clear()
+                if self._keeps_alone:
+                    self._keep_alone(delta.text)
             elif type(delta) is Stop:
                 self._kept = []
             elif _is_answer(delta):
@@ -276,6 +276,15 @@ class TrailingThinkingBuffer(Struct, eq=False):
             released.append(delta)
         self._is_watching = bool(self._kept or self._alone)
         return released
+
+    def _keep_alone(self, text: str) -> None:
+        self._size += len(text)
+        if self._alone or text.strip():
+            self._alone.append(text)
+        if self._size > _MAX_ALONE:
+            self._alone.clear()
+        elif len(self._alone) > _MAX_PIECES:  # a piece needs much more memory than its characters
+            self._alone = ["".join(self._alone)]
 
     def take_text(self) -> list[Delta]:
         """Return the text of a reply that has ended with thinking alone, which its client has not asked for: vLLM takes

@@ -6,13 +6,12 @@ counted before it is done, in steps (visits to schemas) and nodes (written keys 
 Cached results count again on each use, so that the limits of a request do not depend on the cache.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sized
-from contextlib import contextmanager, suppress
-from threading import Lock
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, TypeVarTuple, cast
 
+from anthropic_proxy.engine.bounded import SizedCache
 from anthropic_proxy.engine.slices import give_way
 from anthropic_proxy.errors import InvalidRequest
 
@@ -205,9 +204,7 @@ class WorkCache(Generic[_Argument, *_Arguments, _Encoded]):
     All caches of a process have one bound of their size in bytes: a small schema may become a large result.
     """
 
-    _kept: ClassVar[OrderedDict[Hashable, tuple[Any, CountedWork, int]]] = OrderedDict()
-    _kept_bytes: ClassVar[int] = 0
-    _lock: ClassVar[Lock] = Lock()
+    kept: ClassVar[SizedCache[Hashable, tuple[Any, CountedWork]]] = SizedCache(MAX_KEPT_BYTES)
 
     def __init__(
         self,
@@ -226,33 +223,13 @@ class WorkCache(Generic[_Argument, *_Arguments, _Encoded]):
 
     def get_or_encode(self, argument: _Argument, budget: WorkBudget, *arguments: *_Arguments) -> _Encoded:
         place = (self, argument if self._identity is None else self._identity(argument), *arguments)
-        found = self._kept.get(place)
+        found = self.kept.get(place)
         if found is None:
             steps, nodes = budget.counted_work
             encoded = self._encode(argument, budget, *arguments)
             after = budget.counted_work
-            size = _BYTES_PER_RESULT + self._measure(argument, encoded)
-            if size <= MAX_KEPT_BYTES // 4:
-                self._keep(place, (encoded, CountedWork(after.steps - steps, after.nodes - nodes), size))
+            work = CountedWork(after.steps - steps, after.nodes - nodes)
+            self.kept.put(place, (encoded, work), _BYTES_PER_RESULT + self._measure(argument, encoded))
             return encoded
-        with suppress(KeyError):  # another thread may have removed it
-            self._kept.move_to_end(place)
         budget.count_cached_work(found[1])
         return cast("_Encoded", found[0])
-
-    @classmethod
-    def _keep(cls, place: Hashable, result: tuple[Any, CountedWork, int]) -> None:
-        with cls._lock:
-            if place in cls._kept:  # by another thread
-                return
-            cls._kept[place] = result
-            cls._kept_bytes += result[2]
-            while cls._kept_bytes > MAX_KEPT_BYTES:
-                cls._kept_bytes -= cls._kept.popitem(last=False)[1][2]
-
-    @classmethod
-    def clear(cls) -> None:
-        """Forget the results of all caches."""
-        with cls._lock:
-            cls._kept.clear()
-            cls._kept_bytes = 0

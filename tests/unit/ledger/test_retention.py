@@ -73,6 +73,22 @@ async def test_the_results_of_a_batch_count_once_as_long_as_clients_can_read_the
     assert sum(row["requests"] for row in read_hourly(database)) == before
 
 
+async def test_the_rows_of_batches_do_not_hide_that_other_requests_were_deleted(database: Settings) -> None:
+    """A budget that was set within an hour counts this hour by its single requests, as long as they are stored."""
+    since = NOON - 20 * DAY + 600
+    budget = structs.replace(decode_budget("1000tokens/total"), since=since)
+    settings = structs.replace(database, ledger_days=7, budgets=(budget,))
+    used = [new_receipt(number, started_at=at) for number, at in enumerate((since + 60, since + 5 * DAY, NOON - DAY))]
+    path = "/v1/messages/batches/msgbatch_1/results"
+    batch = new_receipt(request_id="msgbatch_1", path=path, started_at=NOON - 25 * DAY)
+    await store(structs.replace(settings, ledger_days=1_000), batch, *used)
+    scope = Scope("proxy", "", "proxy", Rules(budgets=(budget,)))
+    with closing(open_for_writing(database)) as connection:
+        before = sum_budget_uses(connection, settings, [(scope, budget)], NOON)
+        Retention(settings, clock=lambda: NOON + 1).delete_expired(connection)
+        assert sum_budget_uses(connection, settings, [(scope, budget)], NOON) == before > [0]
+
+
 @pytest.mark.parametrize(
     ("limits", "budget", "kept"),
     [

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 import anthropic_proxy
-from anthropic_proxy.engine.messages import work_budget
+from anthropic_proxy.engine.bounded import SizedCache
+from anthropic_proxy.engine.messages.work_budget import WorkCache
 from tests.support.sessions import SessionStep, session_steps
 
 PACKAGE = f"{Path(anthropic_proxy.__file__).parent}/"
@@ -82,7 +83,7 @@ def test_a_tool_that_joins_a_session_is_all_that_is_encoded(step: SessionStep) -
 def test_what_is_kept_of_tools_does_not_grow_with_their_number(
     step: SessionStep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work_budget, "MAX_KEPT_BYTES", 1 << 20)
+    monkeypatch.setattr(WorkCache, "kept", SizedCache(1 << 20))
 
     def ask_with(sets: range) -> int:
         for number in sets:

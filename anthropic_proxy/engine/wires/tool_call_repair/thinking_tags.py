@@ -71,6 +71,8 @@ _UNOPENED = _Form("", "</think>", ("</thinking>", "</thought>", "</mm:think>", "
 _BARE_ENDS = [_Form(tag, "") for tag in (_UNOPENED.closing, *_UNOPENED.other_closings)]
 """End tags that models write in front of a reply without any reasoning (GoModel pull 1041)."""
 _QUOTES = frozenset("`'\"")
+_MAX_BLANKS = 1_000
+"""Maximum number of blanks behind an end tag that may be a line of its own. More of them are text."""
 _MAX_EXAMINED = 512 * 1024
 """Maximum number of characters of a complete reply that are searched for an end tag alone, which takes a few
 milliseconds."""
@@ -226,12 +228,12 @@ class ThinkingTagParser:
                 self._form, self._state, self._held = form, "thinking", rest
                 self._gap.clear()
                 return
-            rest = rest.lstrip(" \t")
+            blanks, rest = len(rest), rest.lstrip(" \t")
             if rest[:1] in ("\r", "\n") and not self._unopened:
                 self._state, self._held = "after", rest
                 self._gap.clear()
                 return
-            if not rest:  # the end tag may be a line of its own
+            if not rest and blanks <= _MAX_BLANKS:  # the end tag may be a line of its own
                 return
         elif any(map(str.startswith, openings, repeat(start))):
             return
@@ -261,7 +263,7 @@ class ThinkingTagParser:
         if self._doubtful and self._must_stand_alone:
             rest = self._held[end + len(closing) :]
             line = len(rest) - len(rest.lstrip(" \t")) + 1
-            if len(rest) < line and not final:
+            if len(rest) < line <= _MAX_BLANKS and not final:
                 return False
             if not has_unopened_reasoning("".join((*self._doubtful, self._held[:end], closing, rest[:line]))):
                 deltas.append(Text("".join(self._doubtful)))
