@@ -2,7 +2,6 @@
 
 from collections import OrderedDict
 from collections.abc import Hashable
-from contextlib import suppress
 from threading import Lock
 from typing import Generic, TypeVar
 
@@ -36,8 +35,10 @@ class SizedCache(Generic[K, V]):
     def get(self, key: K) -> V | None:
         if (entry := self._entries.get(key)) is None:
             return None
-        with suppress(KeyError):  # another thread may have dropped it
+        try:  # noqa: SIM105  # `suppress` takes ten times as long
             self._entries.move_to_end(key)
+        except KeyError:  # another thread has dropped it
+            pass
         return entry[0]
 
     def put(self, key: K, value: V, size: int) -> None:

@@ -901,6 +901,7 @@ def test_a_model_that_repeats_a_mark_for_ever_is_left_alone_in_the_end() -> None
     long = (broken + "</tool_call>" * 16) * 4
     assert folded(read([long + FORMS["hermes"]])) == [long + FORMS["hermes"]]
     assert folded(read(list(long + FORMS["hermes"]))) == [long + FORMS["hermes"]]
+    assert folded(read(["<|close|>response<|sep|>" * 40_000 + "Well."])) == ["Well."]
     prose = "A line.\n\n```py\nx = 1\n```\n" * 1_000
     assert folded(read([prose + FORMS["hermes"]])) == [prose[:-1], *EXPECTED]
 

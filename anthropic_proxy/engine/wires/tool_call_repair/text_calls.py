@@ -278,8 +278,8 @@ class TextCallDetector:
                 is_code = bool(find_open_code(before, self._code))
                 self._emit(mark.end() - offset if is_code else len(free))
                 if not is_code:
-                    self._held = self._held[len(mark.group()) :]
-                    self._before += "\n"
+                    self._held = self._held[self._find_end_of_tokens() :]
+                    self._before += "" if self._before.endswith("\n") else "\n"
                 return True
             self._is_alone = begins_alone(before, self._container) and not find_open_code(before, self._code)
             end = _find_text_end_before_call(free, len(free))
@@ -302,6 +302,13 @@ class TextCallDetector:
         self._emit(fence - offset)
         self._enter_fence()
         return self._leave_fence()
+
+    def _find_end_of_tokens(self) -> int:
+        """Return the place behind the tokens at the beginning of the held text that are only removed."""
+        removed, end = [token for token, mark in self._marks.items() if not mark.readers], 0
+        while found := next((token for token in removed if self._held.startswith(token, end)), ""):
+            end += len(found)
+        return end
 
     def _begin_call(self, mark: str) -> None:
         self._mark = mark
