@@ -346,11 +346,11 @@ class KeyTable:
             is_all=is_all,
         )
         teams = self._stored.teams
-        if teams != self._teams or any(key.rules.budgets for key in (*before, *keys)):
-            self._budgets_version += 1
+        has_other_budgets = teams != self._teams or any(key.rules.budgets for key in (*before, *keys))
         self._teams = teams
         readable = {key.id: key for key in keys if ends[key.id].ending != "unreadable"}
         self._keys = replace_values(self._keys, gone, readable, is_all=is_all)
+        self._budgets_version += has_other_budgets  # behind both: the event loop may look meanwhile
         # the last one: `find_scopes` finds the key of each accepted entry
         self._entries = replace_values(
             self._entries,

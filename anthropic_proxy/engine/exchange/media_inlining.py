@@ -120,7 +120,7 @@ class MediaInliner:
                     found = await self._fetch(
                         self._origin, block.source.url, media_types=kinds, max_url_length=MAX_URL_LENGTH
                     )
-                    sizes[place] = len(found.body) * places[_key(block)]
+                    sizes[place] = found.size * places[_key(block)]
                     await self._count(self.fetched_bytes + sum(sizes))
                 except WebFetchFailed as error:
                     error.release_tracebacks()

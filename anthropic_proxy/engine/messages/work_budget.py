@@ -229,7 +229,9 @@ class WorkCache(Generic[_Argument, *_Arguments, _Encoded]):
             encoded = self._encode(argument, budget, *arguments)
             after = budget.counted_work
             work = CountedWork(after.steps - steps, after.nodes - nodes)
-            self.kept.put(place, (encoded, work), _BYTES_PER_RESULT + self._measure(argument, encoded))
+            size = _BYTES_PER_RESULT + self._measure(argument, encoded)
+            if size <= MAX_KEPT_BYTES // 4:  # a larger one would displace those of other clients
+                self.kept.put(place, (encoded, work), size)
             return encoded
         budget.count_cached_work(found[1])
         return cast("_Encoded", found[0])

@@ -35,6 +35,10 @@ class FetchedPage(Struct, frozen=True, kw_only=True):
     """Content of a PDF or an image as bytes. b"": the content is text, in `text`."""
 
     @property
+    def size(self) -> int:
+        return len(self.body) or len(self.text or "")
+
+    @property
     def body_base64(self) -> str:
         return b64encode(self.body).decode()
 

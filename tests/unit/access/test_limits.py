@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from anthropic_proxy.console.keys import key_table
 from anthropic_proxy.console.keys.limits import KeyLimit, Scope, build_limits, find_actual_amounts
 from anthropic_proxy.console.keys.reservations import HeldLimits, Reservations
 from anthropic_proxy.console.ledger.costs import Amounts
@@ -250,6 +251,21 @@ async def test_a_used_up_budget_is_reported_as_it_is_now(keys: Keys, change: str
             "are refused until then.",
         ],
     }.get(change, [])
+
+
+async def test_a_look_at_the_budgets_while_a_table_is_read_hides_no_new_one(
+    keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = key_table.replace_values
+
+    def replace_and_look(*given: Any, **options: Any) -> Any:
+        replaced = replace(*given, **options)
+        keys.table.list_scopes_with_budgets()  # as the event loop does, while a thread applies what it has read
+        return replaced
+
+    monkeypatch.setattr(key_table, "replace_values", replace_and_look)
+    await keys.create("ci", rules=Rules(budgets=(Budget(100, "tokens", "day"),)))
+    assert [scope.name for scope in keys.table.list_scopes_with_budgets()] == ["ci"]
 
 
 async def test_a_request_that_outlasts_the_period_of_its_budget_says_nothing_of_the_next_one(keys: Keys) -> None:

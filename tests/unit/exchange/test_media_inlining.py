@@ -48,17 +48,20 @@ async def test_links_are_fetched_together_up_to_a_limit() -> None:
     assert set(fetched) == set(urls[2:])  # the newest
 
 
+@pytest.mark.parametrize("kind", ["image", "document"])
 @pytest.mark.parametrize("urls", ["12", "11"], ids=["two files", "one file in two places"])
 @pytest.mark.parametrize(("room", "calls"), [(3_999_999, 0), (4_000_000, 1)])
-async def test_fetched_files_need_memory(room: int, calls: int, urls: str) -> None:
+async def test_fetched_files_need_memory(room: int, calls: int, urls: str, kind: str) -> None:
     async def fetch(_origin: object, url: str, **_: Any) -> FetchedPage:
+        if kind == "document":
+            return FetchedPage(url=url, media_type="text/plain", text="word" * 500_000)
         return FetchedPage(url=url, media_type="image/png", body=b"\x89PNG" * 500_000)
 
     bodies: list[Any] = []
     upstream = FakeUpstream(lambda _, body: bodies.append(body) or reply(False))
     proxy = ProxyHarness(upstream, MOONSHOT_API_KEY="sk-0123456789abcdef", BIG_MODEL="moonshot/kimi-k2.6")
     proxy.services = structs.replace(proxy.services, web_fetch=fetch)
-    content = [image(f"https://pictures.test/{url}") for url in urls]
+    content = [image(f"https://pictures.test/{url}") | {"type": kind} for url in urls]
     sink = await proxy.post(messages=[{"role": "user", "content": content}], memory=Room(room))
     assert (len(bodies), sink.error and sink.error.status) == (calls, None if calls else 529)
 
