@@ -142,10 +142,10 @@ class ClientRequest(Struct, kw_only=True):
         """Have memory for what was made for the request, `size` bytes of a kind in total. `may_wait`: False if they
         would be held meanwhile. Raises `ProxyBusy`.
         """
-        if size > self.made.get(kind, 0):
-            self.made[kind] = size
+        if size > (before := self.made.get(kind, 0)):
             if self.memory is not None:
-                await self.memory.count_read(sum(self.made.values()), may_wait=may_wait)
+                await self.memory.count_read(sum(self.made.values()) - before + size, may_wait=may_wait)
+            self.made[kind] = size
 
     def free_body(self) -> None:
         if self.memory is not None:

@@ -32,6 +32,9 @@ from anthropic_proxy.errors import build_extra_install_command
 if TYPE_CHECKING:
     from anthropic_proxy.engine.exchange.image_describing import ImageDescriber
 
+_MAX_SIZE_ON_LOOP = 256 * 1024
+"""Maximum size of what was read and is put into the request on the event loop: up to 20 ms, if it is full of marks."""
+
 
 async def read_documents(
     reader: DocumentReader,
@@ -94,6 +97,7 @@ async def read_documents(
         contents = await _describe_pages(describer, contents, notes)
     pages = set[bytes]()
     replace = partial(_replace, contents, counts, notes, pages, keeps_others=limits.accepts_pdf)
+    is_large = is_large or room.size > _MAX_SIZE_ON_LOOP
     replaced = await background.run_in_thread_if_large(is_large, replace_media, request, PDF_MARK, replace)
     replaced.pages = pages
     return replaced, notes, room.size

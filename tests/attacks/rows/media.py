@@ -275,6 +275,7 @@ _PDFS: Mapping[str, Callable[[], bytes]] = {
     "a picture of 60,000 pixels": lambda: _picture_of(60_000, 60_000),
     "a page of 1,000,000,000 points": lambda: write_pdf(PICTURE, box="0 0 1e9 1e9"),
     "a count of 2,147,483,647 pages": lambda: write_pdf("x").replace(b"/Count 1", b"/Count 2147483647"),
+    "4,000,000 beginnings of marks": lambda: write_pdf(*["<" * 100_000] * 40),
     "5,000,000 letters": lambda: write_pdf(write_text("x" * 5_000_000)),
     "a password": write_encrypted_pdf,
     "half a file": lambda: write_pdf(*["words " * 50] * 100)[:20_000],

@@ -209,6 +209,22 @@ async def test_a_redacted_text_leaves_as_a_placeholder_and_is_inspected_once(
     ]
 
 
+@pytest.mark.parametrize(("pages", "status"), [(20, None), (21, 503)])
+async def test_equal_pages_have_no_more_redactions_than_other_texts(
+    tmp_path: Path, pages: int, status: int | None
+) -> None:
+    """A decision about equal pages is made once, and applied to each of them."""
+
+    def redact_each(texts: InspectedTexts) -> Decision:
+        words = [(place, found) for place, one in enumerate(texts.passages) for found in re.finditer(SECRET, one.text)]
+        return [Redaction(place, *found.span(), "animal") for place, found in words]
+
+    world = open_world(tmp_path, redact_each)
+    sink = await world.post(ask(document(write_pdf(*[f"{SECRET} " * 500] * pages))))
+    assert (sink.error and sink.error.status) == status
+    assert len(world.sent) == (status is None)
+
+
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
 @pytest.mark.parametrize("addition", ADDITIONS)
 async def test_a_refused_text_is_a_refused_request(tmp_path: Path, addition: str, stream: bool) -> None:

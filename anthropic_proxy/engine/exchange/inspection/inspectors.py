@@ -46,7 +46,7 @@ from anthropic_proxy.engine.wires.failures.quoted_prompts import count_bytes_on_
 from anthropic_proxy.errors import InspectorUnavailable, PolicyBlocked, ProxyError, WorkerBusy
 
 MAX_REDACTIONS = 10_000
-"""Maximum number of redactions of one decision."""
+"""Maximum number of redactions in the texts that are inspected together."""
 MAX_KINDS = 20
 """Maximum number of kinds in one record. Further ones are counted as `other`."""
 MAX_KIND_CHARACTERS = 40
@@ -225,6 +225,9 @@ class InspectorCalls:
         try:
             ask = self._find_or_ask if keeps else self._ask
             found = await ask(inspector, part, passages)
+            # equal texts were asked for once, and each has the redactions
+            if keeps and not isinstance(found, Refusal) and sum(map(len, found)) > MAX_REDACTIONS:
+                raise _InspectionFailure("too many redactions")  # noqa: TRY301
         except _InspectionFailure as failure:
             self._note(record, "failed")
             record.failure = failure.kind

@@ -123,8 +123,8 @@ class ProxyToolRunner:
         return [*results]
 
     async def _count_fetched(self, size: int) -> None:
+        await self._count(self._fetched_bytes + size)
         self._fetched_bytes += size
-        await self._count(self._fetched_bytes)
 
     def _reject(self, call: ProxyToolCall) -> Content | None:
         """Return the error content for a call that exceeds a limit. None: the call may run."""
