@@ -379,11 +379,13 @@ def _read_reply(sink: OwnSink) -> Description:
 
 
 def _fit(found: Mapping[str, Description], places: Mapping[str, int]) -> dict[str, Description]:
-    """Return the descriptions for which a request has room. `places`: how often each picture stands in it."""
+    """Return the descriptions for which a request has room: first those of the pictures that stand first, so that the
+    next request of the conversation has the same beginning. `places`: how often each stands in it, in its order.
+    """
     room, fitting = MAX_ALL_CHARACTERS, dict[str, Description]()
-    for data, one in found.items():
-        size = len(one.text) * places[data]
-        fitting[data] = one if size <= room else Description(failure=_NO_SPACE)
+    for data, count in places.items():
+        size = len(found[data].text) * count
+        fitting[data] = found[data] if size <= room else Description(failure=_NO_SPACE)
         room -= size if size <= room else 0
     return fitting
 
