@@ -118,6 +118,7 @@ ROWS: Mapping[str, Callable[[int], Fields]] = {
     "summaries": messages(
         lambda i: [user(text()), assistant({"type": "compaction", "content": f"s{i}"})], user(text())
     ),
+    "beginnings of marks in a summary": replied(lambda n: [{"type": "compaction", "content": "<" * n}]),
     "stop sequences": lambda n: {"stop_sequences": [f"s{i}" for i in range(n)]},
     "betas in the body": lambda n: {"anthropic_beta": [f"b{i}-2027-01-01" for i in range(n)]},
 }

@@ -31,6 +31,7 @@ IN_EACH_RUN = [
     ("uses that are cleared", "moonshot"),
     ("steps with one call id", "relay"),
     ("tools", "server, streamed"),
+    ("beginnings of marks in a summary", "moonshot"),
     ("lone surrogates in one text", "bedrock"),
 ]
 

@@ -38,6 +38,7 @@ from anthropic_proxy.engine.messages.preparation.cleaning import (
 )
 from anthropic_proxy.engine.messages.preparation.tools import valid_name
 from anthropic_proxy.engine.messages.server_tools import KINDS_BY_NAME
+from anthropic_proxy.engine.messages.work_budget import WorkPostponed
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
@@ -185,6 +186,8 @@ class Removals(Struct, frozen=True):
     """`RelayCall.own_tool_names`."""
     adds_thinking: bool = False
     """True if a reply with a tool call gets a thinking block if it has none."""
+    max_steps: int | None = None
+    """`RelayCall.max_schema_steps`."""
     call_ids: CallIds = field(default_factory=CallIds)
     types_as_text: set[str] = set()
     """Gets the type of each block that is sent as text."""
@@ -357,7 +360,7 @@ def find_message_edits(
     """
     dialect = removals.dialect
     parts = json_spans.find_elements(body, messages.value, messages.end)
-    summary = _find_summary(body, parts, dialect) if json_spans.contains(body, _SUMMARY) else None
+    summary = _find_summary(body, parts, removals) if json_spans.contains(body, _SUMMARY) else None
     edits: list[Edit] = []
     if summary is not None:
         removals.notes.append(COMPACTION_AS_TEXT)
@@ -391,7 +394,9 @@ class _Summary(Struct, frozen=True):
     """What is in place of the messages before."""
 
 
-def _find_summary(body: bytes, messages: Sequence[JsonSpan], dialect: Dialect) -> _Summary | None:
+def _find_summary(body: bytes, messages: Sequence[JsonSpan], removals: Removals) -> _Summary | None:
+    """Raises `WorkPostponed` for a summary with many beginnings of marks, which take long to be hidden."""
+    dialect = removals.dialect
     for place, message in reversed([*enumerate(messages)]):
         text = body[message.value : message.end]
         if not _may_sum_up(text, dialect) or not text.startswith(b"{"):
@@ -400,7 +405,10 @@ def _find_summary(body: bytes, messages: Sequence[JsonSpan], dialect: Dialect) -
         found = [number for number, block in enumerate(blocks) if _read_summary(block, dialect)]
         if not found:
             continue
-        written = write_summary_message(_read_summary(blocks[found[-1]], dialect))
+        content = _read_summary(blocks[found[-1]], dialect)
+        if removals.max_steps is not None and content.count("<") > removals.max_steps:
+            raise WorkPostponed
+        written = write_summary_message(content)
         if len(blocks) > found[-1] + 1:
             return _Summary(place, message.start, written + b",")
         if place + 1 < len(messages):

@@ -333,6 +333,7 @@ def _find_edits(
         has_invalid_calls=call.has_invalid_calls,
         own_tool_names=call.own_tool_names,
         adds_thinking=dialect.requires_thinking_with_calls and not disables_thinking(body, members),
+        max_steps=call.max_schema_steps,
     )
     loop = find_unthinking_loop(body, members, removals) if reads else None
     editor = _BodyEditor(body, call, notes, removals, reads, loop, find_missing_tools(body, members, dialect))
