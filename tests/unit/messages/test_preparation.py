@@ -13,6 +13,7 @@ from hypothesis import assume, given, reject
 from hypothesis import strategies as st
 from msgspec import structs
 
+from anthropic_proxy.engine.bounded import SizedCache
 from anthropic_proxy.engine.messages.models import (
     Block,
     CleanMessages,
@@ -29,6 +30,7 @@ from anthropic_proxy.engine.messages.models import (
 )
 from anthropic_proxy.engine.messages.models.tools import MAX_ALIASED_NAME_LENGTH
 from anthropic_proxy.engine.messages.preparation import prepare
+from anthropic_proxy.engine.messages.work_budget import WorkCache
 from anthropic_proxy.errors import ClientError, InvalidRequest
 from tests.support.decoding import new_limits
 from tests.support.golden_texts import Check
@@ -279,7 +281,8 @@ def test_no_result_is_lost(history: list[dict[str, Any]]) -> None:
 
 
 @pytest.mark.merge
-async def test_nothing_is_kept_of_a_list_of_tools_that_is_too_large_to_share() -> None:
+async def test_nothing_is_kept_of_a_list_of_tools_that_is_too_large_to_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WorkCache, "kept", SizedCache(1 << 20))
     proxy = ProxyHarness(lambda *_: FakeResponse(500, b"{}"), OPENAI_API_KEY="sk-a-0123456789", BIG_MODEL="gpt-4.1")
     kept = []
     tracemalloc.start()
