@@ -20,7 +20,7 @@ DEFAULT_BYTES = 2048 * MIB
 """Memory of each worker, if nothing states another one: the limit of the chart in `deploy/`, which has one worker."""
 WORKER_BYTES = 400 * MIB
 """A worker without requests. What it keeps (each `MAX_KEPT_BYTES`, and texts that wait for the ledger) needs at most
-292 MiB. The remainder is for the program: 30 MiB idle, 22 more with the dashboard, and prices."""
+299 MiB. The remainder is for the program: 30 MiB idle, 22 more with the dashboard, and prices."""
 SUPERVISOR_BYTES = 192 * MIB
 """The process that starts several workers, with the values that they share."""
 PATTERN_BYTES = 128 * MIB

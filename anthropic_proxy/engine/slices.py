@@ -9,6 +9,7 @@ call it while a lock is held.
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from io import StringIO
 from typing import TypeVar
 
 MAX_REPLY_BYTES_ON_LOOP = 64 * 1024
@@ -38,12 +39,27 @@ def give_way_between(items: Iterable[T]) -> Iterator[T]:
         give_way()
 
 
-def find_in_slices(find: Callable[[str, int, int], Iterable[re.Match[str]]], text: str) -> Iterator[re.Match[str]]:
-    """Yield the matches of a pattern for one character. One call of it may need seconds for 30 MB, and lets no
-    other thread run.
+def replace_in_slices(
+    find: Callable[[str, int, int], Iterable[re.Match[str]]], replace: Callable[[re.Match[str]], str], text: str
+) -> str:
+    """Return a text in which the matches of a pattern for one character are replaced.
 
-    `find`: method `finditer` of the pattern, which looks at most `MAX_AHEAD` characters ahead.
+    `find`: method `finditer` of the pattern, which looks at most `MAX_AHEAD` characters ahead. One call of it
+    for the whole text may need seconds for 30 MB, and lets no other thread run.
     """
+    written, end = StringIO(), 0  # a list of the pieces would need several times the memory
+    for found in _find_in_slices(find, text):
+        if (new := replace(found)) != found[0]:
+            written.write(text[end : found.start()])
+            written.write(new)
+            end = found.end()
+    if not end:
+        return text
+    written.write(text[end:])
+    return written.getvalue()
+
+
+def _find_in_slices(find: Callable[[str, int, int], Iterable[re.Match[str]]], text: str) -> Iterator[re.Match[str]]:
     for start in range(0, len(text), _CHARACTERS_OF_SLICE):
         end = start + _CHARACTERS_OF_SLICE
         for found in find(text, start, end + MAX_AHEAD):

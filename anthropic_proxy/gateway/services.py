@@ -156,7 +156,7 @@ class Services(Engine, frozen=True, kw_only=True):
     running: RunningRequests = field(default_factory=RunningRequests)
     """The running client requests. A reload keeps it."""
     body_memory: tuple[Turns, Turns, Turns]
-    """Bytes of memory for the bodies of requests (`MAX_BODY_MEMORY_MB`): for usual ones, and for larger ones."""
+    """Bytes of memory for the bodies of requests (`MAX_BODY_MEMORY_MB`): for small, usual and larger ones."""
 
     def list_conditions(self) -> Sequence[Condition]:
         """Return what is wrong with the running server now."""

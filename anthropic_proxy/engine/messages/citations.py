@@ -23,7 +23,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
-from io import StringIO
 from itertools import groupby
 from re import Match, Pattern
 from string import ascii_lowercase
@@ -61,7 +60,7 @@ from anthropic_proxy.engine.messages.models import (
     json_string,
 )
 from anthropic_proxy.engine.patterns import AnchoredPattern, compile_anchored, compile_later
-from anthropic_proxy.engine.slices import find_in_slices, give_way, give_way_between
+from anthropic_proxy.engine.slices import give_way, give_way_between, replace_in_slices
 from anthropic_proxy.errors import InternalError, InvalidRequest
 
 _Content = TypeVar("_Content", str, Raw)
@@ -403,17 +402,9 @@ def _show(text: str) -> str:
     """Return a text of a source as the model reads it. A number at the beginning of a line, as those of passages have,
     gets a backslash.
     """
-    written, end = StringIO(), 0
-    for found in find_in_slices(_NUMBER.finditer, text):
-        place = found.start()
-        if _begins_line(text, place):
-            written.write(text[end:place])
-            written.write("\\")
-            end = place
-    if not written.tell():
-        return text
-    written.write(text[end:])
-    return written.getvalue()
+    return replace_in_slices(
+        _NUMBER.finditer, lambda found: f"\\{found[0]}" if _begins_line(text, found.start()) else found[0], text
+    )
 
 
 def _begins_line(text: str, place: int) -> bool:

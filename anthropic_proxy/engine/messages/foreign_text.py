@@ -1,10 +1,9 @@
 """Texts that neither the user nor the client wrote, such as the text of a document, between marks of the proxy."""
 
 import re
-from io import StringIO
 
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.slices import find_in_slices
+from anthropic_proxy.engine.slices import replace_in_slices
 
 SUMMARY_MARK = "conversation_summary"
 _DESCRIPTION = "<image_description>"
@@ -33,15 +32,7 @@ def enclose(name: str, text: str, attribute: str = "") -> str:
 
 def hide_marks(text: str) -> str:
     """Return a text in which nothing looks like a mark of `enclose`."""
-    written, end = StringIO(), 0  # a list of the pieces would need several times the memory
-    for found in find_in_slices(_MARK.finditer, text):
-        written.write(text[end : found.start()])
-        written.write("&lt;")
-        end = found.end()
-    if not written.tell():
-        return text
-    written.write(text[end:])
-    return written.getvalue()
+    return replace_in_slices(_MARK.finditer, lambda found: "&lt;", text)
 
 
 def enclose_description(text: str) -> str:

@@ -17,7 +17,7 @@ from anthropic_proxy.errors import UpstreamUnreachable
 from tests.support.event_grammar import check_bytes
 from tests.support.foreign_marks import MARKS, hide
 from tests.support.golden_runner import fold_events
-from tests.support.harness import STALL, FakeResponse, ProxyHarness, RecordingSink
+from tests.support.harness import STALL, FakeResponse, LeavingSink, ProxyHarness, RecordingSink
 from tests.support.routes import CONFIG_FILE
 from tests.support.tool_loop import FACTS, SEARCH, WEATHER, Script, Searcher, call, calls, frame, proxy, reply, text
 from tests.support.waiting import wait_for_async
@@ -565,22 +565,13 @@ async def test_one_place_for_calls_suffices() -> None:
     assert [block["type"] for block in message["content"]] == ["compaction", "text"]
 
 
-class _LeavingSink(RecordingSink):
-    def __init__(self) -> None:
-        super().__init__()
-        self.leaves = asyncio.Event()
-
-    async def wait_disconnected(self) -> None:
-        await self.leaves.wait()
-
-
 async def test_a_client_that_leaves_ends_the_summary() -> None:
     response = FakeResponse(200, frame(text("The user")), STALL)
     built = proxy(Script(response))
-    sink = _LeavingSink()
+    sink = LeavingSink()
     task = asyncio.create_task(compact(built, sink=sink, stream=True))
     await wait_for_async(lambda: not response.chunks)
-    sink.leaves.set()
+    sink.left.set()
     await task
     await wait_for_async(lambda: len(built.receipts) == 2)
     assert {receipt.outcome for receipt in built.receipts} == {"cancelled"}
